@@ -1,0 +1,6 @@
+"""`python -m moslora`."""
+
+from moslora.cli import main
+
+if __name__ == "__main__":
+    main()

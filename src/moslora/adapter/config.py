@@ -1,0 +1,118 @@
+"""`MosloraConfig`: LoRA's configuration plus the mixer.
+
+Written against PEFT 0.21. Everything LoRA can do that also holds with a mixer is accepted; the rest is refused here,
+before any model is touched.
+"""
+
+import dataclasses
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from peft import LoraConfig
+
+from moslora.core.mixers import MIXERS
+from moslora.errors import ConfigError, unknown_name
+
+
+class MosloraType(str, Enum):
+    """The adapter type in PEFT's registries; a string with the `.value` that PEFT and transformers read."""
+
+    MOSLORA = "MOSLORA"
+
+
+PLAIN_INITS = (True, False, "gaussian")
+REFUSED_OPTIONS = {
+    "target_parameters": "PEFT computes these layers without their mixer",
+    "use_qalora": "QALoRA pools the input, which the mixer path does not",
+    "megatron_config": "Megatron's layers drop the mixer",
+    "ensure_weight_tying": "a tied layer would need the transposed mixer",
+    "layer_replication": "replicated layers share one base weight, which merging would change twice",
+}
+
+
+@dataclass
+class MosloraConfig(LoraConfig):
+    """LoRA with a small R × R mixer between its factors: `delta = scale · B · M · A` (arXiv 2406.11909, equation 7).
+
+    Takes every field of `peft.LoraConfig`. Raises ConfigError for values that are not allowed, and for LoRA options
+    that do not hold with a mixer.
+    """
+
+    mixer: str = field(
+        default="kaiming",
+        metadata={"help": "How the mixer starts: kaiming, orthogonal, normal, identity, butterfly or zero."},
+    )
+    mixer_trainable: bool | None = field(
+        default=None,
+        metadata={"help": "Train the mixer. Default: yes, except for butterfly, which is the fixed one of TS-Mixing."},
+    )
+    mixer_depth: int = field(
+        default=1, metadata={"help": "Number of R × R matrices in a row; LinChain when above 1 (without biases)."}
+    )
+    base_model_config: dict[str, Any] | None = field(
+        default=None,
+        metadata={"help": "Recorded by moslora: the shape of the base model, checked when the adapter is loaded."},
+    )
+
+    def __post_init__(self) -> None:
+        """Check each field and each pair of fields."""
+        super().__post_init__()
+        self.peft_type = MosloraType.MOSLORA  # pyright: ignore[reportAttributeAccessIssue]
+        self.loaded_base_config = self.base_model_config
+        if self.mixer not in MIXERS:
+            raise unknown_name("mixer", str(self.mixer), MIXERS)
+        if self.mixer_trainable is None:
+            self.mixer_trainable = self.mixer != "butterfly"
+        self._check_ranks()
+        self._check_mixer()
+        self._check_lora_options()
+
+    def save_pretrained(self, save_directory: str, **kwargs: Any) -> None:
+        """Write `adapter_config.json`, and say in the model card how to load the adapter."""
+        super().save_pretrained(save_directory, **kwargs)
+        from moslora.adapter.card import add_loading_section
+
+        add_loading_section(save_directory)
+
+    def _check_ranks(self) -> None:
+        ranks = {"r": self.r, **{f"rank_pattern['{key}']": rank for key, rank in (self.rank_pattern or {}).items()}}
+        for name, rank in ranks.items():
+            if not isinstance(rank, int) or isinstance(rank, bool) or rank < 1:
+                raise ConfigError(f"{name}={rank!r} is not a rank: give a whole number of at least 1")
+            if self.mixer == "butterfly" and rank % 2:
+                raise ConfigError(
+                    f"{name}={rank} is odd: the butterfly mixer joins two halves of the rank, so give an even rank"
+                )
+
+    def _check_mixer(self) -> None:
+        if not isinstance(self.mixer_depth, int) or isinstance(self.mixer_depth, bool) or self.mixer_depth < 1:
+            raise ConfigError(f"mixer_depth={self.mixer_depth!r}: give a whole number of at least 1")
+        if self.mixer == "butterfly" and self.mixer_depth != 1:
+            raise ConfigError(
+                f"mixer_depth={self.mixer_depth}: the butterfly mixer has depth 1 (a chain only scales it)"
+            )
+        if self.mixer != "zero":
+            return
+        reason = None
+        if self.init_lora_weights is not False:
+            reason = "B starts at zero too (set init_lora_weights=False, FLoRA's start, or choose another mixer)"
+        elif self.mixer_depth != 1:
+            reason = f"each of the mixer_depth={self.mixer_depth} links is zero (use depth 1 or choose another mixer)"
+        elif not self.mixer_trainable:
+            reason = "the mixer is not trained (set mixer_trainable=True or choose another mixer)"
+        if reason is not None:
+            raise ConfigError(f"mixer='zero' never trains here: every gradient is exactly zero, since {reason}")
+
+    def _check_lora_options(self) -> None:
+        for name, reason in REFUSED_OPTIONS.items():
+            if getattr(self, name, None):
+                raise ConfigError(f"{name} cannot be combined with a mixer: {reason}")
+        for option in dataclasses.fields(self):
+            if option.metadata.get("is_lora_variant") and option.name != "use_dora" and getattr(self, option.name):
+                raise ConfigError(f"{option.name} cannot be combined with a mixer: it replaces LoRA's forward pass")
+        if self.init_lora_weights not in PLAIN_INITS:
+            raise ConfigError(
+                f"init_lora_weights={self.init_lora_weights!r} cannot be combined with a mixer: it needs B·A to start"
+                " at a chosen value, which the mixer changes (allowed: True, False, 'gaussian')"
+            )

@@ -1,0 +1,129 @@
+"""PEFT's LoRA layers with a mixer between A and B: one class a layer kind.
+
+Written against PEFT 0.21. A subclass (not a patched instance) keeps `get_delta_weight`, and with it every merge, SVD
+and conversion in PEFT that asks for it, exact. The forward pass hangs on PEFT's variant hook.
+"""
+
+from typing import Any
+
+import torch
+from peft.tuners.lora import layer as lora
+from peft.tuners.lora.layer import LoraLayer, LoraVariant
+from peft.utils.other import transpose
+from torch import nn
+
+from moslora.adapter.variants import MixerVariant, dora_variant
+from moslora.core.folding import weight_delta
+from moslora.core.mixers import Mixer
+from moslora.errors import UnsupportedLayerError
+
+
+class MixerLayer(LoraLayer):
+    """What every layer with a mixer shares; stands before PEFT's own class in the bases."""
+
+    adapter_layer_names = (*LoraLayer.adapter_layer_names, "lora_mixer")
+    lora_mixer: nn.ModuleDict
+
+    def update_layer(self, adapter_name: str, r: int, lora_alpha: int, config: Any, **kwargs: Any) -> None:
+        """Add an adapter of rank `r` to this layer; the mixer is added by the variant once A and B exist."""
+        if "lora_mixer" not in self._modules:
+            self.lora_mixer = nn.ModuleDict()
+        super().update_layer(adapter_name, r, lora_alpha, config, **kwargs)
+
+    def resolve_lora_variant(self, *, config: Any, **kwargs: Any) -> LoraVariant | None:
+        """The forward pass for a configuration: with a mixer, with a mixer and DoRA, or PEFT's own for plain LoRA."""
+        if not hasattr(config, "mixer"):
+            return super().resolve_lora_variant(config=config, **kwargs)
+        return dora_variant(self) if config.use_dora else MixerVariant()
+
+    def factors(self, adapter: str) -> tuple[torch.Tensor, torch.Tensor]:
+        """The stored A (R, ...) and B (O, R, ...) of an adapter."""
+        if adapter in self.lora_embedding_A:
+            return self.lora_embedding_A[adapter], self.lora_embedding_B[adapter]
+        return self.lora_A[adapter].weight, self.lora_B[adapter].weight
+
+    def mixer_matrix(self, adapter: str) -> torch.Tensor | None:
+        """The adapter's mixer as one matrix (R, R); None for an adapter without one."""
+        mixer = self.lora_mixer[adapter] if adapter in self.lora_mixer else None
+        return mixer.matrix() if isinstance(mixer, Mixer) else None
+
+    def get_delta_weight(self, adapter: str) -> torch.Tensor:
+        """`scale · B·M·A` in the base weight's shape, in float32 or wider."""
+        a, b = self.factors(adapter)
+        delta_OI = weight_delta(a, self.mixer_matrix(adapter), b, scale=self.scaling[adapter])
+        return self.shape_like_base(delta_OI)
+
+    def shape_like_base(self, delta_OI: torch.Tensor) -> torch.Tensor:
+        """A delta (O, I) in the layout of the base weight."""
+        return transpose(delta_OI, getattr(self, "fan_in_fan_out", False))
+
+
+class Linear(MixerLayer, lora.Linear):
+    """`nn.Linear`, and GPT-2's `Conv1D` (weight stored transposed)."""
+
+
+class _Conv(MixerLayer):
+    def shape_like_base(self, delta_OI: torch.Tensor) -> torch.Tensor:
+        return delta_OI.view(self.get_base_layer().weight.shape)
+
+
+class Conv1d(_Conv, lora.Conv1d):
+    """`nn.Conv1d` without groups or dilation; the mixer acts on the R channels between the two convolutions."""
+
+
+class Conv2d(_Conv, lora.Conv2d):
+    """`nn.Conv2d` without groups or dilation; the mixer acts on the R channels between the two convolutions."""
+
+
+class Conv3d(_Conv, lora.Conv3d):
+    """`nn.Conv3d` without groups or dilation; the mixer acts on the R channels between the two convolutions."""
+
+
+class Embedding(MixerLayer, lora.Embedding):
+    """`nn.Embedding`; PEFT starts its A at zero and draws B."""
+
+    def shape_like_base(self, delta_OI: torch.Tensor) -> torch.Tensor:
+        """A delta (dimension, vocabulary) as (vocabulary, dimension)."""
+        return delta_OI.T
+
+    def _mixed_batch_forward(
+        self, x: torch.Tensor, *args: Any, adapter_names: list[str], **kwargs: Any
+    ) -> torch.Tensor:
+        # PEFT 0.21 computes mixed batches of embeddings without asking the variant.
+        result = self.base_layer(x, *args, **kwargs)
+        for adapter in set(adapter_names) & set(self.lora_embedding_A):
+            rows = [row for row, name in enumerate(adapter_names) if name == adapter]
+            variant = self.lora_variant.get(adapter, MixerVariant())
+            result[rows] = variant.forward(self, adapter, x[rows], result[rows]).to(result.dtype)
+        return result
+
+
+def check_base_layer(name: str, layer: nn.Module) -> None:
+    """Raise UnsupportedLayerError for a layer whose settings PEFT's LoRA layers do not reproduce."""
+    reason = None
+    if isinstance(layer, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
+        if layer.groups != 1:
+            reason = f"groups={layer.groups} cannot be merged"
+        elif set(layer.dilation) != {1}:
+            reason = f"dilation={layer.dilation} is not carried over to A"
+        elif layer.padding_mode != "zeros":
+            reason = f"padding_mode='{layer.padding_mode}' is not carried over to A"
+    elif isinstance(layer, nn.Embedding):
+        if layer.max_norm is not None:
+            reason = f"max_norm={layer.max_norm} would rescale A at every lookup"
+        elif layer.sparse:
+            reason = "sparse gradients do not pass through the mixer"
+    weight = getattr(layer, "weight", None)
+    if reason is None and isinstance(weight, torch.Tensor) and not _is_plain(weight):
+        reason = f"its weight is a {type(weight).__name__} of {weight.dtype}"
+    if reason is not None:
+        raise UnsupportedLayerError(
+            f"{name} ({type(layer).__name__}) cannot carry a mixer: {reason}; leave it out of target_modules"
+        )
+
+
+def _is_plain(weight: torch.Tensor) -> bool:
+    if type(weight).__module__.startswith("bitsandbytes"):
+        return True
+    is_dense = type(weight) in (nn.Parameter, torch.Tensor) and type(weight.data) is torch.Tensor
+    return is_dense and weight.dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64)

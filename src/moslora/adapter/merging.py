@@ -1,0 +1,101 @@
+"""Merging an adapter into a model of its own; sums in float32 or wider, a quantised base dequantised first."""
+
+from typing import Any
+
+import torch
+from peft.utils.integrations import dequantize_module_weight
+from peft.utils.other import AuxiliaryTrainingWrapper
+from torch import nn
+
+from moslora.adapter.layers import MixerLayer
+from moslora.adapter.twin import forget_adapters, own_weights, replace, shared_copy
+from moslora.core.folding import wide_dtype
+from moslora.errors import CheckpointError, ConfigError
+
+
+@torch.no_grad()
+def merged_model(model: nn.Module, *, adapter_name: str = "default", dtype: torch.dtype | None = None) -> nn.Module:
+    """A plain model with the adapter merged in, in evaluation mode; `model` is left as it is.
+
+    Weights are stored in `dtype`, by default each in the base model's own; tensors that neither the adapter nor `dtype`
+    changes are shared with `model`. Tied weights are separated where the adapter changes one of them. Raises
+    ConfigError for a quantised base without `dtype`, and CheckpointError for a bias that has no place or a weight that
+    is not finite.
+    """
+    merged = shared_copy(model)
+    quantised = [name for name, module in merged.named_modules() if is_quantised(module)]
+    if quantised and dtype is None:
+        raise ConfigError(
+            f"the base model is quantised ({quantised[0]}, ...) and merging does not quantise again:"
+            " choose the dtype of the merged weights (float32, bfloat16 or float16)"
+        )
+    for name, module in list(merged.named_modules()):
+        if isinstance(module, AuxiliaryTrainingWrapper):
+            own_weights(module)
+            saved = module.unload_and_optionally_merge_module(merge=True, safe_merge=True, adapter_names=[adapter_name])
+            replace(merged, name, saved)
+    for name, module in list(merged.named_modules()):
+        if isinstance(module, MixerLayer):
+            replace(merged, name, _merged_layer(module, adapter_name, name=name))
+    for name, module in list(merged.named_modules()):
+        if is_quantised(module):
+            replace(merged, name, dequantised(module))
+    if dtype is not None:
+        own_weights(merged, dtype)
+    if quantised:
+        _forget_quantisation(merged)
+    _declare_ties(merged)
+    return forget_adapters(merged)
+
+
+def is_quantised(module: nn.Module) -> bool:
+    """Whether a layer holds a weight quantised by bitsandbytes."""
+    return type(module._parameters.get("weight")).__name__ in ("Params4bit", "Int8Params")
+
+
+def dequantised(layer: Any) -> nn.Linear:
+    """A plain `nn.Linear` in float32 with the values the quantised layer stands for."""
+    weight = dequantize_module_weight(layer).float()
+    plain = nn.Linear(weight.shape[1], weight.shape[0], bias=layer.bias is not None, device=weight.device)
+    plain.weight.data = weight
+    if layer.bias is not None:
+        plain.bias.data = layer.bias.data.float()
+    return plain.requires_grad_(False)
+
+
+def _merged_layer(layer: MixerLayer, adapter_name: str, *, name: str) -> nn.Module:
+    base: Any = layer.get_base_layer()
+    if adapter_name not in layer.r:
+        return base
+    dtype = torch.float32 if is_quantised(base) else base.weight.dtype
+    plain = dequantised(base) if is_quantised(base) else base
+    wide = plain.weight.detach().to(wide_dtype(plain.weight))
+    weight = layer.lora_variant[adapter_name].merge_safe(layer, adapter_name, wide)
+    if not torch.isfinite(weight).all():
+        raise CheckpointError(f"{name}: the merged weight is not finite, so the adapter or the base model is damaged")
+    plain.weight = nn.Parameter(weight.to(dtype), requires_grad=False)
+    if layer.lora_bias.get(adapter_name):
+        if plain.bias is None:
+            raise CheckpointError(
+                f"{name} has no bias that could take the adapter's: keep the adapter (moslora fold), or merge into a"
+                " model whose layers have biases"
+            )
+        bias = plain.bias + layer.lora_B[adapter_name].bias * layer.scaling[adapter_name]
+        plain.bias = nn.Parameter(bias.to(plain.bias.dtype), requires_grad=False)
+    return plain
+
+
+def _declare_ties(model: Any) -> None:
+    config = getattr(model, "config", None)
+    if config is None or not getattr(config, "tie_word_embeddings", False):
+        return
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    if head is not None and embedding.weight is not head.weight:
+        config.tie_word_embeddings = False
+
+
+def _forget_quantisation(model: Any) -> None:
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    for attribute in ("hf_quantizer", "quantization_method", "is_quantized", "is_loaded_in_4bit", "is_loaded_in_8bit"):
+        model.__dict__.pop(attribute, None)

@@ -1,0 +1,53 @@
+"""bitsandbytes layers with a mixer; imported only where a model has such layers (bitsandbytes >= 0.50).
+
+On a CPU with AVX512-BF16, bitsandbytes repacks 4-bit weights at the first forward pass in evaluation mode, and rounds
+their scales to bfloat16. Dequantising, merging and DoRA norms then read the packed bytes as if they were not packed.
+`keep_unpacked` switches the repacking off for a model before that can happen.
+"""
+
+from typing import Any
+
+import bitsandbytes as bnb
+from bitsandbytes.functional import _convert_weight_packed_for_cpu_inverse
+from peft.tuners.lora.bnb import Linear4bit as PeftLinear4bit
+from peft.tuners.lora.bnb import Linear8bitLt as PeftLinear8bitLt
+from torch import nn
+
+from moslora.adapter.layers import MixerLayer
+from moslora.errors import UnsupportedLayerError
+
+
+class Linear8bitLt(MixerLayer, PeftLinear8bitLt):
+    """`bitsandbytes.nn.Linear8bitLt`; merging into it quantises again (PEFT warns)."""
+
+
+class Linear4bit(MixerLayer, PeftLinear4bit):
+    """`bitsandbytes.nn.Linear4bit`; merging into it quantises again (PEFT warns)."""
+
+
+def create(target: nn.Module, adapter_name: str, *, config: Any, **kwargs: Any) -> nn.Module:
+    """The layer with a mixer for a bitsandbytes layer."""
+    base = target.get_base_layer() if hasattr(target, "get_base_layer") else target
+    if config.lora_bias:
+        raise UnsupportedLayerError(
+            f"lora_bias=True does not work on {type(base).__name__} layers: PEFT merges their bias unscaled"
+        )
+    kind = {bnb.nn.Linear8bitLt: Linear8bitLt, bnb.nn.Linear4bit: Linear4bit}[type(base)]
+    return kind(target, adapter_name, config=config, **kwargs)
+
+
+def keep_unpacked(model: nn.Module) -> None:
+    """Undo the CPU packing of all 4-bit layers of a model and keep it off, so that weights stay readable.
+
+    A layer that was packed already (the model ran in evaluation mode before) is unpacked by bitsandbytes' own inverse,
+    which keeps the bfloat16 rounding of its scales.
+    """
+    for module in model.modules():
+        if type(module) is not bnb.nn.Linear4bit:
+            continue
+        module.support_avx512bf16_for_cpu = False
+        state = getattr(module.weight, "quant_state", None)
+        if getattr(state, "packing_format_for_cpu", False):
+            module.weight.data, module.weight.quant_state = _convert_weight_packed_for_cpu_inverse(
+                module.weight.data, state
+            )

@@ -1,0 +1,104 @@
+"""Strict loading: an adapter is complete and fits, or there is an error before its first output.
+
+PEFT asks the tuner to remap a checkpoint's keys once on every load (`check_loaded`). transformers' `load_adapter` asks
+nobody, fills the parameters itself and logs what is missing, so layers made from a saved configuration refuse to run
+until each of their tensors was filled (`watch_until_filled`).
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from moslora.errors import CheckpointError
+
+PREFIX = "base_model.model."
+
+
+def check_loaded(model: nn.Module, adapter_name: str, remapped: Mapping[str, torch.Tensor]) -> None:
+    """Raise CheckpointError unless `remapped` fills every tensor of the adapter, with its shape, and nothing else."""
+    state = model.state_dict()
+    given = {_model_key(key, state): tensor for key, tensor in remapped.items()}
+    expected = {key for key in state if _belongs_to(key, adapter_name)}
+    missing = sorted(expected - set(given))
+    unexpected = sorted(set(given) - set(state))
+    misshaped = [
+        f"{key} has shape {tuple(given[key].shape)}, the model {tuple(state[key].shape)}"
+        for key in sorted(expected & set(given))
+        if given[key].shape != state[key].shape
+    ]
+    if missing or unexpected or misshaped:
+        raise CheckpointError(_complaint(adapter_name, missing, unexpected, misshaped))
+    for module in model.modules():
+        _stop_watching(module, adapter_name)
+
+
+def watch_until_filled(layer: Any, adapter_name: str, *, name: str) -> None:
+    """Make `layer` refuse its first forward pass while a tensor of the adapter still holds its drawn value.
+
+    transformers replaces each parameter it fills; those it misses stay, and may be drawn anew by the model's own
+    initialiser, whose trace is a mark on the module. A parameter written in place by other code counts as filled.
+    """
+    drawn = [
+        (f"{module_name}.{key}" if module_name else key, module, key, parameter, parameter._version)
+        for module_name, module in layer.named_modules()
+        for key, parameter in module.named_parameters(recurse=False)
+        if _belongs_to(f"{module_name}.{key}", adapter_name) and not parameter.is_meta
+    ]
+
+    def refuse_unfilled(_layer: nn.Module, _inputs: Any) -> None:
+        unfilled = [
+            f"{name}.{path}"
+            for path, module, key, parameter, version in drawn
+            if module._parameters.get(key) is parameter
+            and (parameter._version == version or getattr(module, "_is_hf_initialized", False))
+        ]
+        if unfilled:
+            raise CheckpointError(_complaint(adapter_name, unfilled, [], []))
+        _stop_watching(layer, adapter_name)
+
+    handles = layer.__dict__.setdefault("_moslora_watches", {})
+    handles[adapter_name] = layer.register_forward_pre_hook(refuse_unfilled)
+
+
+def _stop_watching(module: nn.Module, adapter_name: str) -> None:
+    handle = module.__dict__.get("_moslora_watches", {}).pop(adapter_name, None)
+    if handle is not None:
+        handle.remove()
+
+
+def _belongs_to(key: str, adapter_name: str) -> bool:
+    return "lora_" in key and (f".{adapter_name}." in key or key.endswith(f".{adapter_name}"))
+
+
+def _model_key(key: str, state: Mapping[str, torch.Tensor]) -> str:
+    return key if key in state else key.removeprefix(PREFIX)
+
+
+def _complaint(adapter_name: str, missing: list[str], unexpected: list[str], misshaped: list[str]) -> str:
+    parts = []
+    if missing:
+        parts.append(f"{len(missing)} tensors are missing ({_first(missing)})")
+    if unexpected:
+        parts.append(f"{len(unexpected)} tensors are unexpected ({_first(unexpected)})")
+    if misshaped:
+        parts.append(f"{len(misshaped)} tensors do not fit ({_first(misshaped, joiner='; ')})")
+    parts.append(_cause(missing, unexpected, misshaped))
+    return f"the checkpoint of adapter '{adapter_name}' was refused: {'; '.join(parts)}"
+
+
+def _cause(missing: list[str], unexpected: list[str], misshaped: list[str]) -> str:
+    if missing and all("lora_mixer" in key for key in missing):
+        return "it was probably saved by a program that dropped the mixer: save it again, or load it as plain LoRA"
+    if missing:
+        return "the file is probably incomplete or belongs to other target_modules: save or copy it again"
+    if misshaped:
+        return "its rank or base model is probably another one: compare r and base_model_config in adapter_config.json"
+    if any("lora_mixer" in key or "lora_AB" in key for key in unexpected):
+        return "it was probably written by the reference implementation: convert it with `moslora import`"
+    return "it was probably saved with other target_modules or options than adapter_config.json says"
+
+
+def _first(items: list[str], joiner: str = ", ") -> str:
+    return joiner.join(items[:3]) + (", ..." if len(items) > 3 else "")

@@ -1,0 +1,164 @@
+"""`MosloraModel`: injects the layers with a mixer into a model, and guards what PEFT would do without the mixer.
+
+Written against PEFT 0.21, in the way PEFT's own AdaLoRA extends LoRA: a type, a config, a tuner class.
+"""
+
+import dataclasses
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from peft import LoraConfig
+from peft.tuners.lora import LoraModel
+from peft.tuners.lora.layer import LoraLayer
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from moslora.adapter import layers
+from moslora.adapter.base_model import check_same_base, describe_base
+from moslora.adapter.config import MosloraConfig
+from moslora.adapter.layers import MixerLayer, check_base_layer
+from moslora.adapter.presenting import folded_factors
+from moslora.adapter.storage import check_loaded, watch_until_filled
+from moslora.adapter.targets import check_patterns
+from moslora.errors import CheckpointError, ConfigError, UnsupportedLayerError
+
+LAYERS: dict[type[nn.Module], type[MixerLayer]] = {
+    nn.Linear: layers.Linear,
+    Conv1D: layers.Linear,
+    nn.Conv1d: layers.Conv1d,
+    nn.Conv2d: layers.Conv2d,
+    nn.Conv3d: layers.Conv3d,
+    nn.Embedding: layers.Embedding,
+}
+
+
+class MosloraModel(LoraModel):
+    """LoRA's tuner with a mixer in every layer; use it through `get_peft_model` and PEFT's other entry points."""
+
+    def _prepare_model(self, peft_config: LoraConfig, model: nn.Module) -> None:
+        super()._prepare_model(peft_config, model)
+        if not isinstance(peft_config, MosloraConfig):
+            return
+        if peft_config.loaded_base_config is not None:
+            check_same_base(peft_config.loaded_base_config, model)
+        peft_config.base_model_config = describe_base(model)
+        check_patterns(peft_config, [name for name, _ in model.named_modules()])
+        if any(type(module).__module__.startswith("bitsandbytes") for module in model.modules()):
+            from moslora.adapter.quantised import keep_unpacked
+
+            keep_unpacked(model)
+
+    def _create_and_replace(
+        self,
+        lora_config: Any,
+        adapter_name: str,
+        target: nn.Module,
+        target_name: str,
+        parent: nn.Module,
+        current_key: str,
+        *,
+        parameter_name: str | None = None,
+    ) -> None:
+        if parameter_name is not None:
+            raise UnsupportedLayerError(
+                f"{current_key}.{parameter_name} is a bare parameter, which cannot carry a mixer;"
+                " leave target_parameters empty"
+            )
+        if isinstance(target, BaseTunerLayer) and not isinstance(target, MixerLayer):
+            raise UnsupportedLayerError(
+                f"{current_key} already has a {type(target).__module__}.{type(target).__name__} adapter, which would"
+                " drop the mixer: add the MoSLoRA adapter first, or delete the other one"
+            )
+        base_layer = target.get_base_layer() if isinstance(target, BaseTunerLayer) else target
+        check_base_layer(current_key, base_layer)
+        if type(base_layer) not in LAYERS and not type(base_layer).__module__.startswith("bitsandbytes"):
+            allowed = ", ".join(kind.__name__ for kind in LAYERS)
+            raise UnsupportedLayerError(
+                f"{current_key} is a {type(base_layer).__module__}.{type(base_layer).__name__}, which is not known to"
+                f" carry a mixer (allowed: {allowed}, and bitsandbytes' Linear4bit and Linear8bitLt);"
+                " leave it out of target_modules"
+            )
+        super()._create_and_replace(lora_config, adapter_name, target, target_name, parent, current_key)
+        if isinstance(lora_config, MosloraConfig) and lora_config.loaded_base_config is not None:
+            watch_until_filled(getattr(parent, target_name), adapter_name, name=current_key)
+
+    @staticmethod
+    def _create_new_module(lora_config: Any, adapter_name: str, target: nn.Module, **kwargs: Any) -> nn.Module:
+        base_layer = target.get_base_layer() if isinstance(target, BaseTunerLayer) else target
+        if type(base_layer).__module__.startswith("bitsandbytes"):
+            from moslora.adapter import quantised
+
+            return quantised.create(target, adapter_name, config=lora_config, **kwargs)
+        is_transposed = isinstance(base_layer, Conv1D)
+        if isinstance(base_layer, (nn.Linear, Conv1D)):
+            lora_config.fan_in_fan_out = is_transposed
+            kwargs["is_target_conv_1d_layer"] = is_transposed
+        kwargs.pop("parameter_name", None)
+        return LAYERS[type(base_layer)](target, adapter_name, config=lora_config, **kwargs)
+
+    def merge_adapter(self, adapter_names: list[str] | None = None, safe_merge: bool = False) -> None:
+        """Merge the adapters into the base weights in place (PEFT); refused where a base weight is tied."""
+        self._refuse_tied_targets()
+        super().merge_adapter(adapter_names=adapter_names, safe_merge=safe_merge)
+
+    def _unload_and_optionally_merge(self, merge: bool = True, **kwargs: Any) -> Any:
+        if merge:
+            self._refuse_tied_targets()
+        return super()._unload_and_optionally_merge(merge=merge, **kwargs)
+
+    def _refuse_tied_targets(self) -> None:
+        adapted = {layer.base_layer: name for name, layer in mixer_layers(self.model).items()}
+        owner = {base.weight: name for base, name in adapted.items() if isinstance(base.weight, nn.Parameter)}
+        for name, module in self.model.named_modules():
+            weight = module._parameters.get("weight")
+            if weight in owner and module not in adapted:
+                raise CheckpointError(
+                    f"{owner[weight]} shares its weight with {name}, so merging in place would change both;"
+                    " merge with moslora.save_merged, which separates them"
+                )
+
+    def add_weighted_adapter(self, adapters: list[str], weights: list[float], adapter_name: str, **kwargs: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Combine adapters as PEFT does, each with its mixer folded in; the result has an identity mixer, frozen."""
+        if adapter_name in self.peft_config:
+            return
+        for name in adapters:
+            if name in self.peft_config and self.peft_config[name].use_dora:
+                raise ConfigError(f"adapter '{name}' uses DoRA, whose magnitudes cannot be combined; merge it instead")
+        first = self.peft_config.get(adapters[0])
+        if isinstance(first, MosloraConfig):  # PEFT derives the new adapter's config from the first one's
+            self.peft_config[adapters[0]] = dataclasses.replace(
+                first, mixer="identity", mixer_trainable=False, mixer_depth=1, base_model_config=None
+            )
+        try:
+            with ExitStack() as stack:
+                for module in self.model.modules():
+                    if isinstance(module, MixerLayer):
+                        stack.enter_context(folded_factors(module, adapters))
+                super().add_weighted_adapter(adapters, weights, adapter_name, **kwargs)
+        finally:
+            if first is not None:
+                self.peft_config[adapters[0]] = first
+
+    def subtract_mutated_init(self, *args: Any, **kwargs: Any) -> Any:
+        """Refused: the conversion concatenates A and B and would drop the mixer."""
+        raise ConfigError("path_initial_model_for_weight_conversion does not work with a mixer: fold the adapter")
+
+    @classmethod
+    def _remap_adapter_state_dict_for_load(
+        cls, model: nn.Module, config: Any, adapter_name: str, state_dict: dict[str, torch.Tensor]
+    ) -> dict[str, torch.Tensor]:
+        remapped = super()._remap_adapter_state_dict_for_load(model, config, adapter_name, state_dict)
+        check_loaded(model, adapter_name, remapped)
+        return remapped
+
+
+def mixer_layers(model: nn.Module) -> dict[str, MixerLayer]:
+    """The adapted layers of a model by module name."""
+    return {name: module for name, module in model.named_modules() if isinstance(module, MixerLayer)}
+
+
+def has_plain_lora(model: nn.Module) -> bool:
+    """Whether a model has LoRA layers of PEFT's own, without mixer."""
+    return any(isinstance(module, LoraLayer) and not isinstance(module, MixerLayer) for module in model.modules())

@@ -1,0 +1,153 @@
+"""The forward pass and the merges of a layer with a mixer, as PEFT 0.21 variants."""
+
+from typing import Any
+
+import torch
+from peft.tuners.lora import layer as lora
+from peft.tuners.lora import variants as peft_variants
+from peft.tuners.lora.layer import LoraVariant
+from torch import nn
+
+from moslora.adapter.presenting import folded_factors
+from moslora.core.folding import add_delta, fold_into_a
+from moslora.core.mixers import Mixer
+from moslora.errors import UnsupportedLayerError
+
+
+class MixerVariant(LoraVariant):
+    """`y + scale · B·M·A·dropout(x)` for linear, convolution and embedding layers."""
+
+    def supports_lora_conversion(self) -> bool:
+        """No: PEFT's conversion does not see the mixer (`moslora.fold` is exact)."""
+        return False
+
+    @staticmethod
+    def init(module: Any, adapter_name: str, config: Any, **kwargs: Any) -> None:
+        """Add the adapter's mixer, on the device and in the dtype of A."""
+        add_mixer(module, adapter_name, config)
+
+    @staticmethod
+    def merge_safe(module: Any, active_adapter: str, orig_weight: torch.Tensor) -> torch.Tensor:
+        """The merged weight as a new tensor."""
+        return add_delta(orig_weight, module.get_delta_weight(active_adapter))
+
+    @staticmethod
+    def merge_unsafe(module: Any, active_adapter: str, orig_weight: torch.Tensor) -> None:
+        """Merge into the weight's storage."""
+        orig_weight.data.copy_(add_delta(orig_weight.data, module.get_delta_weight(active_adapter)))
+
+    @staticmethod
+    def unmerge(module: Any, active_adapter: str, orig_weight: torch.Tensor) -> torch.Tensor:
+        """The weight with the delta taken out again, to rounding."""
+        return add_delta(orig_weight.data, module.get_delta_weight(active_adapter), sign=-1)
+
+    @staticmethod
+    def forward(module: Any, active_adapter: str, x: torch.Tensor, result: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+        """The base layer's `result` plus the update."""
+        scale = module.scaling[active_adapter]
+        if active_adapter in module.lora_embedding_A:
+            return result + _embedding_update(module, active_adapter, x) * scale
+        x = module.lora_dropout[active_adapter](x)
+        h = chained_a(module, active_adapter)(x)
+        return result + module.lora_B[active_adapter](h) * scale
+
+
+class MixerDoraVariant(MixerVariant):
+    """DoRA around the mixed update; everything but the chain A, M is PEFT's own DoRA for that layer kind."""
+
+    def __init__(self, peft_variant: type[LoraVariant]) -> None:
+        self.peft_variant = peft_variant
+
+    def init(self, module: Any, adapter_name: str, config: Any, **kwargs: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Add the mixer, then the magnitude vector, which must see the mixed update."""
+        add_mixer(module, adapter_name, config)
+        with folded_factors(module, [adapter_name]):
+            self.peft_variant.init(module, adapter_name=adapter_name, config=config, **kwargs)
+
+    def merge_safe(self, module: Any, active_adapter: str, orig_weight: torch.Tensor) -> torch.Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """The merged weight as a new tensor."""
+        return self.peft_variant.merge_safe(module, active_adapter, orig_weight)
+
+    def merge_unsafe(self, module: Any, active_adapter: str, orig_weight: torch.Tensor) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Merge into the weight."""
+        self.peft_variant.merge_unsafe(module, active_adapter, orig_weight)
+
+    def unmerge(self, module: Any, active_adapter: str, orig_weight: torch.Tensor) -> torch.Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """The weight as before the merge, to rounding."""
+        return self.peft_variant.unmerge(module, active_adapter, orig_weight)
+
+    @staticmethod
+    def forward(module: Any, active_adapter: str, x: torch.Tensor, result: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+        """The base layer's `result` plus DoRA's update, with dropout as PEFT applies it."""
+        dropout = module.lora_dropout[active_adapter]
+        has_dropout = module.training and not isinstance(dropout, nn.Identity)
+        update = module.lora_magnitude_vector[active_adapter](
+            dropout(x),
+            lora_A=chained_a(module, active_adapter),
+            lora_B=module.lora_B[active_adapter],
+            scaling=module.scaling[active_adapter],
+            base_layer=module.get_base_layer(),
+            base_result=None if has_dropout else result,
+            adapter_name=active_adapter,
+        )
+        return result + update
+
+
+def dora_variant(layer: nn.Module) -> MixerDoraVariant:
+    """DoRA for a layer kind; raises UnsupportedLayerError where PEFT's DoRA cannot take a mixer."""
+    peft_variant = next((variant for kind, variant in _DORA.items() if isinstance(layer, kind)), None)
+    if peft_variant is None and type(layer).__name__ in ("Linear4bit", "Linear8bitLt"):
+        peft_variant = peft_variants.DoraLinearVariant
+    if peft_variant is None:
+        raise UnsupportedLayerError(
+            f"use_dora=True does not work with a mixer on {type(layer).__name__} layers: leave them out of"
+            " target_modules or set use_dora=False"
+        )
+    return MixerDoraVariant(peft_variant)
+
+
+def add_mixer(module: Any, adapter_name: str, config: Any) -> None:
+    """Draw the adapter's mixer in float32 on the CPU, then move it to where A is."""
+    a, _ = module.factors(adapter_name)
+    mixer = Mixer(module.r[adapter_name], kind=config.mixer, depth=config.mixer_depth)
+    if not a.is_meta:
+        mixer.to(device=a.device, dtype=a.dtype)
+    module.lora_mixer[adapter_name] = mixer
+    if not config.mixer_trainable:
+        frozen = dict(module.frozen_peft_weight_names)
+        module.frozen_peft_weight_names = {**frozen, adapter_name: ("lora_mixer",)}
+
+
+class chained_a:  # noqa: N801 - stands where PEFT expects the module lora_A
+    """A followed by the mixer: callable as PEFT calls `lora_A`, with the folded `weight` that DoRA reads."""
+
+    def __init__(self, module: Any, adapter_name: str) -> None:
+        self.lora_A = module.lora_A[adapter_name]
+        self.mixer = module.lora_mixer[adapter_name]
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """`M(A(x))`."""
+        is_convolution = self.lora_A.weight.dim() > 2
+        return self.mixer(self.lora_A(x), 1 if is_convolution else -1)
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """M·A, without gradient: DoRA takes norms of it, which it detaches."""
+        return fold_into_a(self.lora_A.weight, self.mixer.matrix())
+
+
+def _embedding_update(module: Any, adapter_name: str, x: torch.Tensor) -> torch.Tensor:
+    h = module._embed(x, module.lora_embedding_A[adapter_name].T)
+    if adapter_name in module.lora_mixer:
+        h = module.lora_mixer[adapter_name](h)
+    update = h @ module.lora_embedding_B[adapter_name].T
+    embed_scale = module._get_embed_scale()
+    return update if embed_scale is None else update * embed_scale.to(update.dtype)
+
+
+_DORA: dict[type, type[LoraVariant]] = {
+    lora.Linear: peft_variants.DoraLinearVariant,
+    lora.Conv1d: peft_variants.DoraConv1dVariant,
+    lora.Conv2d: peft_variants.DoraConv2dVariant,
+    lora.Conv3d: peft_variants.DoraConv3dVariant,
+}

@@ -1,0 +1,69 @@
+"""Comparing an exported model with its adapter on a probe batch."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from moslora.adapter.twin import base_of
+from moslora.errors import ConfigError, DriftError
+
+# Largest allowed |difference| as a share of the largest |output|, for the coarsest dtype on the way.
+TOLERANCES = {torch.float64: 1e-6, torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 6e-2}
+
+
+@dataclass(frozen=True)
+class Drift:
+    """How far an exported model's outputs (logits) are from the adapter's on the probe batch."""
+
+    max_difference: float
+    largest_output: float
+    tolerance: float
+
+    @property
+    def is_within(self) -> bool:
+        """Whether the difference is a number not above the tolerance."""
+        return self.max_difference <= self.tolerance
+
+    def require(self, what: str) -> None:
+        """Raise DriftError when the difference is above the tolerance."""
+        if not self.is_within:
+            raise DriftError(
+                f"{what} differs from the adapter by up to {self.max_difference:.3g} (allowed: {self.tolerance:.3g}),"
+                " so nothing was written: use a wider dtype, or accept the difference with allow_drift (--allow-drift)"
+            )
+
+
+def measure_drift(expected: torch.Tensor, actual: torch.Tensor, dtypes: Iterable[torch.dtype]) -> Drift:
+    """The largest difference, and the largest one allowed for the coarsest of `dtypes`."""
+    largest = expected.abs().max().item()
+    share = max(TOLERANCES.get(dtype, 1e-4) for dtype in dtypes)
+    return Drift((expected - actual).abs().max().item(), largest, share * largest)
+
+
+def default_probe(model: nn.Module) -> dict[str, torch.Tensor]:
+    """A fixed batch of 2 × 24 token ids for a language model; ConfigError for a model without a vocabulary."""
+    vocabulary = getattr(getattr(base_of(model), "config", None), "vocab_size", None)
+    if not isinstance(vocabulary, int):
+        raise ConfigError(f"{type(base_of(model)).__name__} has no vocab_size: give the inputs to compare on as probe")
+    ids = torch.randint(vocabulary, (2, 24), generator=torch.Generator().manual_seed(0))
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+
+
+@torch.inference_mode()
+def probe_output(model: nn.Module, probe: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """The model's first output for the probe in evaluation mode, in float32 on the CPU; its mode is restored."""
+    was_training = model.training
+    device = next(model.parameters()).device
+    try:
+        output = model.eval()(**{key: value.to(device) for key, value in probe.items()})
+    finally:
+        model.train(was_training)
+    return (output if isinstance(output, torch.Tensor) else output[0]).float().cpu()
+
+
+def coarsest_dtype(model: nn.Module) -> torch.dtype:
+    """The floating dtype among a model's weights with the widest tolerance."""
+    dtypes = {parameter.dtype for parameter in model.parameters() if parameter.dtype in TOLERANCES}
+    return max(dtypes, key=TOLERANCES.__getitem__, default=torch.float32)

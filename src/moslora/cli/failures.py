@@ -1,0 +1,79 @@
+"""How a command ends when it does not succeed: one line on stderr and an exit code, a traceback only with `--debug`."""
+
+import errno
+import shlex
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import typer
+
+from moslora.errors import MosloraError
+
+MISTAKE, UNEXPECTED, INTERRUPTED = 2, 1, 130  # exit codes
+
+
+@contextmanager
+def reported(context: Any, *, arguments: list[str]) -> Iterator[None]:
+    """Print what is raised inside as one line and leave with the exit code that belongs to it.
+
+    `context` is the program's typer context, `arguments` what the user typed after the program's name.
+    """
+    try:
+        yield
+    except (typer.Exit, typer.Abort):
+        raise
+    except KeyboardInterrupt as interrupt:
+        _end(_after_interrupt(interrupt, context=context, arguments=arguments), code=INTERRUPTED, arguments=arguments)
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno == errno.EPIPE:
+            raise  # the reader of a pipe has left: typer ends quietly
+        message, code = _message(error)
+        _end(message, code=code, arguments=arguments)
+
+
+def _message(error: Exception) -> tuple[str, int]:
+    match error:
+        case typer.TyperException():
+            return _usage(error), MISTAKE
+        case MosloraError() | OSError():
+            return f"error: {error}", MISTAKE
+        case _:
+            return (
+                f"error: unexpected {type(error).__name__}: {error} (probably a mistake in moslora; "
+                "run again with --debug for the traceback)",
+                UNEXPECTED,
+            )
+
+
+def _usage(error: typer.TyperException) -> str:
+    """A wrong option or argument, and where to read about the right ones; empty where the help has been printed."""
+    message = error.format_message().rstrip(".")
+    context = getattr(error, "ctx", None)
+    if not message or context is None:
+        return message and f"error: {message}"
+    return f"error: {message[0].lower()}{message[1:]} (see: {context.command_path} --help)"
+
+
+def _after_interrupt(interrupt: KeyboardInterrupt, *, context: Any, arguments: list[str]) -> str:
+    """How to go on after Ctrl-C: the same line with `--resume`, for a command that has it."""
+    reason = f"interrupted: {interrupt}" if interrupt.args else "interrupted"
+    program, name = context.info_name, context.invoked_subcommand
+    command = context.command.get_command(context, name) if name else None
+    if command is None or all(parameter.name != "resume" for parameter in command.params):
+        return f"{reason}; to start over: {shlex.join([program, *arguments])}"
+    kept = [argument for argument in arguments if argument not in ("--resume", "--overwrite")]
+    return f"{reason}; to go on: {shlex.join([program, *kept, '--resume'])}"
+
+
+def _end(message: str, *, code: int, arguments: list[str]) -> None:
+    """Print and leave; the traceback above the line if `--debug` was given."""
+    if "--debug" in arguments:
+        traceback.print_exc()
+    if sys.stderr.isatty() and code == INTERRUPTED:
+        typer.echo(err=True)  # leave the line that shows ^C
+    if message:
+        typer.echo(" ".join(message.split()), err=True)
+    raise typer.Exit(code)

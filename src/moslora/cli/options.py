@@ -1,0 +1,45 @@
+"""What the commands share: where they print, and the arguments and options that mean the same everywhere.
+
+Results go to stdout, progress and remarks to stderr, so that a result can be piped.
+"""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+results = Console(highlight=False, markup=False, soft_wrap=True)
+remarks = Console(highlight=False, markup=False, soft_wrap=True, stderr=True)
+
+RecipeArgument = Annotated[
+    str, typer.Argument(metavar="RECIPE", help="Name of a shipped recipe, or a YAML file.", show_default=False)
+]
+RunArgument = Annotated[
+    Path, typer.Argument(metavar="RUN", help="Folder that `moslora train` wrote.", show_default=False)
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", "-s", metavar="KEY=VALUE", help="Change a setting of the recipe; may be repeated.", show_default=False
+    ),
+]
+OutputOption = Annotated[
+    Path | None, typer.Option("--output", "-o", metavar="FOLDER", help="Where to write.", show_default=False)
+]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Remove the run that is in the folder first.")]
+ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on from the folder's newest checkpoint.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
+def examples(*lines: str) -> str:
+    """The end of a command's help: its examples, one a line; lines that start with `#` explain the next."""
+    shown = [f"[dim]{escape(line)}[/dim]" if line.startswith("#") else escape(line) for line in lines]
+    return "\n".join(["[bold]Examples[/bold]", *shown])
+
+
+def print_json(value: Any) -> None:
+    """Print a result for machines."""
+    results.print(json.dumps(value, indent=2, ensure_ascii=False))

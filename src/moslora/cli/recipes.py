@@ -1,0 +1,52 @@
+"""`moslora recipes`: the recipes that come with the package."""
+
+from typing import Annotated
+
+import typer
+
+from moslora.cli.options import JsonOption, examples, print_json, remarks, results
+
+recipes = typer.Typer(
+    add_completion=False,
+    help="List the shipped recipes, or print one to edit.",
+    no_args_is_help=True,
+    epilog=examples("moslora recipes list", "moslora recipes show demo > mine.yaml"),
+)
+
+
+@recipes.command("list", epilog=examples("moslora recipes list", "moslora recipes list --json"))
+def list_(as_json: JsonOption = False) -> None:
+    """List the shipped recipes."""
+    from dataclasses import asdict
+
+    from rich.table import Table
+
+    from moslora.runs.recipe import list_recipes
+
+    shipped = list_recipes()
+    if as_json:
+        print_json([asdict(recipe) for recipe in shipped])
+        return
+    table = Table("name", "what it does", box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
+    table.columns[0].no_wrap = True
+    for recipe in shipped:
+        table.add_row(recipe.name, recipe.summary)
+    results.print(table, soft_wrap=False)
+    remarks.print("Print one to edit: moslora recipes show NAME > mine.yaml", style="dim")
+
+
+@recipes.command(
+    epilog=examples(
+        "moslora recipes show demo",
+        "# a copy to edit and to train",
+        "moslora recipes show demo > mine.yaml",
+        "moslora train mine.yaml",
+    )
+)
+def show(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of a shipped recipe.", show_default=False)],
+) -> None:
+    """Print a shipped recipe: commented YAML that can be edited and trained."""
+    from moslora.runs.recipe import recipe_text
+
+    typer.echo(recipe_text(name), nl=False)

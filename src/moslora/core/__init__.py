@@ -1,0 +1,1 @@
+"""The mathematics of the adapter family: functions from tensors to tensors."""

@@ -1,0 +1,84 @@
+"""The mixer M between LoRA's two factors: `delta = scale · B · M · A`.
+
+Source: "Mixture-of-Subspaces in Low-Rank Adaptation" (arXiv 2406.11909), equations 3, 6 and 7, Table 3; chains of
+mixers: "Linear Chain Transformation" (arXiv 2411.00039). The papers write rows on the left, so their W is M transposed.
+Where we deviate: LinChain's reference code gives each link a bias, ours has none (a bias cannot be folded into a
+weight); the paper names no scale for the normal mixer, ours keeps the variance of its input.
+
+Shapes: R rank, D depth (links of the chain), I input features, O output features.
+"""
+
+import math
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+MIXERS = ("kaiming", "orthogonal", "normal", "identity", "butterfly", "zero")
+
+
+class Mixer(nn.Module):
+    """A chain of mixers, applied first to last.
+
+    A leaf with a single parameter `weight` of shape (D, R, R), so that sharding policies, gather hooks and key
+    remapping that expect a layer with one weight work unchanged.
+    """
+
+    def __init__(self, rank: int, *, kind: str = "kaiming", depth: int = 1) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(depth, rank, rank))
+        draw_mixer_(self.weight, kind=kind)
+
+    def matrix(self) -> torch.Tensor:
+        """The whole chain as one matrix (R, R), in the dtype of the weight."""
+        return compose(self.weight)
+
+    def forward(self, h: torch.Tensor, channel_dim: int = -1) -> torch.Tensor:
+        """Mix the R channels of `h` (..., R, ...) that lie along `channel_dim`."""
+        h = h.movedim(channel_dim, -1)
+        for link_RR in self.weight:
+            h = F.linear(h, link_RR)
+        return h.movedim(-1, channel_dim)
+
+    def extra_repr(self) -> str:
+        """Rank and depth, for printed models."""
+        depth, rank, _ = self.weight.shape
+        return f"rank={rank}, depth={depth}"
+
+
+@torch.no_grad()
+def draw_mixer_(weight_DRR: torch.Tensor, *, kind: str) -> None:
+    """Fill every link of a chain in place; weights on the meta device stay empty.
+
+    `kind` is one of MIXERS: `kaiming` uniform with a = sqrt(5) (paper, Table 3: best on text), `orthogonal`,
+    `normal` with standard deviation 1/sqrt(R), `identity` (LoRA), `butterfly` [[I, I], [I, I]] (TS-Mixing; R even),
+    `zero` (FLoRA's start). Raises ValueError for another kind or an odd rank with `butterfly`.
+    """
+    if kind not in MIXERS:
+        raise ValueError(f"mixer kind {kind!r} is not one of {MIXERS}")
+    rank = weight_DRR.shape[-1]
+    if kind == "butterfly" and rank % 2:
+        raise ValueError(f"the butterfly mixer pairs half-ranks: rank {rank} is odd")
+    if weight_DRR.is_meta:
+        return
+    for link_RR in weight_DRR:
+        if kind == "kaiming":
+            nn.init.kaiming_uniform_(link_RR, a=math.sqrt(5))
+        elif kind == "orthogonal":
+            nn.init.orthogonal_(link_RR)
+        elif kind == "normal":
+            nn.init.normal_(link_RR, std=rank**-0.5)
+        elif kind == "identity":
+            nn.init.eye_(link_RR)
+        elif kind == "butterfly":
+            link_RR.copy_(torch.eye(rank // 2, device=link_RR.device).repeat(2, 2))
+        else:
+            nn.init.zeros_(link_RR)
+
+
+def compose(weight_DRR: torch.Tensor) -> torch.Tensor:
+    """The product M_D ··· M_1 of a chain (D, R, R) as one matrix (R, R); differentiable."""
+    product_RR = weight_DRR[0]
+    for link_RR in weight_DRR[1:]:
+        product_RR = link_RR @ product_RR
+    return product_RR

@@ -1,0 +1,46 @@
+"""`everyday`: original multiple-choice questions about everyday things, built in so that a first run needs no download.
+
+Twelve kinds, four options each, 2,400 questions to train and 384 to test on. Two promises, both tested:
+
+- The test asks about unseen items. A test item (the thing asked about; for opposites, daily steps and sizes each option
+  too) has no key word in common with any training question or option. Key words are all words, lower case and singular,
+  but for the function words and everyday verbs in `wording.GLUE`. The shared answers ("a bird") are in both splits.
+- The options alone give nothing away. Each set of four options is asked four times, each option being right once and
+  each position once, so a rule that sees no question is right one time in four.
+"""
+
+from collections.abc import Mapping
+from functools import cache
+
+from moslora.data.everyday.build import Sample, build_split
+from moslora.data.everyday.tables import TABLES
+from moslora.errors import DataError, suggestion
+
+__all__ = ["KINDS", "SPLITS", "everyday", "without_question"]
+
+KINDS = tuple(table.kind for table in TABLES)
+SPLITS = ("train", "test")
+
+
+def everyday(split: str) -> list[dict[str, str]]:
+    """The questions of a split ("train" or "test"), as fresh dicts that the caller may change.
+
+    Each has `instruction` (the question, a newline, the labelled options), `input` (empty), `output` ("the correct
+    answer is answer3"), `answer` ("answer3") and `kind` (one of `KINDS`).
+
+    Raises DataError for another split.
+    """
+    if split not in SPLITS:
+        raise DataError(f"everyday has no split '{split}'{suggestion(split, SPLITS)} (allowed: {', '.join(SPLITS)})")
+    return [dict(sample) for sample in _built(split)]
+
+
+def without_question(sample: Mapping[str, str]) -> dict[str, str]:
+    """The sample with its options alone, to measure what a model gets right without reading the question."""
+    _, _, options = sample["instruction"].partition("\n")
+    return {**sample, "instruction": options}
+
+
+@cache
+def _built(split: str) -> tuple[Sample, ...]:
+    return tuple(build_split(split))

@@ -1,0 +1,168 @@
+"""Rows of one local file: JSON lists, JSON lines, CSV and Parquet, each also gzipped. Nothing is unpickled."""
+
+import csv
+import gzip
+import io
+import json
+import zlib
+from collections.abc import Callable, Iterator
+from difflib import get_close_matches
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from moslora.errors import DataError
+
+Row = dict[str, Any]
+
+FORMATS = (".jsonl", ".json", ".csv", ".parquet")
+FORMATS_TEXT = f"{', '.join(FORMATS)}, each also with .gz"
+
+
+def file_format(path: Path) -> str | None:
+    """The format a file's name tells (`.jsonl` for `train.jsonl.gz`), or None."""
+    name = path.name.lower().removesuffix(".gz")
+    return next((suffix for suffix in FORMATS if name.endswith(suffix)), None)
+
+
+def read_rows(path: Path, *, limit: int | None = None) -> list[Row]:
+    """The first `limit` rows of a file (None: all).
+
+    Raises DataError naming the file, and the line where there is one, if it is missing, unreadable, damaged, empty,
+    not UTF-8, of an unknown format, or holds something that is not an object. Rows after `limit` are not checked.
+    """
+    if not path.is_file():
+        raise missing_file(path)
+    suffix = file_format(path)
+    if suffix is None:
+        raise DataError(f"{path}: unknown format '{path.suffix}' (allowed: {FORMATS_TEXT}); convert or rename the file")
+    rows = list(islice(_READERS[suffix](_content(path), path), limit))
+    if not rows:
+        raise DataError(f"{path}: no samples in it; give a file with at least one")
+    return rows
+
+
+def missing_file(path: Path) -> DataError:
+    """The error for a file that is not there, with near names in its folder."""
+    folder = path.parent
+    if path.is_dir():
+        return DataError(f"{path} is a folder, not a file; name a file in it")
+    if not folder.is_dir():
+        return DataError(f"{path}: no such file, and no folder {folder}; check the path")
+    return DataError(f"{path}: no such file{folder_hint(path.name, folder)}; check the path")
+
+
+def folder_hint(name: str, folder: Path) -> str:
+    """What a message says about a folder lacking `name`: the nearest name there, else the first ones."""
+    present = sorted(entry.name for entry in folder.iterdir())
+    stems = {entry.partition(".")[0]: entry for entry in present}  # the endings are alike, so they say nothing
+    near = get_close_matches(name.partition(".")[0], stems, n=1)
+    if near:
+        return f"; did you mean '{stems[near[0]]}'"
+    if not present:
+        return f" ({folder} is empty)"
+    more = f" and {len(present) - 5} more" if len(present) > 5 else ""
+    return f" ({folder} has: {', '.join(present[:5])}{more})"
+
+
+def _content(path: Path) -> bytes:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error}); check its permissions") from error
+    if not path.name.lower().endswith(".gz"):
+        return content
+    try:
+        return gzip.decompress(content)
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{path}: damaged or not gzip ({error}); fetch it again or drop .gz from its name") from error
+
+
+def _text(content: bytes, path: Path) -> str:
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        byte = content[error.start]
+        raise DataError(f"{path}: line {line}: byte 0x{byte:02x} is not UTF-8; save the file as UTF-8") from error
+
+
+def _jsonl_rows(content: bytes, path: Path) -> Iterator[Row]:
+    lines = _text(content, path).rstrip().split("\n")
+    if lines == [""]:
+        return
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            raise DataError(f"{path}: line {number} is blank; write one JSON object a line")
+        yield _object(_json(line, path, first_line=number), f"{path}: line {number}")
+
+
+def _json_rows(content: bytes, path: Path) -> Iterator[Row]:
+    text = _text(content, path)
+    if not text.strip():
+        return
+    rows = _json(text, path, first_line=1)
+    if not isinstance(rows, list):
+        raise DataError(f"{path}: holds {_kind(rows)}, expected a list of objects; one object a line belongs in .jsonl")
+    for number, row in enumerate(rows, start=1):
+        yield _object(row, f"{path}: sample {number}")
+
+
+def _json(text: str, path: Path, *, first_line: int) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        line = first_line + error.lineno - 1
+        hint = "; one object a line belongs in .jsonl" if error.msg == "Extra data" else "; correct the line"
+        raise DataError(f"{path}: broken JSON at line {line}, column {error.colno} ({error.msg}){hint}") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: broken JSON at or after line {first_line} ({error}); correct the file") from error
+
+
+def _object(row: Any, place: str) -> Row:
+    if not isinstance(row, dict):
+        raise DataError(f"{place} holds {_kind(row)}, expected an object with named fields; correct it")
+    return row
+
+
+def _kind(value: Any) -> str:
+    names = {dict: "an object", list: "a list", str: "a text", bool: "a boolean", type(None): "null"}
+    return names.get(type(value), "a number")
+
+
+def _csv_rows(content: bytes, path: Path) -> Iterator[Row]:
+    reader = csv.reader(io.StringIO(_text(content, path), newline=""), strict=True)
+    start = 1
+    try:
+        header = next(reader, [])
+        if len(set(header)) != len(header) or "" in header:
+            raise DataError(f"{path}: line 1: the header {header} has an empty or repeated name; name each column once")
+        start = reader.line_num + 1
+        for cells in reader:
+            if len(cells) != len(header):
+                raise DataError(f"{path}: line {start}: {len(cells)} cells, the header has {len(header)}; correct it")
+            yield dict(zip(header, cells, strict=True))
+            start = reader.line_num + 1
+    except csv.Error as error:
+        raise DataError(f"{path}: broken CSV at line {start} ({error}); correct it, or use .jsonl") from error
+
+
+def _parquet_rows(content: bytes, path: Path) -> Iterator[Row]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(io.BytesIO(content))
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(f"{path}: not a readable Parquet file ({reason}); fetch or write it again") from error
+    for batch in table.to_batches(max_chunksize=1024):
+        yield from batch.to_pylist()
+
+
+_READERS: dict[str, Callable[[bytes, Path], Iterator[Row]]] = {
+    ".jsonl": _jsonl_rows,
+    ".json": _json_rows,
+    ".csv": _csv_rows,
+    ".parquet": _parquet_rows,
+}

@@ -1,0 +1,140 @@
+"""From the name of a data source to its samples: the built-in set, a local file or folder, or a set on the hub."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from moslora.data.files import FORMATS, FORMATS_TEXT, Row, file_format, folder_hint, missing_file, read_rows
+from moslora.data.tasks import EVERYDAY, Task, check_answers
+from moslora.errors import DataError, suggestion
+
+_HUB_ID = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)(:(?P<config>[\w.-]+))?")
+
+
+def load_samples(source: str, *, split: str = "train", limit: int | None = None) -> list[Row]:
+    """The first `limit` samples of a source (None: all), in its own order.
+
+    `source` is `everyday` (built in), a file (.jsonl, .json with a list, .csv, .parquet, each also .gz; it has no
+    splits, so `split` is not looked at), a folder holding one such file named after the split, or a hub id
+    `owner/name[:config]`. What exists on disk goes before the hub.
+
+    Raises DataError if nothing is there, or it cannot be read (with file and line), or it is empty.
+    """
+    _check_limit(limit)
+    if source == EVERYDAY:
+        return _everyday(split, limit)
+    if not source.strip():
+        raise _unknown_source(source)
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return read_rows(_split_file(path, split), limit=limit)
+    if path.exists() or file_format(path) is not None:
+        return read_rows(path, limit=limit)
+    hub_id = _HUB_ID.fullmatch(source)
+    if hub_id is None:
+        raise _unknown_source(source)
+    return _hub_samples(hub_id["name"], hub_id["config"], split=split, limit=limit)
+
+
+def task_samples(task: Task, folder: str | None, *, split: str, limit: int | None = None) -> list[Row]:
+    """The first `limit` checked questions of a task (None: all).
+
+    `everyday` comes with the package; the others from `folder/split/task.jsonl` or `folder/task/split.json`, in any
+    format that `load_samples` reads.
+
+    Raises DataError naming the places looked at, or the file, sample, field, value and allowed labels.
+    """
+    _check_limit(limit)
+    if task.name == EVERYDAY:
+        samples = _everyday(split, limit)
+        check_answers(samples, task, source=f"{EVERYDAY} ({split})")
+        return samples
+    path = _task_file(task, folder, split)
+    samples = read_rows(path, limit=limit)
+    check_answers(samples, task, source=str(path))
+    return samples
+
+
+def _check_limit(limit: int | None) -> None:
+    if limit is not None and limit < 1:
+        raise DataError(f"limit is {limit}, expected at least 1 sample, or none for all")
+
+
+def _everyday(split: str, limit: int | None) -> list[Row]:
+    from moslora.data.everyday import everyday
+
+    return list(everyday(split))[:limit]
+
+
+def _split_file(folder: Path, split: str) -> Path:
+    found = _with_any_format([folder / split])
+    if not found:
+        raise DataError(
+            f"{folder}: no file '{split}' with one of the endings {FORMATS_TEXT}"
+            f"{folder_hint(f'{split}.jsonl', folder)}; name the file itself"
+        )
+    return _only(found)
+
+
+def _task_file(task: Task, folder: str | None, split: str) -> Path:
+    if folder is None:
+        raise DataError(
+            f"task '{task.name}' needs a data folder with {split}/{task.name}.jsonl or {task.name}/{split}.json; "
+            f"give one, or use the built-in task '{EVERYDAY}'"
+        )
+    root = Path(folder).expanduser()
+    if not root.is_dir():
+        raise missing_file(root) if not root.exists() else DataError(f"{root} is a file; give the folder of the tasks")
+    stems = [root / split / task.name, root / task.name / split]
+    found = _with_any_format(stems)
+    if not found:
+        looked = " and ".join(str(stem) for stem in stems)
+        at = root / split if (root / split).is_dir() else root
+        raise DataError(
+            f"no {split} questions for task '{task.name}': looked for {looked} with the endings {FORMATS_TEXT}"
+            f"{folder_hint(f'{task.name}.jsonl', at)}; check the folder"
+        )
+    return _only(found)
+
+
+def _with_any_format(stems: Sequence[Path]) -> list[Path]:
+    endings = [f"{suffix}{packed}" for suffix in FORMATS for packed in ("", ".gz")]
+    paths = [stem.with_name(stem.name + ending) for stem in stems for ending in endings]
+    return [path for path in paths if path.is_file()]
+
+
+def _only(found: Sequence[Path]) -> Path:
+    if len(found) > 1:
+        raise DataError(f"more than one file fits: {', '.join(map(str, found))}; remove all but one")
+    return found[0]
+
+
+def _unknown_source(source: str) -> DataError:
+    path = Path(source).expanduser()
+    hint = suggestion(source, [EVERYDAY])
+    if not hint and path.parent.is_dir() and source:
+        hint = folder_hint(path.name, path.parent)
+    return DataError(
+        f"no data source '{source}'{hint} "
+        f"(allowed: {EVERYDAY}, a file ending in {FORMATS_TEXT}, a folder, or a hub id owner/name[:config])"
+    )
+
+
+def _hub_samples(name: str, config: str | None, *, split: str, limit: int | None) -> list[Row]:
+    import datasets
+
+    shown = f"{name}:{config}" if config else name
+    try:
+        dataset: Any = datasets.load_dataset(name, config, split=split)
+    except Exception as error:  # the hub client raises errors of many libraries; all mean the set cannot be had
+        lines = str(error).splitlines()
+        reason = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+        raise DataError(
+            f"'{shown}' is no local file or folder, and split '{split}' cannot be loaded from the hub ({reason}); "
+            "check the name, the split and the network, or give a local file"
+        ) from error
+    if len(dataset) == 0:
+        raise DataError(f"hub set '{shown}': no samples in split '{split}'; choose another split")
+    count = len(dataset) if limit is None else min(limit, len(dataset))
+    return [dict(row) for row in dataset.select(range(count))]

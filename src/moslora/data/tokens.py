@@ -1,0 +1,98 @@
+"""What training examples are: token ids with labels, cut to a length, and padded into batches."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from moslora.errors import DataError, unknown_name
+
+Example = dict[str, list[int]]  # input_ids, labels; packed ones also position_ids
+LossOn = Literal["sequence", "response"]
+
+LOSS_ON = ("sequence", "response")
+IGNORED = -100  # the label that torch's cross entropy leaves out
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Tokenised examples, and how many of them lost tokens to the maximum length."""
+
+    examples: list[Example]
+    truncated: int
+
+
+def cut_examples(full: Sequence[Example], *, max_length_tokens: int, source: str) -> Examples:
+    """The examples cut to their first `max_length_tokens` tokens.
+
+    Raises DataError if the set is empty, or if a cut leaves an example without any token to learn from.
+    """
+    if not full:
+        raise DataError(f"{source}: no samples; give at least one")
+    cut = [{name: values[:max_length_tokens] for name, values in example.items()} for example in full]
+    # The first token has no predecessor, so the model never learns it.
+    lost = [index for index, example in enumerate(cut) if all(label == IGNORED for label in example["labels"][1:])]
+    if lost:
+        longest = max(len(full[index]["input_ids"]) for index in lost)
+        raise DataError(
+            f"{source}: sample {lost[0] + 1} has {len(full[lost[0]]['input_ids'])} tokens and none to learn from among "
+            f"its first {max_length_tokens} ({_samples(len(lost))} like that, the longest has {longest}); "
+            f"set max_length_tokens to {longest}, or leave those samples out"
+        )
+    return Examples(cut, truncated=sum(len(example["input_ids"]) > max_length_tokens for example in full))
+
+
+def collate(examples: Sequence[Example], *, pad_token_id: int, pad_to_multiple_of: int | None = None) -> dict[str, Any]:
+    """A batch of int64 tensors of shape (examples, longest example), padded on the right; padding has no label.
+
+    Plain examples get an `attention_mask`. Packed ones get `position_ids` instead, whose restarts tell the model where
+    a document starts (padding is a document of its own), and `use_cache=False`, without which transformers overlooks
+    the restarts.
+    """
+    assert examples, "a batch has at least one example"
+    longest = max(len(example["input_ids"]) for example in examples)
+    step = pad_to_multiple_of or 1
+    width = -(-longest // step) * step
+
+    def padded(name: str, fill: int) -> torch.Tensor:
+        return torch.tensor([example[name] + [fill] * (width - len(example[name])) for example in examples])
+
+    batch: dict[str, Any] = {"input_ids": padded("input_ids", pad_token_id), "labels": padded("labels", IGNORED)}
+    if "position_ids" in examples[0]:
+        rows = [example["position_ids"] for example in examples]
+        batch["position_ids"] = torch.tensor([row + list(range(width - len(row))) for row in rows])
+        batch["use_cache"] = False
+    else:
+        lengths = torch.tensor([len(example["input_ids"]) for example in examples])
+        batch["attention_mask"] = (torch.arange(width) < lengths[:, None]).long()
+    return batch
+
+
+def pad_token_id(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The id that fills up a batch: the tokenizer's padding token, else its end token (masked either way)."""
+    if tokenizer.pad_token_id is not None:
+        return int(tokenizer.pad_token_id)  # pyright: ignore[reportArgumentType]
+    return end_token_id(tokenizer)
+
+
+def end_token_id(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The id of the token that ends a text.
+
+    Raises DataError if the tokenizer has none: a model trained without it would never stop.
+    """
+    end = tokenizer.eos_token_id
+    if end is None:
+        raise DataError("the tokenizer has no end token; set its eos_token, or use a tokenizer that has one")
+    return int(end)  # pyright: ignore[reportArgumentType]
+
+
+def check_loss_on(loss_on: str) -> None:
+    """Raises ConfigError if `loss_on` is neither `sequence` nor `response`."""
+    if loss_on not in LOSS_ON:
+        raise unknown_name("loss_on", loss_on, LOSS_ON)
+
+
+def _samples(count: int) -> str:
+    return "1 sample is" if count == 1 else f"{count} samples are"

@@ -1,0 +1,51 @@
+"""The mistakes a user can make, each with its own exception.
+
+Every message is one line: what was given, what is allowed, what to do next.
+"""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class MosloraError(Exception):
+    """Base of all errors a user can mend; the command line prints it as one line and exits with code 2."""
+
+
+class ConfigError(MosloraError, ValueError):
+    """An option, a recipe field or a name is not allowed."""
+
+
+class UnsupportedLayerError(MosloraError, ValueError):
+    """A target layer cannot carry the mixer."""
+
+
+class CheckpointError(MosloraError, ValueError):
+    """A checkpoint is missing, damaged, or does not fit the model."""
+
+
+class DataError(MosloraError, ValueError):
+    """A data source, a sample or a label cannot be used."""
+
+
+class DriftError(MosloraError):
+    """A folded or merged model does not give the adapter's outputs."""
+
+
+class OutputError(MosloraError, OSError):
+    """A file or folder cannot be written."""
+
+
+class MissingDependencyError(MosloraError, ImportError):
+    """An optional package is needed and not installed."""
+
+
+def suggestion(given: str, allowed: Iterable[str]) -> str:
+    """`; did you mean 'x'?` for the allowed name nearest to `given`, or an empty string."""
+    close = get_close_matches(given, list(allowed), n=1)
+    return f"; did you mean '{close[0]}'?" if close else ""
+
+
+def unknown_name(what: str, given: str, allowed: Iterable[str]) -> ConfigError:
+    """The error for a name that is not among the allowed ones, with the nearest valid name."""
+    names = sorted(allowed)
+    return ConfigError(f"unknown {what} '{given}'{suggestion(given, names)} (allowed: {', '.join(names)})")

@@ -1,0 +1,1 @@
+"""Scoring of models: the protocol of the paper and its fast equals."""

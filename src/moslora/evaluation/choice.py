@@ -1,0 +1,206 @@
+"""Multiple-choice questions: the paper's generating protocol, and scoring by the answers' log-probabilities.
+
+A candidate is the response `the correct answer is LABEL`, its score the sum of its tokens' log-probabilities after the
+prompt. Candidates share most of their tokens, and a forward pass scores every continuation of every position it
+reads, so a question needs one pass for each continuation that none of the others contains: one in all if the labels
+differ in their last token only.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import GenerationConfig, PreTrainedTokenizerBase
+
+from moslora.data.prompts import prompt_ids, response_ids
+from moslora.data.tasks import RESPONSE_START, Task, check_answers
+from moslora.data.tokens import end_token_id, pad_token_id
+from moslora.errors import DataError
+from moslora.evaluation.inference import (
+    accepts,
+    base_model,
+    evaluation_mode,
+    generation_defaults,
+    input_device,
+    left_padded,
+    length_batches,
+)
+from moslora.evaluation.scores import Answer, agreement
+
+__all__ = ["Answer", "agreement", "score_by_generation", "score_by_log_probability"]
+
+Samples = Sequence[Mapping[str, Any]]
+Tokens = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class _Row:
+    """One row of a forward pass: a prompt, and a continuation that scores some of its question's candidates."""
+
+    question: int
+    prompt: list[int]
+    continuation: Tokens
+    candidates: dict[str, Tokens]
+
+    @property
+    def ids(self) -> list[int]:
+        return [*self.prompt, *self.continuation]
+
+
+def score_by_log_probability(
+    model: torch.nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    samples: Samples,
+    *,
+    task: Task,
+    prompt_style: str,
+    batch_size: int = 16,
+    progress: bool = True,
+) -> list[Answer]:
+    """Answer each question with the most probable of its allowed labels, the first one on a tie.
+
+    The answers come in the samples' order; `scores` hold each candidate's log-probability, without an end token. The
+    model's mode is restored. `progress` shows a bar on stderr.
+
+    Raises DataError for a sample with a bad field, labels that the tokenizer cannot tell apart, or a question longer
+    than the model's positions.
+    """
+    check_answers(samples, task, source=f"task '{task.name}'")
+    candidates = _candidate_tokens(task, tokenizer)
+    prompts = prompt_ids(samples, tokenizer, style=prompt_style)
+    rows: list[_Row] = []
+    for index, (sample, prompt) in enumerate(zip(samples, prompts, strict=True)):
+        allowed = {label: candidates[label] for label in task.allowed_labels(sample["instruction"])}
+        rows += _rows(index, prompt, allowed)
+    _check_positions(model, [len(row.ids) for row in rows], [row.question for row in rows])
+    scores: list[dict[str, float]] = [{} for _ in samples]
+    with evaluation_mode(model):
+        for batch in length_batches(rows, batch_size, length=lambda row: len(row.ids), progress=progress):
+            for row, found in zip(batch, _score_rows(model, batch, pad=pad_token_id(tokenizer)), strict=True):
+                scores[row.question] |= found
+    return [_scored_answer(index, sample, task, scores[index]) for index, sample in enumerate(samples)]
+
+
+def _candidate_tokens(task: Task, tokenizer: PreTrainedTokenizerBase) -> dict[str, Tokens]:
+    all_ids = response_ids([RESPONSE_START + label for label in task.labels], tokenizer)
+    labels: dict[Tokens, str] = {}
+    for label, ids in zip(task.labels, all_ids, strict=True):
+        same = labels.setdefault(tuple(ids), label)
+        if same != label or not ids:
+            raise DataError(
+                f"task '{task.name}': the tokenizer gives the labels '{same}' and '{label}' the same tokens; "
+                "use the tokenizer that belongs to the model"
+            )
+    return {label: ids for ids, label in labels.items()}
+
+
+def _rows(question: int, prompt: list[int], candidates: dict[str, Tokens]) -> list[_Row]:
+    """The fewest rows that score every candidate: one for each continuation which no longer one starts with."""
+    continuations = {ids[:-1] for ids in candidates.values()}
+    longest = [c for c in continuations if not any(o != c and o[: len(c)] == c for o in continuations)]
+    rows = []
+    for continuation in sorted(longest):
+        scored = {k: ids for k, ids in candidates.items() if continuation[: len(ids) - 1] == ids[:-1]}
+        rows.append(_Row(question, prompt, continuation, scored))
+    return rows
+
+
+def _score_rows(model: torch.nn.Module, rows: Sequence[_Row], *, pad: int) -> list[dict[str, float]]:
+    """The log-probabilities of each row's candidates; logits are computed only where a candidate's token follows."""
+    device = input_device(model)
+    keep = max(len(row.continuation) for row in rows) + 1
+    inputs = left_padded([row.ids for row in rows], pad=pad, device=device)
+    options: dict[str, Any] = {"use_cache": False} if accepts(model, "use_cache") else {}
+    if accepts(model, "logits_to_keep"):
+        options["logits_to_keep"] = keep
+    logits = model(**inputs.as_arguments(model), **options).logits[:, -keep:]
+    logits = logits if logits.dtype == torch.float64 else logits.float()
+    normaliser = logits.logsumexp(dim=-1).cpu()
+    found: list[dict[str, float]] = []
+    for number, row in enumerate(rows):
+        first = keep - 1 - len(row.continuation)  # the position whose logits predict the first response token
+        scores = {}
+        for label, ids in row.candidates.items():
+            steps = torch.arange(first, first + len(ids))
+            chosen = logits[number, steps.to(logits.device), torch.tensor(ids, device=logits.device)].cpu()
+            scores[label] = float((chosen - normaliser[number, steps]).sum())
+        found.append(scores)
+    return found
+
+
+def _scored_answer(index: int, sample: Mapping[str, Any], task: Task, scores: dict[str, float]) -> Answer:
+    ordered = {label: scores[label] for label in task.labels if label in scores}
+    if any(score != score for score in ordered.values()):
+        raise DataError(f"question {index + 1}: the model's log-probabilities are not numbers; try another dtype")
+    predicted = max(ordered, key=lambda label: ordered[label])
+    expected = sample["answer"]
+    return Answer(index, expected, predicted, predicted == expected, kind=sample.get("kind"), scores=ordered)
+
+
+def score_by_generation(
+    model: torch.nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    samples: Samples,
+    *,
+    task: Task,
+    prompt_style: str,
+    batch_size: int = 1,
+    num_beams: int = 4,
+    max_new_tokens: int = 32,
+    progress: bool = True,
+) -> list[Answer]:
+    """The paper's protocol: beam search without sampling, and the first match of the task's pattern in the new text.
+
+    The answers come in the samples' order, with the generated `text`; no match is a wrong answer with `predicted`
+    None. The model's own generation settings (penalties, sampling) are left out. The model's mode is restored.
+
+    Raises DataError for a sample with a bad field or a question longer than the model's positions.
+    """
+    check_answers(samples, task, source=f"task '{task.name}'")
+    questions = list(enumerate(prompt_ids(samples, tokenizer, style=prompt_style)))
+    _check_positions(model, [len(ids) + max_new_tokens for _, ids in questions], range(len(questions)))
+    settings = _generation_settings(model, tokenizer, num_beams=num_beams, max_new_tokens=max_new_tokens)
+    texts = [""] * len(questions)
+    with evaluation_mode(model), generation_defaults(model):
+        for batch in length_batches(questions, batch_size, length=lambda row: len(row[1]), progress=progress):
+            inputs = left_padded([ids for _, ids in batch], pad=pad_token_id(tokenizer), device=input_device(model))
+            output: Any = base_model(model).generate(
+                input_ids=inputs.input_ids, attention_mask=inputs.attention_mask, generation_config=settings
+            )
+            new_ids = output[:, inputs.input_ids.shape[1] :]
+            for (index, _), text in zip(batch, tokenizer.batch_decode(new_ids, skip_special_tokens=True), strict=True):
+                texts[index] = text
+    return [_generated_answer(index, sample, task, texts[index]) for index, sample in enumerate(samples)]
+
+
+def _generation_settings(
+    model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, *, num_beams: int, max_new_tokens: int
+) -> GenerationConfig:
+    """The paper's search. The end tokens are the tokenizer's and the model's own (a chat model has several)."""
+    own = getattr(base_model(model).generation_config, "eos_token_id", None)
+    ends = {end_token_id(tokenizer), *(own if isinstance(own, list) else [own] if own is not None else [])}
+    return GenerationConfig(
+        num_beams=num_beams,
+        max_new_tokens=max_new_tokens,
+        do_sample=False,
+        eos_token_id=sorted(ends),
+        pad_token_id=pad_token_id(tokenizer),
+    )
+
+
+def _generated_answer(index: int, sample: Mapping[str, Any], task: Task, text: str) -> Answer:
+    predicted, expected = task.predicted_label(text), sample["answer"]
+    return Answer(index, expected, predicted, predicted == expected, kind=sample.get("kind"), text=text)
+
+
+def _check_positions(model: torch.nn.Module, lengths: Sequence[int], questions: Sequence[int]) -> None:
+    limit = getattr(getattr(model, "config", None), "max_position_embeddings", None)
+    if not isinstance(limit, int):
+        return
+    for length, question in zip(lengths, questions, strict=True):
+        if length > limit:
+            raise DataError(
+                f"question {question + 1} needs {length} tokens with its answer, the model has {limit} positions; "
+                "leave it out or use a model with more"
+            )

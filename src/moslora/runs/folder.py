@@ -1,0 +1,148 @@
+"""The folder of one run: what lies where, and the checks that must pass before a model is loaded."""
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+from uuid import uuid4
+
+from moslora.errors import CheckpointError, ConfigError, OutputError
+from moslora.records import RunRecord, write_atomically
+
+__all__ = ["RunFolder", "write_atomically"]
+
+RECORD_NAME = "run.json"  # its presence makes a folder a run: written first
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The paths inside a run's folder; nothing is created by naming them."""
+
+    path: Path
+
+    @classmethod
+    def create(cls, path: str | Path, *, overwrite: bool = False, resume: bool = False, needed_bytes: int = 0) -> Self:
+        """A folder ready to be written: a new or empty one, an old run to resume, or an old run emptied.
+
+        Raises what `check` raises. With `overwrite` the old run is removed only after every check has passed.
+        """
+        cls.check(path, overwrite=overwrite, resume=resume, needed_bytes=needed_bytes)
+        folder = cls(Path(path))
+        try:
+            if overwrite and folder.record_path.exists():
+                shutil.rmtree(folder.path)
+            folder.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"cannot prepare the folder {path}: {error.strerror or error}; {_ANOTHER}") from error
+        return folder
+
+    @classmethod
+    def check(cls, path: str | Path, *, overwrite: bool = False, resume: bool = False, needed_bytes: int = 0) -> None:
+        """Refuse a folder that a run cannot be written to; changes nothing.
+
+        Raises `ConfigError` for contradicting options and `OutputError` for a folder that is in use, that has nothing
+        to resume, that is not a run but is to be overwritten, that is not writable, or that lies on a disk with fewer
+        than `needed_bytes` bytes free.
+        """
+        if overwrite and resume:
+            raise ConfigError("--resume and --overwrite exclude each other: the first goes on, the second starts over")
+        folder = cls(Path(path))
+        if folder.path.exists() and not folder.path.is_dir():
+            raise OutputError(f"{path} is a file, a run needs a folder; {_ANOTHER}")
+        is_used = folder.path.is_dir() and any(folder.path.iterdir())
+        if resume and not folder.record_path.is_file():
+            raise OutputError(f"there is no run to resume in {path} (no {RECORD_NAME}); start one without --resume")
+        if overwrite and is_used:
+            _refuse_to_remove(folder)
+        if is_used and not (resume or overwrite):
+            advice = "go on with --resume, start over with --overwrite, or " if folder.record_path.is_file() else ""
+            raise OutputError(f"the folder {path} is not empty; {advice}{_ANOTHER}")
+        _probe(folder.path, needed_bytes=needed_bytes)
+
+    @classmethod
+    def open(cls, path: str | Path) -> Self:
+        """The folder of an existing run. Raises `CheckpointError` if it is not one."""
+        folder = cls(Path(path))
+        if not folder.record_path.is_file():
+            state = f"holds no {RECORD_NAME}" if folder.path.is_dir() else "is not a folder"
+            raise CheckpointError(f"{path} {state}, so it is not a run; give the folder that `moslora train` wrote")
+        return folder
+
+    @property
+    def record_path(self) -> Path:
+        """The run's record, `run.json`."""
+        return self.path / RECORD_NAME
+
+    @property
+    def metrics_path(self) -> Path:
+        """The values logged while training, one JSON object a line."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def recipe_path(self) -> Path:
+        """The resolved recipe."""
+        return self.path / "recipe.yaml"
+
+    @property
+    def adapter(self) -> Path:
+        """The folder of the trained adapter."""
+        return self.path / "adapter"
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of the checkpoints a run resumes from."""
+        return self.path / "checkpoints"
+
+    @property
+    def answers(self) -> Path:
+        """The folder of the answers to every question, one file an evaluation."""
+        return self.path / "answers"
+
+    def record(self) -> RunRecord:
+        """The run's record. Raises `CheckpointError` if it is missing or damaged."""
+        return RunRecord.load(self.record_path)
+
+
+_ANOTHER = "give another folder with --output"
+
+
+def _refuse_to_remove(folder: RunFolder) -> None:
+    """Only a run that is not somebody's working or home folder may be removed."""
+    try:
+        record = json.loads(folder.record_path.read_bytes())
+    except (OSError, ValueError):
+        record = None
+    is_run = isinstance(record, dict) and "moslora_version" in record
+    if not is_run:
+        raise OutputError(f"{folder.path} is not a run of moslora, so --overwrite will not remove it; {_ANOTHER}")
+    here = folder.path.resolve()
+    if folder.path.is_symlink() or any(place.is_relative_to(here) for place in (Path.cwd(), Path.home())):
+        raise OutputError(f"--overwrite will not remove {folder.path}, a link or the folder you are in; {_ANOTHER}")
+
+
+def _probe(path: Path, *, needed_bytes: int) -> None:
+    """Write and remove a small file in the nearest folder that exists, and ask for the free space there."""
+    place = path
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    probe = place / f".moslora-{uuid4().hex[:8]}.tmp"
+    try:
+        if not place.is_dir():
+            raise NotADirectoryError(20, f"{place} is a file")
+        probe.write_bytes(b"moslora")
+        free_bytes = shutil.disk_usage(place).free
+    except OSError as error:
+        raise OutputError(f"cannot write to {path}: {error.strerror or error}; {_ANOTHER}") from error
+    finally:
+        if place.is_dir():
+            probe.unlink(missing_ok=True)
+    if free_bytes < needed_bytes:
+        raise OutputError(
+            f"{path} needs {_gigabytes(needed_bytes)} and its disk has {_gigabytes(free_bytes)} free; "
+            f"free some space or {_ANOTHER}"
+        )
+
+
+def _gigabytes(size_bytes: int) -> str:
+    return f"{size_bytes / 1e9:.1f} GB"

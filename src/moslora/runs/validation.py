@@ -1,0 +1,105 @@
+"""Settings checked against a pydantic model; a mistake becomes one line: the value, what is allowed, the name meant."""
+
+import re
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from moslora.errors import ConfigError, suggestion
+from moslora.runs.settings import describe
+
+Model = TypeVar("Model", bound=BaseModel)
+
+# pydantic's error types and what to write instead; the bounds come with the error
+_ALLOWED = MappingProxyType(
+    {
+        "int_type": "a whole number",
+        "int_from_float": "a whole number",
+        "int_parsing": "a whole number",
+        "float_type": "a number",
+        "float_parsing": "a number",
+        "finite_number": "a finite number",
+        "bool_type": "true or false",
+        "bool_parsing": "true or false",
+        "string_type": "text (in quotes if it looks like a number)",
+        "string_too_short": "text that is not empty",
+        "string_pattern_mismatch": "letters, digits, '_', '-' and '.', starting with a letter or digit",
+        "list_type": "a list such as [a, b]",
+        "dict_type": "a group of settings",
+        "model_type": "a group of settings",
+        "greater_than": "more than {gt}",
+        "greater_than_equal": "at least {ge}",
+        "less_than": "less than {lt}",
+        "less_than_equal": "at most {le}",
+    }
+)
+
+
+def validated(model: type[Model], settings: Mapping[str, Any], *, source: str) -> Model:
+    """The model built from `settings`. Raises `ConfigError`: the first mistake in full, the other settings by name."""
+    try:
+        return model.model_validate(dict(settings))
+    except ValidationError as error:
+        mistakes = error.errors(include_url=False)
+    message = _explain(mistakes[0], model)
+    if others := [_dotted(mistake["loc"]) or "a relation" for mistake in mistakes[1:]]:
+        message += f" (wrong too: {', '.join(dict.fromkeys(others))})"
+    raise ConfigError(f"{source}: {message}")
+
+
+def _explain(mistake: ErrorDetails, model: type[BaseModel]) -> str:
+    loc, value, context = mistake["loc"], mistake["input"], mistake.get("ctx", {})
+    name = _dotted(loc) or "the recipe"
+    match mistake["type"]:
+        case "extra_forbidden":
+            return _unknown(loc, model)
+        case "missing":
+            name = _first_required(loc, model)
+            return f"{name} is missing; add it to the file or give --set {name}=VALUE"
+        case "literal_error":
+            names = re.findall(r"'([^']*)'", context["expected"])
+            near = suggestion(value, names) if isinstance(value, str) else ""
+            return f"{name} is {describe(value)}{near} (allowed: {', '.join(names)})"
+        case "value_error":
+            return f"{name}: {context['error']}" if loc else str(context["error"])
+        case kind if kind in _ALLOWED:
+            return f"{name} is {describe(value)}; allowed: {_ALLOWED[kind].format_map(context)}"
+        case _:
+            return f"{name} is {describe(value)}: {mistake['msg']}"
+
+
+def _dotted(loc: Sequence[int | str]) -> str:
+    """`("evaluation", "tasks", 1)` as `evaluation.tasks[1]`."""
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc).removeprefix(".")
+
+
+def _unknown(loc: Sequence[int | str], model: type[BaseModel]) -> str:
+    """The message for a key that no setting has; a key that another group has is named with its group."""
+    *groups, key = (str(part) for part in loc)
+    owner = model
+    for group in groups:
+        owner = _group(owner, group) or owner
+    names = list(owner.model_fields)
+    elsewhere = [f"{group}.{key}" for group in model.model_fields if key in _names(_group(model, group))]
+    near = f"; did you mean '{elsewhere[0]}'?" if elsewhere else suggestion(key, names)
+    return f"{_dotted(loc)} is not a setting{near} (allowed: {', '.join(names)})"
+
+
+def _first_required(loc: Sequence[int | str], model: type[BaseModel]) -> str:
+    """The dotted name of a missing setting; of a missing group, its first setting without a default."""
+    group = _group(model, str(loc[-1])) if len(loc) == 1 else None
+    required = [name for name, field in group.model_fields.items() if field.is_required()] if group else []
+    return ".".join([_dotted(loc), *required[:1]])
+
+
+def _group(model: type[BaseModel], name: str) -> type[BaseModel] | None:
+    field = model.model_fields.get(name)
+    annotation = field.annotation if field else None
+    return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
+
+
+def _names(group: type[BaseModel] | None) -> list[str]:
+    return list(group.model_fields) if group else []

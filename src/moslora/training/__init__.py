@@ -1,0 +1,1 @@
+"""Training loops, one file a job, each read from top to bottom."""

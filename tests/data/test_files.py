@@ -1,0 +1,131 @@
+import gzip
+import json
+import re
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from moslora.data.files import read_rows
+from moslora.errors import DataError
+
+ROWS = [{"instruction": "Größe?\u2028 a\nb", "output": 'x, "y"'}, {"instruction": "two", "output": "z"}]
+
+
+def refusal(path, **options):
+    with pytest.raises(DataError) as caught:
+        read_rows(path, **options)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert str(path) in message
+    return message
+
+
+def written(path, text):
+    content = text if isinstance(text, bytes) else text.encode()
+    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
+    return path
+
+
+@pytest.mark.parametrize("packed", ["", ".gz"])
+@pytest.mark.parametrize("suffix", [".jsonl", ".json", ".csv", ".parquet"])
+def test_every_format_gives_the_same_rows(tmp_path, suffix, packed):
+    plain = tmp_path / f"plain{suffix}"
+    if suffix == ".jsonl":
+        plain.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS), encoding="utf-8")
+    elif suffix == ".json":
+        plain.write_text(json.dumps(ROWS), encoding="utf-8")
+    elif suffix == ".csv":
+        plain.write_text('instruction,output\n"Größe?\u2028 a\nb","x, ""y"""\ntwo,z\n', encoding="utf-8")
+    else:
+        pq.write_table(pa.Table.from_pylist(ROWS), plain)
+    path = written(tmp_path / f"set{suffix}{packed}", plain.read_bytes())
+    assert read_rows(path) == ROWS
+    assert read_rows(path, limit=1) == ROWS[:1]
+
+
+def test_a_byte_order_mark_and_windows_line_ends_do_no_harm(tmp_path):
+    assert read_rows(written(tmp_path / "a.jsonl", b'\xef\xbb\xbf{"a": 1}\r\n{"a": 2}\r\n\r\n')) == [{"a": 1}, {"a": 2}]
+    assert read_rows(written(tmp_path / "a.csv", b"\xef\xbb\xbfa,b\r\n1,2\r\n")) == [{"a": "1", "b": "2"}]
+
+
+def test_a_missing_file_names_the_nearest_one_beside_it(tmp_path):
+    (tmp_path / "training.jsonl").touch()
+    assert "no such file; did you mean 'training.jsonl'" in refusal(tmp_path / "trianing.jsonl")
+
+
+def test_a_missing_file_names_what_its_folder_has(tmp_path):
+    assert f"no such file ({tmp_path} is empty)" in refusal(tmp_path / "x.jsonl")
+    for number in range(7):
+        (tmp_path / f"file-{number}").touch()
+    hint = "(file-0, file-1, file-2, file-3, file-4 and 2 more)".replace("(", f"({tmp_path} has: ")
+    assert hint in refusal(tmp_path / "x.jsonl")
+
+
+def test_a_missing_folder_and_a_folder_given_as_file_are_told_apart(tmp_path):
+    assert f"no such file, and no folder {tmp_path / 'gone'}" in refusal(tmp_path / "gone" / "x.jsonl")
+    assert "is a folder, not a file" in refusal(tmp_path)
+
+
+def test_an_unknown_format_lists_the_known_ones(tmp_path):
+    message = refusal(written(tmp_path / "a.txt", "hello"))
+    assert "unknown format '.txt' (allowed: .jsonl, .json, .csv, .parquet, each also with .gz)" in message
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.jsonl", '{"a": 1}\n{"a": \n', "broken JSON at line 2, column 6 (Expecting value)"),
+        ("a.jsonl.gz", '{"a": 1}\n{"a" 1}\n', "broken JSON at line 2, column 6 (Expecting ':' delimiter)"),
+        ("a.jsonl", '{"a": 1}\n[1]\n', "line 2 holds a list, expected an object"),
+        ("a.jsonl", '{"a": 1}\ntrue\n', "line 2 holds a boolean, expected an object"),
+        ("a.jsonl", '{"a": 1}\nnull\n', "line 2 holds null, expected an object"),
+        ("a.jsonl", '{"a": 1}\n1.5\n', "line 2 holds a number, expected an object"),
+        ("a.jsonl", '{"a": 1}\n\n{"a": 2}\n', "line 2 is blank"),
+        ("a.jsonl", "[" * 100_000, "broken JSON at or after line 1"),
+        ("a.jsonl", "1" * 5000, "broken JSON at or after line 1"),
+        ("a.jsonl", "\n \n", "no samples"),
+        ("a.json", '[{"a": 1},\n {"a": }]', "broken JSON at line 2, column 8 (Expecting value)"),
+        ("a.json", '{"a": 1}\n{"a": 2}', "broken JSON at line 2, column 1 (Extra data); one object a line belongs in"),
+        ("a.json", '{"a": 1}', "holds an object, expected a list of objects"),
+        ("a.json", '[{"a": 1}, "b"]', "sample 2 holds a text, expected an object"),
+        ("a.json", "[]", "no samples"),
+        ("a.json", "", "no samples"),
+        ("a.csv", "", "no samples"),
+        ("a.csv", "a,b\n", "no samples"),
+        ("a.csv", 'a,b\n"1\n1",2\n3\n', "line 4: 1 cells, the header has 2"),
+        ("a.csv", "a,b\n1,2,3\n", "line 2: 3 cells, the header has 2"),
+        ("a.csv", "a,a\n1,2\n", "line 1: the header ['a', 'a'] has an empty or repeated name"),
+        ("a.csv", 'a\n1\n"2', "broken CSV at line 3 (unexpected end of data)"),
+        ("a.csv", "a\n" + "x" * 200_000, "broken CSV at line 2 (field larger than field limit (131072))"),
+        ("a.parquet", "no parquet", "Parquet magic bytes not found"),
+        ("a.parquet", "", "not a readable Parquet file ("),
+        ("a.jsonl", b'{"a": 1}\n{"a": "\xff"}', "line 2: byte 0xff is not UTF-8"),
+    ],
+)
+def test_damage_is_named_with_its_line(tmp_path, name, text, message):
+    assert message in refusal(written(tmp_path / name, text))
+
+
+def test_an_empty_parquet_table_is_refused(tmp_path):
+    pq.write_table(pa.table({"a": pa.array([], pa.string())}), tmp_path / "a.parquet")
+    assert "no samples" in refusal(tmp_path / "a.parquet")
+
+
+def test_rows_after_the_limit_are_not_read(tmp_path):
+    assert read_rows(written(tmp_path / "a.jsonl", '{"a": 1}\nbroken'), limit=1) == [{"a": 1}]
+
+
+@pytest.mark.parametrize(
+    "content", [b"plain text", gzip.compress(b"x" * 5000)[:-12], b"\x1f\x8b\x08\x00broken!!!!!!!!"]
+)
+def test_what_is_named_gzip_but_is_not_or_is_cut_short_is_refused(tmp_path, content):
+    path = tmp_path / "a.jsonl.gz"
+    path.write_bytes(content)
+    assert re.search(r"damaged or not gzip \(.+\)", refusal(path))
+
+
+def test_an_unreadable_file_is_refused_with_the_reason(tmp_path, monkeypatch):
+    path = written(tmp_path / "a.jsonl", "{}")
+    monkeypatch.setattr("pathlib.Path.read_bytes", lambda self: (_ for _ in ()).throw(PermissionError(13, "denied")))
+    assert "cannot be read (denied)" in refusal(path)

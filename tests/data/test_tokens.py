@@ -1,0 +1,63 @@
+import pytest
+import torch
+
+from moslora.data.tokens import IGNORED, Example, collate, cut_examples, end_token_id, pad_token_id
+from moslora.errors import DataError
+
+
+def example(*ids: int, learned_from: int = 0) -> Example:
+    return {"input_ids": list(ids), "labels": [IGNORED] * learned_from + list(ids[learned_from:])}
+
+
+def test_cutting_keeps_the_start_and_counts_what_lost_tokens():
+    cut = cut_examples([example(1, 2, 3, 4), example(5, 6, 7)], max_length_tokens=3, source="x")
+    assert cut.examples == [example(1, 2, 3), example(5, 6, 7)]
+    assert cut.truncated == 1
+
+
+def test_a_cut_that_leaves_nothing_to_learn_advises_a_length():
+    rows = [example(1, 2, 3), example(1, 2, 3, 4, learned_from=3), example(*range(9), learned_from=5)]
+    with pytest.raises(DataError) as caught:
+        cut_examples(rows, max_length_tokens=3, source="a.jsonl")
+    assert str(caught.value) == (
+        "a.jsonl: sample 2 has 4 tokens and none to learn from among its first 3 (2 samples are like that, the longest "
+        "has 9); set max_length_tokens to 9, or leave those samples out"
+    )
+
+
+def test_an_empty_set_is_refused():
+    with pytest.raises(DataError, match="x: no samples; give at least one"):
+        cut_examples([], max_length_tokens=8, source="x")
+
+
+def test_a_batch_is_padded_on_the_right_masked_and_unlabelled_there():
+    batch = collate([example(1, 2, 3, learned_from=1), example(4)], pad_token_id=9, pad_to_multiple_of=4)
+    assert batch["input_ids"].tolist() == [[1, 2, 3, 9], [4, 9, 9, 9]]
+    assert batch["labels"].tolist() == [[-100, 2, 3, -100], [4, -100, -100, -100]]
+    assert batch["attention_mask"].tolist() == [[1, 1, 1, 0], [1, 0, 0, 0]]
+    assert all(value.dtype == torch.int64 for value in batch.values())
+    assert collate([example(1, 2, 3)], pad_token_id=9)["input_ids"].shape == (1, 3)
+
+
+def test_the_loss_of_a_padded_batch_is_that_of_its_tokens(tiny_llama):
+    rows = [example(5, 6, 7, 8, 9), example(10, 11, 12)]
+    single = [tiny_llama(**collate([row], pad_token_id=0)).loss.item() for row in rows]
+    batch = tiny_llama(**collate(rows, pad_token_id=0)).loss.item()
+    assert batch == pytest.approx((single[0] * 4 + single[1] * 2) / 6, abs=1e-5)
+
+
+def test_the_end_token_pads_where_there_is_no_padding_token(tiny_tokenizer):
+    class Without:
+        pad_token_id = None
+        eos_token_id = 7
+
+    assert pad_token_id(tiny_tokenizer) == tiny_tokenizer.pad_token_id
+    assert pad_token_id(Without()) == end_token_id(Without()) == 7
+
+
+def test_a_tokenizer_without_an_end_token_is_refused():
+    class Without:
+        pad_token_id = eos_token_id = None
+
+    with pytest.raises(DataError, match="the tokenizer has no end token; set its eos_token"):
+        pad_token_id(Without())

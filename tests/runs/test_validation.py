@@ -1,0 +1,77 @@
+import pytest
+
+from moslora.errors import ConfigError
+from moslora.runs.recipe import load_recipe
+
+
+def message(name: str, *overrides: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load_recipe(name, overrides)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (
+            ["training.learning_rat=1"],
+            "recipe demo: training.learning_rat is not a setting; did you mean 'learning_rate'? (allowed: epochs, ",
+        ),
+        (
+            ["learning_rate=1"],
+            "recipe demo: learning_rate is not a setting; did you mean 'training.learning_rate'? (allowed: name, seed,",
+        ),
+        (["trainig.epochs=1"], "recipe demo: trainig is not a setting; did you mean 'training'? (allowed: name, seed,"),
+        (["training.learning_rate=fast"], "recipe demo: training.learning_rate is 'fast' (text); allowed: a number"),
+        (["training.learning_rate=0"], "recipe demo: training.learning_rate is 0; allowed: more than 0"),
+        (["training.learning_rate=.nan"], "recipe demo: training.learning_rate is '.nan' (text); allowed: a number"),
+        (["training.batch_size=2.5"], "recipe demo: training.batch_size is 2.5; allowed: a whole number"),
+        (["training.batch_size='16'"], "recipe demo: training.batch_size is '16' (text); allowed: a whole number"),
+        (["training.batch_size=true"], "recipe demo: training.batch_size is true; allowed: a whole number"),
+        (["training.warmup_ratio=1.5"], "recipe demo: training.warmup_ratio is 1.5; allowed: at most 1"),
+        (["data.max_length_tokens=4"], "recipe demo: data.max_length_tokens is 4; allowed: at least 8"),
+        (["data.packing=yes"], "recipe demo: data.packing is 'yes' (text); allowed: true or false"),
+        (["data.train="], "recipe demo: data.train is empty; allowed: text (in quotes if it looks like a number)"),
+        (["data.train=''"], "recipe demo: data.train is '' (text); allowed: text that is not empty"),
+        (["model.revision=1234567"], "model.revision is 1234567; allowed: text (in quotes if it looks like a number)"),
+        (["adapter.method=3"], "recipe demo: adapter.method is 3; allowed: text"),
+        (["seed=4294967296"], "recipe demo: seed is 4294967296; allowed: less than 4294967296"),
+        (["name=../up"], "recipe demo: name is '../up' (text); allowed: letters, digits, '_', '-' and '.'"),
+        (
+            ["training.schedule=cosin"],
+            "recipe demo: training.schedule is 'cosin' (text); did you mean 'cosine'? "
+            "(allowed: linear, cosine, constant)",
+        ),
+        (
+            ["training.trackers=[tensorbord]"],
+            "recipe demo: training.trackers[0] is 'tensorbord' (text); did you mean 'tensorboard'? "
+            "(allowed: tensorboard, trackio, wandb)",
+        ),
+        (["evaluation.tasks=everyday"], "evaluation.tasks is 'everyday' (text); allowed: a list such as [a, b]"),
+        (
+            ["evaluation.tasks=[everyday, bolq]"],
+            "recipe demo: evaluation.tasks: unknown task 'bolq'; did you mean 'boolq'? (allowed: ARC-Challenge, ",
+        ),
+        (["evaluation.tasks=[boolq, boolq]"], "recipe demo: evaluation.tasks: names boolq more than once"),
+        (["training=fast"], "recipe demo: training is 'fast' (text); allowed: a group of settings"),
+        (
+            ["training.micro_batch_size=5"],
+            "recipe demo: training.batch_size 16 is not a multiple of training.micro_batch_size 5",
+        ),
+        (
+            ["training.keep_best=true"],
+            "recipe demo: training.keep_best needs data.validation_samples (is 0) and "
+            "training.evaluate_every_steps (is not set)",
+        ),
+        (["seed=-1", "training.epochs=x", "data.z=1"], "seed is -1; allowed: at least 0 (wrong too: data.z, training."),
+    ],
+)
+def test_a_mistake_names_the_setting_its_value_and_what_is_allowed(overrides: list[str], expected: str):
+    assert expected in message("demo", *overrides)
+
+
+def test_keeping_the_best_needs_a_checkpoint_at_each_evaluation():
+    assert "training.save_every_steps (is 100) to be a multiple of training.evaluate_every_steps (is 80)" in message(
+        "commonsense-llama3-8b", "training.save_every_steps=100"
+    )

@@ -1,0 +1,143 @@
+import json
+import math
+import os
+import stat
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from moslora.errors import CheckpointError, OutputError
+from moslora.records import EvaluationRecord, Parameters, RunRecord, Score, write_atomically
+
+SCORE = {"correct": 3, "total": 4, "accuracy": 0.75, "low": 0.3, "high": 0.95}
+
+
+def make_record() -> RunRecord:
+    evaluation = EvaluationRecord(
+        task="everyday", when="after", scoring="log_probability", by_kind={"is-a": Score(**SCORE)}, **SCORE
+    )
+    return RunRecord(
+        recipe={"name": "demo", "training": {"learning_rate": 1e-3}},
+        seed=42,
+        parameters=Parameters(trainable=10, total=100, mixer=2),
+        machine={"cpu": "x86", "cores": 2, "accelerator": None},
+        wall_seconds={"train": 1.5},
+        evaluations=[evaluation],
+        artifacts={"adapter": "adapter"},
+    )
+
+
+def test_a_saved_record_is_loaded_as_it_was(tmp_path: Path):
+    record = make_record()
+    record.save(tmp_path / "run.json")
+    assert RunRecord.load(tmp_path / "run.json") == record
+
+
+def test_a_new_record_runs_and_knows_its_time_in_utc():
+    record = make_record()
+    assert record.status == "running"
+    assert abs((datetime.now(UTC) - record.created).total_seconds()) < 60
+    assert json.loads(record.model_dump_json())["created"].endswith("Z")
+
+
+def test_a_loss_that_is_not_a_number_survives_as_valid_json(tmp_path: Path):
+    record = make_record()
+    record.train_loss = math.nan
+    record.save(tmp_path / "run.json")
+    assert json.loads((tmp_path / "run.json").read_text())["train_loss"] == "NaN"
+    loss = RunRecord.load(tmp_path / "run.json").train_loss
+    assert loss is not None
+    assert math.isnan(loss)
+
+
+def test_a_wrong_status_is_refused_when_it_is_set():
+    record = make_record()
+    with pytest.raises(ValidationError, match="running"):
+        record.status = "done"  # type: ignore[assignment]
+
+
+def test_more_correct_answers_than_questions_are_refused():
+    with pytest.raises(ValidationError, match="5 correct answers out of 4"):
+        Score(**{**SCORE, "correct": 5})
+
+
+def test_a_missing_record_says_which_folder_to_give(tmp_path: Path):
+    with pytest.raises(
+        CheckpointError, match=r"no run record at .*run\.json; give the folder that `moslora train` wrote"
+    ):
+        RunRecord.load(tmp_path / "run.json")
+
+
+@pytest.mark.parametrize(
+    ("content", "field"),
+    [
+        ("{", "the whole file"),
+        ("", "the whole file"),
+        ('{"recipe": {}}', "seed"),
+        ('{"recipe": {}, "seed": 1, "sed": 2}', "sed"),
+        ('{"recipe": {}, "seed": 1, "evaluations": [{"task": 3}]}', "evaluations.0.correct"),
+    ],
+)
+def test_a_damaged_record_names_the_file_and_the_field(tmp_path: Path, content: str, field: str):
+    path = tmp_path / "run.json"
+    path.write_text(content)
+    with pytest.raises(CheckpointError) as caught:
+        RunRecord.load(path)
+    assert f"{path} is not a run record of moslora" in str(caught.value)
+    assert f": {field}: " in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_record_that_is_a_folder_is_an_error(tmp_path: Path):
+    with pytest.raises(CheckpointError, match="cannot read the run record"):
+        RunRecord.load(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["größer\n", b"\x00\x01"])
+def test_text_and_bytes_are_written_whole(tmp_path: Path, content: str | bytes):
+    path = tmp_path / "file"
+    path.write_text("old")
+    write_atomically(path, content)
+    assert path.read_bytes() == (content.encode() if isinstance(content, str) else content)
+    assert [file.name for file in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_written_file_has_the_permissions_of_any_new_file(tmp_path: Path):
+    (tmp_path / "usual").write_text("")
+    write_atomically(tmp_path / "ours", "")
+    assert stat.S_IMODE((tmp_path / "ours").stat().st_mode) == stat.S_IMODE((tmp_path / "usual").stat().st_mode)
+
+
+def test_a_full_disk_keeps_the_old_file_and_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = tmp_path / "run.json"
+    path.write_text("old")
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OutputError, match=r"cannot write .*run\.json: No space left on device; free the space"):
+        write_atomically(path, "new")
+    assert path.read_text() == "old"
+    assert [file.name for file in tmp_path.iterdir()] == ["run.json"]
+
+
+def test_an_interrupt_while_writing_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = tmp_path / "run.json"
+    path.write_text("old")
+
+    def interrupted(descriptor: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_atomically(path, "new")
+    assert path.read_text() == "old"
+    assert [file.name for file in tmp_path.iterdir()] == ["run.json"]
+
+
+def test_a_missing_folder_is_named(tmp_path: Path):
+    with pytest.raises(OutputError, match=r"cannot write .*nowhere/run\.json: No such file or directory"):
+        write_atomically(tmp_path / "nowhere" / "run.json", "new")
