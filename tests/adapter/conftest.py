@@ -38,7 +38,9 @@ def load_base(base_folder):
 @pytest.fixture
 def config():
     def make(**options):
-        return MosloraConfig(**{"r": 8, "lora_alpha": 16, "target_modules": TARGETS, "task_type": "CAUSAL_LM"} | options)
+        return MosloraConfig(
+            **{"r": 8, "lora_alpha": 16, "target_modules": TARGETS, "task_type": "CAUSAL_LM"} | options
+        )
 
     return make
 

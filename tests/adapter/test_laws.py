@@ -19,7 +19,12 @@ def linear_model(seed=0, **options):
 
 def parts(model):
     layer = model.base_model.model[0]
-    return layer.base_layer, layer.lora_A["default"].weight, layer.lora_mixer["default"].weight, layer.lora_B["default"].weight
+    return (
+        layer.base_layer,
+        layer.lora_A["default"].weight,
+        layer.lora_mixer["default"].weight,
+        layer.lora_B["default"].weight,
+    )
 
 
 def reference(x, model, scale):
@@ -93,9 +98,14 @@ def test_the_gradients_are_the_papers():
     torch.testing.assert_close(b.grad, d @ a.detach().T @ m.T)
 
 
-@pytest.mark.parametrize(("kind", "trainable", "coincide"), [
-    ("orthogonal", False, True), ("orthogonal", True, False), ("normal", False, False),
-])
+@pytest.mark.parametrize(
+    ("kind", "trainable", "coincide"),
+    [
+        ("orthogonal", False, True),
+        ("orthogonal", True, False),
+        ("normal", False, False),
+    ],
+)
 def test_trajectories_coincide_with_folding_only_for_a_fixed_orthogonal_mixer(kind, trainable, coincide):
     """Appendix E, for plain gradient steps."""
     mixed = linear_model(mixer=kind, mixer_trainable=trainable)

@@ -45,6 +45,15 @@ def test_the_first_token_of_a_packed_example_has_no_label():
     assert sum(starts) == 3
 
 
+def test_the_padding_of_a_packed_row_is_a_document_of_its_own():
+    batch = collate([*pack(examples_of([2, 1]), max_length_tokens=3)], pad_token_id=9, pad_to_multiple_of=5)
+    assert batch["position_ids"].tolist() == [[0, 1, 0, 0, 1]]
+    assert batch["input_ids"][0, 3:].tolist() == [9, 9]
+    assert batch["labels"][0, 3:].tolist() == [-100, -100]
+    assert batch["use_cache"] is False
+    assert "attention_mask" not in batch
+
+
 def test_an_example_longer_than_a_row_is_refused():
     with pytest.raises(DataError, match="example 2 has 9 tokens, a packed row takes 8; set max_length_tokens higher"):
         pack(examples_of([3, 9]), max_length_tokens=8)

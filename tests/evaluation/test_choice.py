@@ -4,7 +4,7 @@ import inspect
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import LlamaForCausalLM
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaForCausalLM
 
 from moslora.data.prompts import build_prompt
 from moslora.data.tasks import Task, task
@@ -76,6 +76,17 @@ def test_scores_hold_in_float32_for_either_attention_and_prompt(tiny_llama, tiny
     expected = reference(tiny_llama, tiny_tokenizer, samples, task("everyday"), style)
     answers = scored(tiny_llama, tiny_tokenizer, samples, task("everyday"), prompt_style=style)
     check_against_reference(answers, expected, samples, tolerance=2e-3)
+
+
+def test_a_model_with_learned_positions_counts_them_from_the_first_real_token(tiny_tokenizer):
+    torch.manual_seed(0)
+    config = GPT2Config(vocab_size=320, n_embd=32, n_layer=2, n_head=2, n_positions=256, bos_token_id=1, eos_token_id=2)
+    model = GPT2LMHeadModel(config).double().eval()
+    torch.nn.init.normal_(model.transformer.wpe.weight)
+    samples = questions(task("boolq"))
+    expected = reference(model, tiny_tokenizer, samples, task("boolq"), "plain")
+    answers = scored(model, tiny_tokenizer, samples, task("boolq"), batch_size=8)
+    check_against_reference(answers, expected, samples, tolerance=1e-9)
 
 
 def test_padding_with_the_end_token_changes_nothing(tiny_llama, tiny_tokenizer):

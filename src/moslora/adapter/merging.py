@@ -36,7 +36,7 @@ def merged_model(model: nn.Module, *, adapter_name: str = "default", dtype: torc
             replace(merged, name, saved)
     for name, module in list(merged.named_modules()):
         if isinstance(module, MixerLayer):
-            replace(merged, name, _merged_layer(module, adapter_name, name=name))
+            replace(merged, name, _merged_layer(module, adapter_name, dtype=dtype, name=name))
     for name, module in list(merged.named_modules()):
         if is_quantised(module):
             replace(merged, name, dequantised(module))
@@ -63,11 +63,11 @@ def dequantised(layer: Any) -> nn.Linear:
     return plain.requires_grad_(False)
 
 
-def _merged_layer(layer: MixerLayer, adapter_name: str, *, name: str) -> nn.Module:
+def _merged_layer(layer: MixerLayer, adapter_name: str, *, dtype: torch.dtype | None, name: str) -> nn.Module:
     base: Any = layer.get_base_layer()
     if adapter_name not in layer.r:
         return base
-    dtype = torch.float32 if is_quantised(base) else base.weight.dtype
+    dtype = dtype or base.weight.dtype
     plain = dequantised(base) if is_quantised(base) else base
     wide = plain.weight.detach().to(wide_dtype(plain.weight))
     weight = layer.lora_variant[adapter_name].merge_safe(layer, adapter_name, wide)

@@ -5,10 +5,13 @@ nobody, fills the parameters itself and logs what is missing, so layers made fro
 until each of their tensors was filled (`watch_until_filled`).
 """
 
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from moslora.errors import CheckpointError
@@ -102,3 +105,29 @@ def _cause(missing: list[str], unexpected: list[str], misshaped: list[str]) -> s
 
 def _first(items: list[str], joiner: str = ", ") -> str:
     return joiner.join(items[:3]) + (", ..." if len(items) > 3 else "")
+
+
+def check_adapter_folder(folder: str | Path) -> None:
+    """Raise CheckpointError unless `folder` holds an adapter's configuration and undamaged safetensors."""
+    folder = Path(folder)
+    path = folder / "adapter_config.json"
+    try:
+        json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(f"{folder} has no adapter_config.json: give the folder of a saved adapter") from None
+    except ValueError as error:
+        raise CheckpointError(f"{path} is not readable JSON ({error}): save or copy the adapter again") from None
+    weights = folder / "adapter_model.safetensors"
+    if not weights.is_file():
+        has_pickle = (folder / "adapter_model.bin").is_file()
+        advice = (
+            "it has a pickle, adapter_model.bin: convert it with `moslora import`" if has_pickle else "save it again"
+        )
+        raise CheckpointError(f"{folder} has no adapter_model.safetensors; {advice}")
+    try:
+        with safe_open(weights, framework="pt") as tensors:
+            damaged = [key for key in tensors.keys() if not torch.isfinite(tensors.get_tensor(key)).all()]  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{weights} is damaged ({error}): save or copy the adapter again") from None
+    if damaged:
+        raise CheckpointError(f"{weights} holds numbers that are not finite ({_first(damaged)}): train it again")

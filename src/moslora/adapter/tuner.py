@@ -41,6 +41,8 @@ class MosloraModel(LoraModel):
         super()._prepare_model(peft_config, model)
         if not isinstance(peft_config, MosloraConfig):
             return
+        if peft_config.base_model_config is None:
+            peft_config.loaded_base_config = None
         if peft_config.loaded_base_config is not None:
             check_same_base(peft_config.loaded_base_config, model)
         peft_config.base_model_config = describe_base(model)

@@ -11,6 +11,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     BitsAndBytesConfig,
+    GgufConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -50,7 +51,12 @@ def load_model(settings: ModelSettings) -> PreTrainedModel:
             {"": 0} if device_map == "auto" and torch.accelerator.device_count() == 1 else device_map
         )
     with _one_line(settings.path):
-        return AutoModelForCausalLM.from_pretrained(resolve_model(settings.path), **options).eval()
+        model = AutoModelForCausalLM.from_pretrained(resolve_model(settings.path), **options).eval()
+    if settings.quantize == "nf4":
+        from moslora.adapter.quantised import keep_unpacked
+
+        keep_unpacked(model)
+    return model
 
 
 def choose_dtype(name: str) -> torch.dtype:
@@ -105,7 +111,8 @@ def _converted(file: Path) -> Path:
     if util.find_spec("gguf") is None:
         raise MissingDependencyError(f'reading {file.name} needs the package gguf: pip install "moslora[demo]"')
     place = {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name}
-    model: Any = AutoModelForCausalLM.from_pretrained(**place, dtype=torch.bfloat16)
+    dense = GgufConfig(gguf_file=file.name, dequantize=True)
+    model: Any = AutoModelForCausalLM.from_pretrained(**place, dtype=torch.bfloat16, quantization_config=dense)
     tokenizer = AutoTokenizer.from_pretrained(**place)
     model.__dict__.pop("hf_quantizer", None)  # the weights are dequantised now, and may be saved
     model.config.__dict__.pop("quantization_config", None)

@@ -128,7 +128,7 @@ def training_arguments(recipe: Recipe, place: RunFolder, *, dtype: torch.dtype) 
             weight_decay=settings.weight_decay,
             max_grad_norm=settings.max_grad_norm,
             optim=settings.optimizer,
-            gradient_checkpointing=settings.gradient_checkpointing,
+            activation_checkpointing=settings.gradient_checkpointing,
             bf16=precision == "bf16",
             fp16=precision == "fp16",
             eval_strategy="steps" if evaluate_every else "no",

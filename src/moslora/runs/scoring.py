@@ -132,8 +132,8 @@ def save_answers(place: RunFolder, answers: Sequence[Answer], *, task: Task, whe
 
 def read_predictions(place: RunFolder, *, task: Task, when: str, scoring: str) -> list[str | None]:
     """The predicted labels of an evaluation, in the order of its questions."""
-    lines = answers_path(place, task=task, when=when, scoring=scoring).read_text(encoding="utf-8").splitlines()
-    return [json.loads(line)["predicted"] for line in lines]
+    lines = answers_path(place, task=task, when=when, scoring=scoring).read_text(encoding="utf-8").split("\n")
+    return [json.loads(line)["predicted"] for line in lines if line]
 
 
 def answers_path(place: RunFolder, *, task: Task, when: str, scoring: str) -> Path:

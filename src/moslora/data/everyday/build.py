@@ -15,8 +15,8 @@ from moslora.data.everyday.tables.shapes import Sizes, Table
 
 SEED = 2024
 OPTIONS = 4
-# A little more than one use, so that the draw never runs in a circle.
-WHIM = 1.5
+# Far more than any table needs; it turns a table without enough compatible answers into an error.
+MOST_DRAWS_A_GROUP = 20
 GROUPS_A_KIND = {"train": 50, "test": 8}
 
 Group = tuple[Entry, ...]
@@ -45,15 +45,17 @@ def _draw_groups(
     uses: Counter[Entry] = Counter()
     asked: set[tuple[str, frozenset[str]]] = set()
     groups: list[Group] = []
-    while len(groups) < count:
-        group = _next_group(sorted(entries, key=lambda entry: uses[entry] + WHIM * rng.random()), clashing)
+    for _ in range(MOST_DRAWS_A_GROUP * count):
+        group = _next_group(sorted(entries, key=lambda entry: (uses[entry], rng.random())), clashing)
         uses.update(group)
         options = frozenset(entry.answer for entry in group)
         questions = {(entry.subject, options) for entry in group}
         if len(options) == OPTIONS and not questions & asked:
             asked |= questions
             groups.append(group)
-    return groups
+        if len(groups) == count:
+            return groups
+    raise AssertionError(f"only {len(groups)} of {count} groups fit together: {entries[0]}; loosen the clashes")
 
 
 def _next_group(entries: Sequence[Entry], clashing: frozenset[frozenset[str]]) -> Group:
@@ -63,8 +65,10 @@ def _next_group(entries: Sequence[Entry], clashing: frozenset[frozenset[str]]) -
         fits = all(
             entry.topic != other.topic and frozenset((entry.topic, other.topic)) not in clashing for other in group
         )
-        if fits and len(group) < OPTIONS:
+        if fits:
             group.append(entry)
+        if len(group) == OPTIONS:
+            break
     return tuple(group)
 
 

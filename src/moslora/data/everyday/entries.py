@@ -37,7 +37,7 @@ def shared_words(table: Table) -> frozenset[str]:
         case Facts():
             texts = (*table.questions, *table.items)
         case Pairs():
-            texts = (*table.forward, *table.backward)
+            texts = (*table.forward, *table.backward, *_pairs_without_key(table))
         case Sizes():
             texts = (*table.smallest, *table.biggest, *table.alike)
     return frozenset[str]().union(*map(key_words, texts))
@@ -45,12 +45,18 @@ def shared_words(table: Table) -> frozenset[str]:
 
 def clashing_topics(table: Table) -> frozenset[frozenset[str]]:
     """The pairs of topics that no question offers together."""
-    groups = [text.split(" / ") for text in table.clashes] if isinstance(table, Facts) else []
-    return frozenset(frozenset((one, other)) for group in groups for one in group for other in group if one != other)
+    clashes = table.clashes if isinstance(table, Facts) else {}
+    return frozenset(frozenset((topic, other)) for topic, others in clashes.items() for other in _listed(others))
 
 
 def _listed(text: str, *, mark: str = ",") -> list[str]:
     return [" ".join(part.split()) for part in text.split(mark)]
+
+
+def _pairs_without_key(table: Pairs) -> list[str]:
+    """The pairs with a side of `GLUE` alone: it would not be unseen, so both splits may use them."""
+    pairs = [pair for texts in table.families.values() for pair in _listed(texts)]
+    return [pair for pair in pairs if not all(map(key_words, _listed(pair, mark=">")))]
 
 
 def _fact_entries(table: Facts) -> Iterator[Entry]:

@@ -28,13 +28,12 @@ def held_out_words(kinds: Mapping[str, Sequence[Entry]], shared: frozenset[str],
     taken: Counter[Answer] = Counter()
     taken_of_kind: Counter[str] = Counter()
     held_out: set[str] = set()
-    linked = sorted(_linked(entry.words for entries in kinds.values() for entry in entries), key=sorted)
+    linked = _linked(entry.words for entries in kinds.values() for entry in entries)
+    costs = _costs(kinds, linked)
     for words in rng.sample(linked, len(linked)):
         if words & shared or len(words) > MAX_LINKED_WORDS:
             continue
-        cost = Counter(
-            (kind, entry.answer) for kind, entries in kinds.items() for entry in entries if entry.words & words
-        )
+        cost = costs[words]
         is_needed = any(taken_of_kind[kind] < TEST_ITEMS_A_KIND for kind, _ in cost)
         if is_needed and all(taken[answer] + count <= limits[answer] for answer, count in cost.items()):
             taken += cost
@@ -50,10 +49,23 @@ def _limits(kinds: Mapping[str, Sequence[Entry]]) -> dict[Answer, int]:
 
 
 def _linked(items: Iterable[frozenset[str]]) -> list[frozenset[str]]:
-    """The items' words, merged wherever two items have a word in common."""
+    """The items' words, merged wherever two items have a word in common, in alphabetical order."""
     of_word: dict[str, set[str]] = {}
     for words in items:
         merged = set(words).union(*(of_word[word] for word in words if word in of_word))
         for word in merged:
             of_word[word] = merged
-    return [frozenset(words) for words in {id(words): words for words in of_word.values()}.values()]
+    return sorted({frozenset(words) for words in of_word.values()}, key=sorted)
+
+
+def _costs(
+    kinds: Mapping[str, Sequence[Entry]], linked: Sequence[frozenset[str]]
+) -> dict[frozenset[str], Counter[Answer]]:
+    """How many entries of each answer a set of linked words takes from training."""
+    home = {word: words for words in linked for word in words}
+    costs: dict[frozenset[str], Counter[Answer]] = {words: Counter() for words in linked}
+    for kind, entries in kinds.items():
+        for entry in entries:
+            for words in {home[word] for word in entry.words}:
+                costs[words][kind, entry.answer] += 1
+    return costs

@@ -2,13 +2,14 @@
 
 import re
 
+_GLUE = """
+    a an the of in on at to for from into onto up down out off over away back and or with by before after between is are
+    do does did be can you your it its them him her one some pair piece which what who where this these that how put get
+    take go give come have has make let see use wait start turn fill pick hold open drop collect buy ask leave climb
+    carry bring throw blow step pull spread cut hear show eat watch
+"""
 # Words too common to tell one item from another; every other word belongs to one split only.
-GLUE = frozenset(
-    """a an the of in on at to for from into onto up down out off over away back and or with by before after between
-    is are do does did be can you your it its them him her one some pair piece which what who where this these that how
-    put get take go give come have has make let see use wait start turn fill pick hold open drop collect buy
-    ask leave climb carry bring throw blow step pull spread cut hear show eat watch""".split()
-)
+GLUE = frozenset(_GLUE.split())
 
 _VOWEL = re.compile(r"[aeiou]|hour|honest|heir|X-", re.IGNORECASE)
 _CONSONANT = re.compile(r"uni|uk|us[aeiu]|eu|one|USB", re.IGNORECASE)

@@ -2,8 +2,8 @@
 
 from moslora.data.everyday.tables.before_after import BEFORE_AFTER
 from moslora.data.everyday.tables.bigger_than import BIGGER_THAN
-from moslora.data.everyday.tables.can_do import CAN_DO
 from moslora.data.everyday.tables.colour_of import COLOUR_OF
+from moslora.data.everyday.tables.does import DOES
 from moslora.data.everyday.tables.found_in import FOUND_IN
 from moslora.data.everyday.tables.is_a import IS_A
 from moslora.data.everyday.tables.is_like import IS_LIKE
@@ -17,7 +17,7 @@ from moslora.data.everyday.tables.who_uses import WHO_USES
 TABLES: tuple[Table, ...] = (
     IS_A,
     IS_LIKE,
-    CAN_DO,
+    DOES,
     USED_FOR,
     WHO_USES,
     FOUND_IN,

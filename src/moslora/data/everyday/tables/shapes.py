@@ -4,7 +4,7 @@ Items are written bare and separated by commas. `sparrow` is asked about as "a s
 items that start with "a", "an" or "the" are used as they stand.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -15,8 +15,8 @@ class Facts:
     questions: tuple[str, ...]
     # Answer -> items.
     items: dict[str, str]
-    # Each string lists answers, split by "/", of which a question offers at most one.
-    clashes: tuple[str, ...] = ()
+    # Answer -> answers never offered beside it, because they might be right for one of its items, or the reverse.
+    clashes: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,12 @@
 
 from moslora.data.everyday.tables.shapes import Facts
 
-CAN_DO = Facts(
-    kind="can-do",
-    questions=("What can {} do?", "Which of these can {} do?", "What do you expect {} to do?"),
+DOES = Facts(
+    kind="does",
+    questions=("What does {} do?", "What does {} usually do?", "Which of these does {} do?"),
     items={
-        "fly": """sparrow, eagle, pigeon, aeroplane, helicopter, butterfly, bat, seagull, kite, hot-air balloon, moth,
-            jet""",
+        "fly": """sparrow, eagle, pigeon, aeroplane, helicopter, butterfly, bat, seagull, kite, hot-air balloon,
+            moth, jet""",
         "swim": "shark, salmon, dolphin, whale, trout, tadpole, goldfish, octopus, otter, eel, tuna",
         "hop": "kangaroo, frog, rabbit, grasshopper, toad, wallaby",
         "bark": "dog, puppy, poodle, labrador, terrier, spaniel, sheepdog, beagle, dalmatian",
@@ -39,19 +39,24 @@ CAN_DO = Facts(
         "add up numbers": "calculator, accountant, abacus, cash register",
         "roar": "lion, tiger, dinosaur, bear",
     },
-    clashes=(
-        "fly / swim / hop / sting / bark / slither / roar / carry passengers / explode",
-        "melt / soak up water / explode",
-        "ring / tell the time / play music / give light",
-        "give light / melt / keep you warm / cook food / explode / tell the time",
-        "cook food / bake bread / sell things / grow crops / keep you warm / write stories / melt",
-        "teach lessons / treat sick people / write stories / play music / add up numbers",
-        "put out fires / treat sick people / soak up water / catch criminals",
-        "grow leaves / grow crops / sting",
-        "cut things / grow crops / grow leaves",
-        "carry passengers / fix cars / fly / put out fires",
-        "sell things / fix cars / bake bread / add up numbers / cut things / grow crops",
-        "bounce / hop",
-        "ring / sell things",
-    ),
+    clashes={
+        "fly": "hop, sting, carry passengers, roar, swim, explode, bounce",
+        "swim": "hop, sting, slither, bark, roar",
+        "hop": "bounce, bark",
+        "bark": "roar, catch criminals",
+        "ring": "tell the time, play music, give light, cook food",
+        "give light": "keep you warm, melt, cook food, explode",
+        "play music": "teach lessons",
+        "cook food": "bake bread, sell things, keep you warm",
+        "teach lessons": "write stories, treat sick people",
+        "treat sick people": "put out fires",
+        "put out fires": "carry passengers",
+        "grow leaves": "grow crops, sting, soak up water",
+        "grow crops": "sell things, bake bread",
+        "bake bread": "sell things",
+        "sell things": "fix cars, cut things, add up numbers",
+        "soak up water": "keep you warm",
+        "slither": "sting",
+        "tell the time": "add up numbers",
+    },
 )

@@ -1,0 +1,225 @@
+"""Folding and merging: the same outputs, without our code, verified before anything stands in its place."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from torch import nn
+from transformers import AutoModelForCausalLM
+
+from moslora import MosloraConfig, MosloraError, fold, save_folded, save_merged
+from moslora.adapter.export import plain_config
+from moslora.adapter.merging import merged_model
+from moslora.adapter.twin import plain_twin
+
+VARIANTS = [
+    {},
+    {"mixer_depth": 3},
+    {"mixer": "butterfly", "use_rslora": True},
+    {"use_dora": True},
+    {"rank_pattern": {"q_proj": 6}, "alpha_pattern": {"v_proj": 3}, "modules_to_save": ["norm"], "bias": "lora_only"},
+    {"target_modules": ["q_proj"], "trainable_token_indices": [3, 5]},
+]
+PLAIN_PEFT = """
+import sys, torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(sys.argv[1]), sys.argv[2]).eval()
+torch.save(model(input_ids=torch.load(sys.argv[3])).logits.detach(), sys.argv[4])
+assert "moslora" not in sys.modules
+print(model.peft_config["default"].peft_type.value)
+"""
+
+
+@pytest.fixture(params=VARIANTS, ids=lambda options: "-".join(options) or "plain")
+def variant(request):
+    return request.param
+
+
+def close(actual, expected):
+    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_folded_adapter_gives_the_same_output_in_plain_peft(trained, load_base, logits, tmp_path, variant):
+    model = trained(**variant)
+    drift = save_folded(model, tmp_path / "folded")
+    assert drift.max_difference < 1e-5
+    assert json.loads((tmp_path / "folded/adapter_config.json").read_text())["peft_type"] == "LORA"
+    close(logits(PeftModel.from_pretrained(load_base(), tmp_path / "folded")), logits(model))
+
+
+def test_a_folded_adapter_loads_in_a_process_without_our_package(trained, base_folder, ids, logits, tmp_path):
+    model = trained(mixer="orthogonal", mixer_depth=2)
+    save_folded(model, tmp_path / "folded")
+    torch.save(ids, tmp_path / "ids.pt")
+    arguments = [base_folder, tmp_path / "folded", tmp_path / "ids.pt", tmp_path / "out.pt"]
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", PLAIN_PEFT, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=False,
+    )
+    assert done.stdout.strip() == "LORA", done.stderr
+    close(torch.load(tmp_path / "out.pt"), logits(model))
+
+
+def test_an_unfolded_adapter_fails_loudly_without_our_package(trained, base_folder, ids, tmp_path):
+    trained().save_pretrained(tmp_path / "adapter")
+    code = f"from peft import PeftConfig; PeftConfig.from_pretrained({str(tmp_path / 'adapter')!r})"
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=False)
+    assert "KeyError: 'MOSLORA'" in done.stderr
+
+
+def test_the_rank_and_scale_stay(trained):
+    model = trained(use_rslora=True)
+    config, tensors = fold(model)
+    assert type(config) is LoraConfig
+    assert (config.r, config.lora_alpha, config.use_rslora) == (8, 16, True)
+    assert not any("mixer" in key for key in tensors)
+    layer = model.base_model.model.model.layers[0].self_attn.q_proj
+    a = tensors["base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"]
+    close(a, layer.mixer_matrix("default") @ layer.lora_A["default"].weight)
+
+
+def test_folding_leaves_the_model_as_it_was(trained, logits, tmp_path):
+    model = trained()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    expected = logits(model)
+    model.train()
+    save_folded(model, tmp_path / "folded")
+    save_merged(model, tmp_path / "merged", dtype=torch.bfloat16)
+    assert model.training
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+    close(logits(model), expected)
+
+
+def test_a_merged_model_gives_the_same_output_and_is_plain(trained, logits, tmp_path, variant):
+    model = trained(**variant)
+    drift = save_merged(model, tmp_path / "merged")
+    assert drift.max_difference < 1e-4
+    merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
+    assert not any("lora" in name for name, _ in merged.named_parameters())
+    close(logits(merged), logits(model))
+
+
+def test_merging_into_bfloat16_adds_in_float32_and_rounds_once(make_base, config, train):
+    torch.manual_seed(7)
+    model = train(get_peft_model(make_base().bfloat16(), config()))
+    layer = model.base_model.model.model.layers[0].self_attn.q_proj
+    exact = layer.base_layer.weight.double() + layer.get_delta_weight("default").double()
+    merged = merged_model(model)
+    assert torch.equal(merged.model.layers[0].self_attn.q_proj.weight, exact.bfloat16())
+    wide = merged_model(model, dtype=torch.float32)
+    assert torch.equal(wide.model.layers[0].self_attn.q_proj.weight, exact.float())
+
+
+@pytest.mark.filterwarnings("ignore:Model has .tie_word_embeddings=True", "ignore:Setting .save_embedding_layers")
+def test_merging_separates_tied_weights(tiny_llama, config, train, logits, tmp_path):
+    tiny_llama.config.tie_word_embeddings = True
+    tiny_llama.tie_weights()
+    model = get_peft_model(tiny_llama, config(target_modules=["embed_tokens", "q_proj"]))
+    train(model)
+    expected = logits(model)
+    save_folded(model, tmp_path / "folded")
+    save_merged(model, tmp_path / "merged")
+    merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
+    assert merged.config.tie_word_embeddings is False
+    assert model.get_base_model().config.tie_word_embeddings is True
+    close(logits(merged), expected)
+
+
+def test_models_with_the_adapter_added_by_transformers_are_exported_too(
+    make_base, config, train, logits, load_base, tmp_path
+):
+    torch.manual_seed(7)
+    model = make_base()
+    model.add_adapter(config())
+    train(model)
+    expected = logits(model)
+    save_folded(model, tmp_path / "folded")
+    save_merged(model, tmp_path / "merged")
+    close(logits(PeftModel.from_pretrained(load_base(), tmp_path / "folded")), expected)
+    close(logits(AutoModelForCausalLM.from_pretrained(tmp_path / "merged")), expected)
+
+
+def test_a_twin_shares_its_weights(trained, make_base, logits):
+    model = trained()
+    twin = plain_twin(model)
+    close(logits(twin), logits(make_base()))
+    pointers = {tensor.data_ptr() for tensor in model.parameters()}
+    assert all(tensor.data_ptr() in pointers for tensor in twin.parameters())
+
+
+def test_drift_is_refused_and_nothing_is_left_behind(trained, tmp_path, monkeypatch):
+    monkeypatch.setattr("moslora.adapter.export.fold_into_a", lambda a, mixer: a)  # an export that drops the mixer
+    model = trained()
+    with pytest.raises(
+        MosloraError, match=r"the folded adapter differs from the adapter by up to .* so nothing was written"
+    ):
+        save_folded(model, tmp_path / "folded")
+    assert list(tmp_path.iterdir()) == []
+    drift = save_folded(model, tmp_path / "folded", allow_drift=True)
+    assert not drift.is_within
+    assert (tmp_path / "folded/adapter_model.safetensors").is_file()
+
+
+def test_broken_weights_are_not_merged(trained, tmp_path):
+    model = trained()
+    model.base_model.model.model.layers[0].self_attn.q_proj.lora_A["default"].weight.data[0, 0] = float("nan")
+    with pytest.raises(MosloraError, match="q_proj: the merged weight is not finite"):
+        save_merged(model, tmp_path / "merged")
+    with pytest.raises(MosloraError, match="the folded adapter differs from the adapter by up to nan"):
+        save_folded(model, tmp_path / "folded")
+
+
+def test_existing_folders_are_not_overwritten(trained, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/notes.txt").write_text("keep")
+    for save in (save_folded, save_merged):
+        with pytest.raises(MosloraError, match="exists and is not an empty folder"):
+            save(trained(), tmp_path / "mine")
+    assert (tmp_path / "mine/notes.txt").read_text() == "keep"
+
+
+def test_what_is_no_adapter_with_a_mixer_is_refused(make_base, trained):
+    with pytest.raises(MosloraError, match=re.escape("the model has no adapter 'other' (it has: default)")):
+        fold(trained(), "other")
+    plain = get_peft_model(make_base(), LoraConfig(target_modules=["q_proj"]))
+    with pytest.raises(MosloraError, match="adapter 'default' is a LoraConfig, which has no mixer to fold"):
+        fold(plain)
+
+
+def test_a_model_without_vocabulary_needs_a_probe(tmp_path):
+    model = get_peft_model(nn.Sequential(nn.Linear(3, 3)), MosloraConfig(target_modules=["0"], init_lora_weights=False))
+    with pytest.raises(MosloraError, match="Sequential has no vocab_size: give the inputs to compare on as probe"):
+        save_folded(model, tmp_path / "folded")
+
+
+def test_a_bias_without_a_place_is_not_merged(make_base, config, tmp_path):
+    with pytest.warns(UserWarning, match="has no bias"):
+        model = get_peft_model(make_base(), config(lora_bias=True))
+    with pytest.raises(MosloraError, match="q_proj has no bias that could take the adapter's: keep the adapter"):
+        save_merged(model, tmp_path / "merged")
+
+
+def test_the_folded_config_keeps_every_lora_field():
+    config = MosloraConfig(r=4, lora_alpha=7, target_modules=["a"], rank_pattern={"b": 2}, lora_dropout=0.1, bias="all")
+    plain = plain_config(config)
+    assert (plain.r, plain.lora_alpha, plain.target_modules, plain.rank_pattern) == (4, 7, {"a"}, {"b": 2})
+    assert (plain.lora_dropout, plain.bias) == (0.1, "all")
+
+
+def test_saved_adapters_say_how_to_load_them(trained, tmp_path):
+    trained().save_pretrained(tmp_path / "adapter")
+    card = (tmp_path / "adapter/README.md").read_text()
+    assert card.index("import moslora") < card.index("AutoPeftModelForCausalLM.from_pretrained")
+    trained().save_pretrained(tmp_path / "adapter")
+    assert (tmp_path / "adapter/README.md").read_text().count("How to load this adapter") == 1
+    save_folded(trained(), tmp_path / "folded")
+    assert "import moslora" not in Path(tmp_path / "folded/README.md").read_text()

@@ -1,0 +1,167 @@
+"""Every layer kind on the allow-list: forward, backward and merge; every other is refused with the reason."""
+
+import re
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model, inject_adapter_in_model
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from moslora import MosloraConfig, MosloraError
+from moslora.adapter.layers import MixerLayer
+
+
+def convolution(kind, size, **options):
+    return kind(3, 6, size, padding=1, **options)
+
+
+IMAGE = {1: (2, 3, 7), 2: (2, 3, 7, 6), 3: (2, 3, 5, 4, 6)}
+LAYERS = {
+    "linear": (lambda: nn.Linear(5, 6), (2, 4, 5)),
+    "gpt2-conv1d": (lambda: Conv1D(6, 5), (2, 4, 5)),
+    "conv1d": (lambda: convolution(nn.Conv1d, 3), IMAGE[1]),
+    "conv2d": (lambda: convolution(nn.Conv2d, 3, stride=2), IMAGE[2]),
+    "conv2d-1x1": (lambda: nn.Conv2d(3, 6, 1), IMAGE[2]),
+    "conv3d": (lambda: convolution(nn.Conv3d, (1, 3, 3)), IMAGE[3]),
+}
+
+
+def delta_by_hand(layer):
+    """`scale · B·M·A` in the layout of the base weight, in float64."""
+    a = layer.lora_A["default"].weight.double().flatten(1)
+    b = layer.lora_B["default"].weight.double().flatten(1)
+    m = layer.lora_mixer["default"].weight[0].double()
+    delta = layer.scaling["default"] * b @ m @ a
+    weight = layer.get_base_layer().weight
+    return delta.T if isinstance(layer.get_base_layer(), Conv1D) else delta.view(weight.shape)
+
+
+@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("use_dora", [False, True])
+def test_forward_backward_and_merge(name, use_dora):
+    torch.manual_seed(0)
+    make, shape = LAYERS[name]
+    base = nn.Sequential(make())
+    x = torch.randn(shape)
+    if isinstance(base[0], Conv1D):
+        nn.init.normal_(base[0].bias)
+    options = {"r": 4, "target_modules": ["0"], "init_lora_weights": False, "mixer": "orthogonal", "use_dora": use_dora}
+    plain = base(x).detach()
+    original = base[0].weight.detach().clone()
+    model = get_peft_model(base, MosloraConfig(**options))
+    layer = model.base_model.model[0]
+    assert isinstance(layer, MixerLayer)
+    output = model(x)
+    assert not torch.allclose(output, plain, atol=1e-4)
+    output.square().sum().backward()
+    assert all(parameter.grad.any() for _, parameter in model.named_parameters() if parameter.requires_grad)
+    torch.testing.assert_close(layer.get_delta_weight("default").double(), delta_by_hand(layer), rtol=1e-5, atol=1e-6)
+    for safe in (False, True):
+        model.merge_adapter(safe_merge=safe)
+        if not use_dora:
+            merged = (original.double() + delta_by_hand(layer)).float()
+            torch.testing.assert_close(layer.get_base_layer().weight.data, merged)
+        torch.testing.assert_close(model(x), output, rtol=1e-4, atol=1e-5)
+        model.unmerge_adapter()
+        torch.testing.assert_close(layer.get_base_layer().weight.data, original, rtol=1e-5, atol=1e-6)
+    with model.disable_adapter():
+        torch.testing.assert_close(model(x), plain)
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_mixed_batches_give_each_row_its_adapter(name):
+    torch.manual_seed(0)
+    make, shape = LAYERS[name]
+    model = get_peft_model(nn.Sequential(make()), MosloraConfig(r=4, target_modules=["0"], init_lora_weights=False))
+    model.eval()
+    layer, x = model.base_model.model[0], torch.randn(shape)
+    expected = torch.stack([layer(x)[0], layer.base_layer(x)[1]])
+    torch.testing.assert_close(layer(x, adapter_names=["default", "__base__"]), expected)
+
+
+def test_embeddings_forward_backward_and_merge():
+    torch.manual_seed(0)
+    base = nn.Sequential(nn.Embedding(9, 6, padding_idx=0))
+    x = torch.tensor([[1, 2, 0], [8, 3, 3]])
+    model = get_peft_model(base, MosloraConfig(r=4, target_modules=["0"], mixer="orthogonal"))
+    layer = model.base_model.model[0]
+    assert torch.equal(model(x), layer.base_layer(x))
+    nn.init.normal_(layer.lora_embedding_A["default"])
+    output = model(x)
+    output.square().sum().backward()
+    assert layer.lora_mixer["default"].weight.grad.any()
+    a, b = layer.lora_embedding_A["default"], layer.lora_embedding_B["default"]
+    delta = layer.scaling["default"] * (b @ layer.mixer_matrix("default") @ a).T
+    torch.testing.assert_close(layer.get_delta_weight("default"), delta.detach())
+    model.merge_adapter()
+    torch.testing.assert_close(model(x), output)
+
+
+class ScaledLinear(nn.Linear):
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+REFUSED = [
+    (
+        nn.MultiheadAttention(8, 2),
+        {},
+        "MultiheadAttention, which is not known to carry a mixer (allowed: Linear, Conv1D,",
+    ),
+    (nn.Bilinear(3, 3, 3), {}, "Bilinear, which is not known to carry a mixer"),
+    (nn.ConvTranspose2d(3, 6, 3), {}, "ConvTranspose2d, which is not known to carry a mixer"),
+    (ScaledLinear(3, 3), {}, "ScaledLinear, which is not known to carry a mixer"),
+    (nn.Conv2d(4, 8, 3, groups=2), {}, "cannot carry a mixer: groups=2 cannot be merged"),
+    (nn.Conv2d(4, 8, 3, dilation=2), {}, "cannot carry a mixer: dilation=(2, 2) is not carried over to A"),
+    (nn.Conv2d(4, 8, 3, padding=1, padding_mode="circular"), {}, "padding_mode='circular' is not carried over to A"),
+    (nn.Embedding(9, 4, max_norm=1.0), {}, "max_norm=1.0 would rescale A at every lookup"),
+    (nn.Embedding(9, 4, sparse=True), {}, "sparse gradients do not pass through the mixer"),
+    (nn.Embedding(9, 4), {"use_dora": True}, "use_dora=True does not work with a mixer on Embedding layers"),
+    (nn.Linear(3, 3).to(torch.float8_e4m3fn), {}, "its weight is a Parameter of torch.float8_e4m3fn"),
+]
+
+
+@pytest.mark.parametrize(("layer", "options", "message"), REFUSED, ids=lambda value: type(value).__name__)
+def test_layers_off_the_list_are_refused_with_the_reason(layer, options, message):
+    model = nn.Sequential(layer)
+    with pytest.raises(MosloraError, match=re.escape(message)) as caught:
+        get_peft_model(model, MosloraConfig(target_modules=["0"], **options))
+    assert "leave" in str(caught.value)
+
+
+def test_the_output_projection_of_multihead_attention_is_refused():
+    with pytest.raises(MosloraError, match="NonDynamicallyQuantizableLinear, which is not known to carry a mixer"):
+        get_peft_model(nn.MultiheadAttention(8, 2), MosloraConfig(target_modules=["out_proj"]))
+
+
+@pytest.mark.filterwarnings("ignore:Already found a .peft_config. attribute")
+def test_a_layer_that_has_plain_lora_is_refused():
+    model = inject_adapter_in_model(LoraConfig(target_modules=["0"]), nn.Sequential(nn.Linear(3, 3)), "plain")
+    with pytest.raises(MosloraError, match="0 already has a .*Linear adapter, which would drop the mixer"):
+        inject_adapter_in_model(MosloraConfig(target_modules=["0"]), model, "mixed")
+
+
+@pytest.mark.filterwarnings("ignore:Already found a .peft_config. attribute")
+def test_plain_lora_can_join_a_layer_with_a_mixer():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 4))
+    x = torch.randn(5, 3)
+    inject_adapter_in_model(MosloraConfig(target_modules=["0"], init_lora_weights=False), model, "mixed")
+    inject_adapter_in_model(LoraConfig(target_modules=["0"], init_lora_weights=False), model, "plain")
+    model[0].set_adapter("plain")
+    weight = model[0].get_base_layer().weight + model[0].lora_B["plain"].weight @ model[0].lora_A["plain"].weight
+    expected = x @ weight.T + model[0].get_base_layer().bias
+    torch.testing.assert_close(model(x), expected)
+    torch.testing.assert_close(model[0].get_delta_weight("plain"), weight - model[0].get_base_layer().weight)
+
+
+def test_lora_bias_trains_and_merges():
+    torch.manual_seed(0)
+    model = get_peft_model(nn.Sequential(nn.Linear(5, 6)), MosloraConfig(target_modules=["0"], lora_bias=True))
+    layer, x = model.base_model.model[0], torch.randn(3, 5)
+    nn.init.normal_(layer.lora_B["default"].bias)
+    nn.init.normal_(layer.lora_B["default"].weight)
+    expected = model(x)
+    model.merge_adapter()
+    torch.testing.assert_close(model(x), expected)
