@@ -19,6 +19,13 @@ from moslora.errors import unknown_name
 
 # command: module, in the order of the help
 COMMANDS = {
+    "train": "train",
+    "evaluate": "evaluate",
+    "generate": "generate",
+    "inspect": "inspect",
+    "fold": "fold",
+    "merge": "merge",
+    "import": "import_checkpoint",
     "recipes": "recipes",
 }
 
@@ -70,8 +77,10 @@ app = typer.Typer(
     cls=CommandLine,
     help="Fine-tune with MoSLoRA and its family, compare honestly, and ship the result as plain LoRA.",
     epilog=examples(
-        "moslora recipes list",
+        "moslora train demo",
         "moslora recipes show demo > mine.yaml",
+        "moslora train mine.yaml --set training.epochs=1",
+        "moslora fold runs/demo",
     ),
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},

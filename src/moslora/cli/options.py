@@ -20,6 +20,15 @@ RecipeArgument = Annotated[
 RunArgument = Annotated[
     Path, typer.Argument(metavar="RUN", help="Folder that `moslora train` wrote.", show_default=False)
 ]
+AdapterArgument = Annotated[
+    Path, typer.Argument(metavar="RUN|ADAPTER", help="Folder of a run or of a saved adapter.", show_default=False)
+]
+BaseOption = Annotated[
+    str | None, typer.Option("--base", metavar="MODEL", help="Another base model than the recorded one.")
+]
+DriftOption = Annotated[
+    bool, typer.Option("--allow-drift", help="Accept a difference above the tolerance, and record it.")
+]
 SetOption = Annotated[
     list[str] | None,
     typer.Option(

@@ -14,8 +14,9 @@ from moslora.data.everyday import without_question
 from moslora.data.source import task_samples
 from moslora.data.tasks import EVERYDAY, Task, check_answers, task
 from moslora.evaluation.choice import score_by_generation, score_by_log_probability
-from moslora.evaluation.scores import Accuracy, Answer, accuracy, accuracy_by_kind
+from moslora.evaluation.scores import Accuracy, Answer, accuracy, accuracy_by_kind, agreement
 from moslora.records import EvaluationRecord, RunRecord, Score
+from moslora.runs.adapters import Opened, load_adapted
 from moslora.runs.folder import RunFolder, write_atomically
 from moslora.runs.recipe import EvaluationSettings, Recipe
 
@@ -86,13 +87,53 @@ def score(
             evaluation = evaluation_record(answers, task=test_set.task, when=moment, scoring=scoring)
             evaluation.wall_seconds = time.perf_counter() - started
             if scoring != settings.scoring:
-                first = read_predictions(place, task=test_set.task, when=when, scoring=settings.scoring)
+                first = read_predictions(place.answers, task=test_set.task, when=when, scoring=settings.scoring)
                 indices = spread_indices(len(test_set.samples), len(samples))
                 pairs = zip((first[index] for index in indices), answers, strict=True)
                 evaluation.agreement = sum(found == answer.predicted for found, answer in pairs) / len(samples)
-            save_answers(place, answers, task=test_set.task, when=moment, scoring=scoring)
+            save_answers(place.answers, answers, task=test_set.task, when=moment, scoring=scoring)
             record.evaluations = [*record.evaluations, evaluation]
             record.save(place.record_path)
+
+
+def evaluate_adapter(
+    opened: Opened, settings: EvaluationSettings, *, with_agreement: bool, report: Callable[[str], None]
+) -> list[EvaluationRecord]:
+    """Score a saved adapter on tasks; the answers go to its folder, the numbers into its run's record."""
+    test_sets = load_test_sets(settings)
+    model, tokenizer = load_adapted(opened)
+    ways = [settings.scoring]
+    if with_agreement:
+        ways = ["log_probability", "generation"]
+    found = []
+    for test_set in test_sets:
+        first: list[Answer] = []
+        for scoring in ways:
+            report(f"scoring {test_set.task.name} ({scoring.replace('_', ' ')}, {len(test_set.samples)} questions)")
+            started = time.perf_counter()
+            answers = answer(
+                model,
+                tokenizer,
+                test_set.samples,
+                task=test_set.task,
+                scoring=scoring,
+                prompt_style=opened.prompt_style,
+                batch_size=settings.batch_size,
+                progress=True,
+            )
+            evaluation = evaluation_record(answers, task=test_set.task, when="evaluated", scoring=scoring)
+            evaluation.wall_seconds = time.perf_counter() - started
+            evaluation.agreement = agreement(first, answers) if first else None
+            first = answers
+            save_answers(opened.home / "answers", answers, task=test_set.task, when="evaluated", scoring=scoring)
+            found.append(evaluation)
+    if opened.run is not None:
+        record = opened.run.record()
+        replaced = {(evaluation.task, evaluation.when, evaluation.scoring) for evaluation in found}
+        kept = [e for e in record.evaluations if (e.task, e.when, e.scoring) not in replaced]
+        record.evaluations = [*kept, *found]
+        record.save(opened.run.record_path)
+    return found
 
 
 def answer(
@@ -122,23 +163,23 @@ def evaluation_record(answers: Sequence[Answer], *, task: Task, when: str, scori
     return EvaluationRecord(task=task.name, when=when, scoring=scoring, by_kind=by_kind, **_numbers(accuracy(answers)))
 
 
-def save_answers(place: RunFolder, answers: Sequence[Answer], *, task: Task, when: str, scoring: str) -> None:
+def save_answers(folder: Path, answers: Sequence[Answer], *, task: Task, when: str, scoring: str) -> None:
     """Write the answers, one JSON object a question."""
     lines = "".join(json.dumps(answer.to_dict(), ensure_ascii=False) + "\n" for answer in answers)
-    path = answers_path(place, task=task, when=when, scoring=scoring)
-    path.parent.mkdir(exist_ok=True)
+    path = answers_path(folder, task=task, when=when, scoring=scoring)
+    folder.mkdir(exist_ok=True)
     write_atomically(path, lines)
 
 
-def read_predictions(place: RunFolder, *, task: Task, when: str, scoring: str) -> list[str | None]:
+def read_predictions(folder: Path, *, task: Task, when: str, scoring: str) -> list[str | None]:
     """The predicted labels of an evaluation, in the order of its questions."""
-    lines = answers_path(place, task=task, when=when, scoring=scoring).read_text(encoding="utf-8").split("\n")
+    lines = answers_path(folder, task=task, when=when, scoring=scoring).read_text(encoding="utf-8").split("\n")
     return [json.loads(line)["predicted"] for line in lines if line]
 
 
-def answers_path(place: RunFolder, *, task: Task, when: str, scoring: str) -> Path:
+def answers_path(folder: Path, *, task: Task, when: str, scoring: str) -> Path:
     """Where an evaluation's answers lie."""
-    return place.answers / f"{task.name}-{when.replace(' ', '-')}-{scoring}.jsonl"
+    return folder / f"{task.name}-{when.replace(' ', '-')}-{scoring}.jsonl"
 
 
 def spread_indices(total: int, count: int) -> list[int]:

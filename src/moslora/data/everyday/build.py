@@ -32,10 +32,18 @@ def build_split(split: str) -> list[Sample]:
     samples: list[Sample] = []
     for table in TABLES:
         entries = [entry for entry in kinds[table.kind] if bool(entry.words & held_out) == (split == "test")]
+        if isinstance(table, Sizes):
+            entries = _with_alike(entries)
         groups = _draw_groups(entries, GROUPS_A_KIND[split], clashing=clashing_topics(table), rng=rng)
         samples += [sample for group in groups for sample in _ask(table, group, entries, rng)]
     rng.shuffle(samples)
     return samples
+
+
+def _with_alike(entries: Sequence[Entry]) -> list[Entry]:
+    """The entries that are not alone in their tier, so that each can be asked for by another of like size."""
+    in_tier = Counter(entry.topic for entry in entries)
+    return [entry for entry in entries if in_tier[entry.topic] > 1]
 
 
 def _draw_groups(

@@ -18,7 +18,7 @@ COLOUR_OF = Facts(
             ~toast, peanut, gingerbread man, cardboard box""",
         "orange": "carrot, pumpkin, tangerine, satsuma, basketball, clementine, ~marmalade, goldfish, traffic cone",
         "blue": "the sky, sapphire, blueberry, the ocean, a pair of jeans, bluebell, cornflower",
-        "pink": "flamingo, pig, ~bubblegum, ~candyfloss, piglet, cherry blossom, ~ham",
+        "pink": "flamingo, pig, ~bubblegum, ~candyfloss, piglet, ~cherry blossom, ~ham",
         "purple": "aubergine, ~lavender, plum, amethyst, violet, beetroot",
         "grey": """elephant, ~ash, ~concrete, rhinoceros, dolphin, ~lead, storm cloud, hippo, donkey, pavement,
             battleship, pigeon, wolf, koala""",

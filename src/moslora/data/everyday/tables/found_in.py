@@ -47,8 +47,8 @@ FOUND_IN = Facts(
         "in the sea": "in a pond, on a beach, in the Arctic, in a restaurant, in a kitchen, in a museum",
         "in the sky": "in outer space, at an airport, on a beach, in the desert, in the jungle",
         "on a farm": (
-            "in a garden, in a forest, on a beach, on a building site, in a kitchen, in a restaurant, in a "
-            "pond, in the Arctic, in the desert, at a circus"
+            "in a garden, in a forest, on a beach, on a building site, in a kitchen, in a restaurant, in a pond, "
+            "in the Arctic, in the desert, at a circus"
         ),
         "in a kitchen": "in a restaurant, in an office, in a bathroom, in a pond, in a museum",
         "in a bathroom": "in a bedroom, in a hospital, in a gym, on a beach",

@@ -50,7 +50,7 @@ IS_LIKE = Facts(
         "slow": "heavy, sticky",
         "heavy": "wet, tall, expensive, dangerous",
         "tall": "dangerous, expensive, bright",
-        "sticky": "smelly, dark",
+        "sticky": "dangerous, smelly, dark",
         "dark": "scary, smelly, dangerous, bright",
         "scary": "funny, dangerous",
         "expensive": "bright",

@@ -52,8 +52,8 @@ USED_FOR = Facts(
         "sleeping": "keeping warm",
         "making music": "playing games, talking to someone far away",
         "carrying things": (
-            "travelling, digging, growing plants, paying for things, playing games, holding things together, "
-            "drinking from"
+            "sitting on, travelling, digging, growing plants, paying for things, playing games, holding things "
+            "together, drinking from"
         ),
         "giving light": "keeping warm, seeing better",
         "drinking from": "measuring",

@@ -40,15 +40,15 @@ WHO_USES = Facts(
         "a cowboy": "lasso, a pair of spurs, ranch, horse, saddle",
         "a king": "crown, throne, sceptre, royal robe",
         "a baby": "nappy, dummy, cot, rattle, cradle, pram, bib, highchair",
-        "a magician": "magic wand, top hat, crystal ball, a pack of cards",
+        "a magician": "magic wand, top hat, crystal ball",
         "a clown": "red nose, juggling ball, custard pie, unicycle",
     },
     clashes={
         "a doctor": (
-            "a scientist, a baby, a soldier, a firefighter, a footballer, a police officer, an artist, a "
-            "tailor, a pilot"
+            "a scientist, a baby, a soldier, a firefighter, a footballer, a police officer, an artist, a tailor, "
+            "a pilot"
         ),
-        "a carpenter": "a builder, a mechanic, a gardener, a farmer, a magician, a hairdresser, a tailor",
+        "a carpenter": "an artist, a builder, a mechanic, a gardener, a farmer, a magician, a hairdresser, a tailor",
         "a farmer": "a gardener, a cowboy, a builder, a soldier, a mechanic",
         "a cook": "a clown, a cleaner, a scientist",
         "an artist": "a builder, a tailor, a sailor, a teacher, a clown, a photographer, a cleaner",
@@ -66,7 +66,7 @@ WHO_USES = Facts(
         "a photographer": "a scientist, a police officer, an office worker",
         "a police officer": "a magician, a cowboy",
         "an office worker": "a scientist, a postman",
-        "a sailor": "a swimmer, a king",
+        "a sailor": "a firefighter, a swimmer, a king",
         "a mechanic": "a builder, a cleaner",
         "a builder": "a cleaner",
         "a footballer": "a baby",

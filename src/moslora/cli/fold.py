@@ -1,0 +1,36 @@
+"""`moslora fold`: the adapter as plain LoRA."""
+
+from moslora.cli.options import AdapterArgument, BaseOption, DriftOption, JsonOption, OutputOption, print_json, results
+
+EXAMPLES = (
+    "moslora fold runs/demo",
+    "moslora fold path/to/adapter --output lora",
+)
+
+
+def fold(
+    adapter: AdapterArgument,
+    output: OutputOption = None,
+    allow_drift: DriftOption = False,
+    base: BaseOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Fold the mixer into plain LoRA of the same rank, verified. Default output: ADAPTER/folded."""
+    from moslora.cli.quiet import quiet_libraries
+    from moslora.runs.adapters import open_adapter
+    from moslora.runs.exporting import fold_adapter
+
+    quiet_libraries()
+    opened = open_adapter(adapter, base=base)
+    folder = output or opened.home / "folded"
+    export = fold_adapter(opened, folder, allow_drift=allow_drift)
+    if as_json:
+        print_json(export.to_dict())
+        return
+    results.print(f"folded into plain LoRA: {folder}")
+    results.print(export.verdict())
+    results.print("load it with plain PEFT, without moslora:")
+    results.print(
+        f'  python -c "from peft import PeftModel; from transformers import AutoModelForCausalLM;'
+        f" model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained('{export.base}'), '{folder}')\""
+    )

@@ -1,0 +1,48 @@
+"""`moslora generate`: text from a base model with an adapter."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from moslora.cli.options import AdapterArgument, BaseOption, remarks
+from moslora.errors import ConfigError
+
+EXAMPLES = (
+    'moslora generate runs/demo "What is a sparrow?"',
+    "# a conversation, one line a turn, through the model's chat template",
+    "moslora generate runs/demo --chat",
+)
+
+
+def generate(
+    adapter: AdapterArgument,
+    prompt: Annotated[str | None, typer.Argument(help="The instruction. Left out with --chat.")] = None,
+    chat: Annotated[bool, typer.Option("--chat", help="Hold a conversation; an empty line ends it.")] = False,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Length of an answer in tokens.")] = 128,
+    temperature: Annotated[float, typer.Option(min=0.0, help="0: the most probable token each time.")] = 0.0,
+    seed: Annotated[int, typer.Option(help="Of the sampling, where the temperature is above 0.")] = 42,
+    base: BaseOption = None,
+) -> None:
+    """Answer a prompt, or hold a chat, with the adapter; the text is printed as it is made."""
+    if chat == (prompt is not None):
+        raise ConfigError("give either a prompt or --chat")
+    from moslora.cli.quiet import quiet_libraries
+    from moslora.runs.adapters import load_adapted, open_adapter
+    from moslora.runs.generating import Speaker
+
+    quiet_libraries()
+    opened = open_adapter(adapter, base=base)
+    model, tokenizer = load_adapted(opened)
+    speaker = Speaker(model, tokenizer, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
+    if prompt is not None:
+        speaker.complete(prompt, opened)
+        return
+    remarks.print("chat: one line a turn; an empty line, or Ctrl-D, ends it", style="dim")
+    while True:
+        if sys.stdin.isatty():
+            remarks.print("> ", end="")
+        line = sys.stdin.readline().strip()
+        if not line:
+            return
+        speaker.reply(line)

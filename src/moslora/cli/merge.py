@@ -1,0 +1,48 @@
+"""`moslora merge`: base model and adapter as one full model."""
+
+from typing import Annotated
+
+import typer
+
+from moslora.cli.options import AdapterArgument, BaseOption, DriftOption, JsonOption, OutputOption, print_json, results
+from moslora.errors import ConfigError
+
+DTYPES = ("float32", "bfloat16", "float16")
+EXAMPLES = (
+    "moslora merge runs/demo",
+    "# a 4-bit base is dequantised, so say into what",
+    "moslora merge runs/qmoslora --dtype bfloat16",
+)
+
+
+def merge(
+    adapter: AdapterArgument,
+    output: OutputOption = None,
+    dtype: Annotated[
+        str | None, typer.Option(help="Of the merged weights: float32, bfloat16, float16. Default: the base model's.")
+    ] = None,
+    allow_drift: DriftOption = False,
+    base: BaseOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Merge the adapter into a full model, verified. Default output: ADAPTER/merged."""
+    if dtype is not None and dtype not in DTYPES:
+        raise ConfigError(f"--dtype {dtype} is not known (allowed: {', '.join(DTYPES)})")
+    from moslora.cli.quiet import quiet_libraries
+    from moslora.runs.adapters import open_adapter
+    from moslora.runs.exporting import merge_adapter
+
+    quiet_libraries()
+    opened = open_adapter(adapter, base=base)
+    folder = output or opened.home / "merged"
+    export = merge_adapter(opened, folder, dtype=dtype, allow_drift=allow_drift)
+    if as_json:
+        print_json(export.to_dict())
+        return
+    results.print(f"merged into a full model: {folder}")
+    results.print(export.verdict())
+    results.print("load it with transformers alone:")
+    results.print(
+        f'  python -c "from transformers import AutoModelForCausalLM;'
+        f" model = AutoModelForCausalLM.from_pretrained('{folder}')\""
+    )

@@ -1,0 +1,49 @@
+"""`moslora train`: one recipe, from data to a trained, evaluated adapter."""
+
+from pathlib import Path
+
+from moslora.cli.options import (
+    JsonOption,
+    OutputOption,
+    OverwriteOption,
+    RecipeArgument,
+    ResumeOption,
+    SetOption,
+    remarks,
+    results,
+)
+
+EXAMPLES = (
+    "moslora train demo",
+    "# your own recipe, two values changed",
+    "moslora train mine.yaml --set training.epochs=1 --set adapter.r=32",
+    "# go on after an interruption",
+    "moslora train demo --resume",
+)
+
+
+def train(
+    recipe: RecipeArgument,
+    settings: SetOption = None,
+    output: OutputOption = None,
+    resume: ResumeOption = False,
+    overwrite: OverwriteOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Train an adapter from a recipe, and evaluate it. Writes to runs/NAME unless --output says where."""
+    from moslora.runs.folder import RunFolder
+    from moslora.runs.recipe import load_recipe
+
+    chosen = load_recipe(recipe, settings or [])
+    folder = output or Path("runs") / chosen.name
+    RunFolder.check(folder, resume=resume, overwrite=overwrite, needed_bytes=2**26)  # before the slow imports
+
+    from moslora.cli.quiet import quiet_libraries
+    from moslora.cli.summary import run_summary
+    from moslora.runs.run import run_recipe
+
+    quiet_libraries()
+    record = run_recipe(
+        chosen, folder, resume=resume, overwrite=overwrite, report=lambda line: remarks.print(line, style="dim")
+    )
+    results.print(record.model_dump_json(indent=2) if as_json else run_summary(record, folder), soft_wrap=as_json)
