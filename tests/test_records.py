@@ -1,15 +1,13 @@
 import json
 import math
-import os
-import stat
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
-from moslora.errors import CheckpointError, OutputError
-from moslora.records import EvaluationRecord, Parameters, RunRecord, Score, write_atomically
+from moslora.errors import CheckpointError
+from moslora.records import EvaluationRecord, Parameters, RunRecord, Score
 
 SCORE = {"correct": 3, "total": 4, "accuracy": 0.75, "low": 0.3, "high": 0.95}
 
@@ -93,51 +91,3 @@ def test_a_damaged_record_names_the_file_and_the_field(tmp_path: Path, content: 
 def test_a_record_that_is_a_folder_is_an_error(tmp_path: Path):
     with pytest.raises(CheckpointError, match="cannot read the run record"):
         RunRecord.load(tmp_path)
-
-
-@pytest.mark.parametrize("content", ["größer\n", b"\x00\x01"])
-def test_text_and_bytes_are_written_whole(tmp_path: Path, content: str | bytes):
-    path = tmp_path / "file"
-    path.write_text("old")
-    write_atomically(path, content)
-    assert path.read_bytes() == (content.encode() if isinstance(content, str) else content)
-    assert [file.name for file in tmp_path.iterdir()] == ["file"]
-
-
-def test_a_written_file_has_the_permissions_of_any_new_file(tmp_path: Path):
-    (tmp_path / "usual").write_text("")
-    write_atomically(tmp_path / "ours", "")
-    assert stat.S_IMODE((tmp_path / "ours").stat().st_mode) == stat.S_IMODE((tmp_path / "usual").stat().st_mode)
-
-
-def test_a_full_disk_keeps_the_old_file_and_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    path = tmp_path / "run.json"
-    path.write_text("old")
-
-    def full(descriptor: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OutputError, match=r"cannot write .*run\.json: No space left on device; free the space"):
-        write_atomically(path, "new")
-    assert path.read_text() == "old"
-    assert [file.name for file in tmp_path.iterdir()] == ["run.json"]
-
-
-def test_an_interrupt_while_writing_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    path = tmp_path / "run.json"
-    path.write_text("old")
-
-    def interrupted(descriptor: int) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(os, "fsync", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        write_atomically(path, "new")
-    assert path.read_text() == "old"
-    assert [file.name for file in tmp_path.iterdir()] == ["run.json"]
-
-
-def test_a_missing_folder_is_named(tmp_path: Path):
-    with pytest.raises(OutputError, match=r"cannot write .*nowhere/run\.json: No such file or directory"):
-        write_atomically(tmp_path / "nowhere" / "run.json", "new")

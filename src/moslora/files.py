@@ -1,12 +1,37 @@
-"""Writing so that a reader sees either nothing or the whole."""
+"""Writing so that a reader, and a kill at any moment, sees either nothing or the whole; and asking before it is tried."""
 
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from uuid import uuid4
 
 from moslora.errors import OutputError
+
+ANOTHER = "give another folder with --output"
+
+
+def write_atomically(path: str | Path, content: str | bytes) -> None:
+    """Write a file so that readers, and a kill at any moment, see the old content or the new, never a part.
+
+    Text is written as UTF-8. Raises `OutputError` naming the file and the reason.
+    """
+    path = Path(path)
+    data = content.encode() if isinstance(content, str) else content
+    temporary = path.with_name(f".{path.name}.{uuid4().hex[:8]}.tmp")
+    try:
+        with temporary.open("xb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        reason = error.strerror or error
+        raise OutputError(f"cannot write {path}: {reason}; free the space or choose another folder") from error
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -16,8 +41,7 @@ def new_folder(folder: str | Path) -> Iterator[Path]:
     Raises OutputError when `folder` exists and is not an empty folder, or its parent cannot be written.
     """
     folder = Path(folder).absolute()
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise OutputError(f"{folder} exists and is not an empty folder: choose another one, or remove it")
+    _check_unused(folder)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-")
@@ -32,3 +56,47 @@ def new_folder(folder: str | Path) -> Iterator[Path]:
         staged.replace(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def check_new_folder(folder: str | Path, *, needed_bytes: int = 0) -> None:
+    """Refuse early what `new_folder` would refuse after the work is done, and a disk that is too full.
+
+    Changes nothing. Raises `OutputError`.
+    """
+    _check_unused(Path(folder))
+    check_writable(folder, needed_bytes=needed_bytes)
+
+
+def check_writable(path: str | Path, *, needed_bytes: int = 0) -> None:
+    """Write and remove a small file in the nearest folder that exists, and ask for the free space there.
+
+    Raises `OutputError` for a place that takes no file, or has fewer than `needed_bytes` bytes free.
+    """
+    place = Path(path).absolute()
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    probe = place / f".moslora-{uuid4().hex[:8]}.tmp"
+    try:
+        if not place.is_dir():
+            raise NotADirectoryError(20, f"{place} is a file")
+        probe.write_bytes(b"moslora")
+        free_bytes = shutil.disk_usage(place).free
+    except OSError as error:
+        raise OutputError(f"cannot write to {path}: {error.strerror or error}; {ANOTHER}") from error
+    finally:
+        if place.is_dir():
+            probe.unlink(missing_ok=True)
+    if free_bytes < needed_bytes:
+        raise OutputError(
+            f"{path} needs {_gigabytes(needed_bytes)} and its disk has {_gigabytes(free_bytes)} free; "
+            f"free some space or {ANOTHER}"
+        )
+
+
+def _check_unused(folder: Path) -> None:
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise OutputError(f"{folder} exists and is not an empty folder: choose another one, or remove it")
+
+
+def _gigabytes(size_bytes: int) -> str:
+    return f"{size_bytes / 1e9:.1f} GB"

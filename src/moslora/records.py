@@ -3,40 +3,18 @@
 Nothing here imports torch, so reports can read thousands of records quickly.
 """
 
-import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, Self
-from uuid import uuid4
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError, model_validator
 
 from moslora import __version__
-from moslora.errors import CheckpointError, OutputError
+from moslora.errors import CheckpointError
+from moslora.files import write_atomically
 
 Status = Literal["running", "finished", "interrupted", "failed"]
 Share = float  # between 0 and 1
-
-
-def write_atomically(path: str | Path, content: str | bytes) -> None:
-    """Write a file so that readers, and a kill at any moment, see the old content or the new, never a part.
-
-    Text is written as UTF-8. Raises `OutputError` naming the file and the reason.
-    """
-    path = Path(path)
-    data = content.encode() if isinstance(content, str) else content
-    temporary = path.with_name(f".{path.name}.{uuid4().hex[:8]}.tmp")
-    try:
-        with temporary.open("xb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        reason = error.strerror or error
-        raise OutputError(f"cannot write {path}: {reason}; free the space or choose another folder") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 class _Record(BaseModel):

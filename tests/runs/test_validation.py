@@ -29,7 +29,7 @@ def message(name: str, *overrides: str) -> str:
         (["training.batch_size=2.5"], "recipe demo: training.batch_size is 2.5; allowed: a whole number"),
         (["training.batch_size='16'"], "recipe demo: training.batch_size is '16' (text); allowed: a whole number"),
         (["training.batch_size=true"], "recipe demo: training.batch_size is true; allowed: a whole number"),
-        (["training.warmup_ratio=1.5"], "recipe demo: training.warmup_ratio is 1.5; allowed: at most 1"),
+        (["training.warmup_ratio=1.5"], "recipe demo: training.warmup_ratio is 1.5; allowed: less than 1"),
         (["data.max_length_tokens=4"], "recipe demo: data.max_length_tokens is 4; allowed: at least 8"),
         (["data.packing=yes"], "recipe demo: data.packing is 'yes' (text); allowed: true or false"),
         (["data.train="], "recipe demo: data.train is empty; allowed: text (in quotes if it looks like a number)"),
@@ -72,6 +72,12 @@ def test_a_mistake_names_the_setting_its_value_and_what_is_allowed(overrides: li
 
 
 def test_keeping_the_best_needs_a_checkpoint_at_each_evaluation():
-    assert "training.save_every_steps (is 100) to be a multiple of training.evaluate_every_steps (is 80)" in message(
-        "commonsense-llama3-8b", "training.save_every_steps=100"
+    assert "training.save_every_steps (is 160) must be training.evaluate_every_steps (80), or not set" in message(
+        "commonsense-llama3-8b", "training.save_every_steps=160"
+    )
+
+
+def test_evaluating_while_training_needs_validation_samples():
+    assert "training.evaluate_every_steps 5 needs data.validation_samples (is 0)" in message(
+        "demo", "training.evaluate_every_steps=5"
     )

@@ -32,6 +32,11 @@ def create(target: nn.Module, adapter_name: str, *, config: Any, **kwargs: Any) 
         raise UnsupportedLayerError(
             f"lora_bias=True does not work on {type(base).__name__} layers: PEFT merges their bias unscaled"
         )
+    if config.use_dora and type(base) is bnb.nn.Linear8bitLt:
+        raise UnsupportedLayerError(
+            "use_dora=True does not work on Linear8bitLt layers: bitsandbytes loses their scales when DoRA reads the"
+            " weight before the first forward pass; use 4-bit (nf4) or set use_dora=False"
+        )
     kind = {bnb.nn.Linear8bitLt: Linear8bitLt, bnb.nn.Linear4bit: Linear4bit}[type(base)]
     return kind(target, adapter_name, config=config, **kwargs)
 

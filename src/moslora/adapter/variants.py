@@ -96,7 +96,7 @@ class MixerDoraVariant(MixerVariant):
 def dora_variant(layer: nn.Module) -> MixerDoraVariant:
     """DoRA for a layer kind; raises UnsupportedLayerError where PEFT's DoRA cannot take a mixer."""
     peft_variant = next((variant for kind, variant in _DORA.items() if isinstance(layer, kind)), None)
-    if peft_variant is None and type(layer).__name__ in ("Linear4bit", "Linear8bitLt"):
+    if peft_variant is None and type(layer).__name__ == "Linear4bit":
         peft_variant = peft_variants.DoraLinearVariant
     if peft_variant is None:
         raise UnsupportedLayerError(

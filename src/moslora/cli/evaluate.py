@@ -25,39 +25,39 @@ def evaluate(
     ] = None,
     data: Annotated[Path | None, typer.Option("--data", metavar="FOLDER", help="Where the test sets lie.")] = None,
     scoring: Annotated[
-        str, typer.Option(help="log_probability, or generation (the paper's protocol).")
-    ] = "log_probability",
+        str | None, typer.Option(help="log_probability, or generation (the paper's). Default: the recipe's.")
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only so many questions a task.")] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Questions at once.")] = 16,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Questions at once. Default: the recipe's, else 16.")
+    ] = None,
     agreement: Annotated[bool, typer.Option("--agreement", help="Score both ways and compare the answers.")] = False,
     base: BaseOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Score an adapter on tasks, and keep the answer to every question."""
-    if scoring not in ("log_probability", "generation"):
-        raise ConfigError(f"--scoring {scoring} is not known (allowed: log_probability, generation)")
-    from moslora.runs.adapters import open_adapter
-    from moslora.runs.recipe import EvaluationSettings
-
-    opened = open_adapter(adapter, base=base)
-    recipe_tasks = opened.recipe.evaluation.tasks if opened.recipe else []
-    recipe_data = opened.recipe.evaluation.data if opened.recipe else None
-    tasks = list(task or recipe_tasks)
-    if not tasks:
-        raise ConfigError("no task given: add --task, for example --task everyday")
-    settings = EvaluationSettings(
-        tasks=tasks,
-        data=str(data) if data else recipe_data,
-        scoring=scoring,
-        batch_size=batch_size,
-        limit=limit,  # pyright: ignore[reportArgumentType]
-    )
-
     from moslora.cli.quiet import quiet_libraries
-    from moslora.cli.summary import evaluation_table, kind_table
-    from moslora.runs.scoring import evaluate_adapter
 
     quiet_libraries()
+    from moslora.cli.summary import evaluation_table, kind_table
+    from moslora.runs.adapters import open_adapter
+    from moslora.runs.recipe import EvaluationSettings
+    from moslora.runs.scoring import evaluate_adapter
+    from moslora.runs.validation import validated
+
+    opened = open_adapter(adapter, base=base)
+    chosen = {
+        "tasks": task,
+        "data": str(data) if data else None,
+        "scoring": scoring,
+        "limit": limit,
+        "batch_size": batch_size,
+    }
+    own = opened.recipe.evaluation.model_dump(exclude={"limit"}) if opened.recipe else {}
+    given = own | {name: value for name, value in chosen.items() if value}
+    settings = validated(EvaluationSettings, given, source="evaluate")
+    if not settings.tasks:
+        raise ConfigError("no task given: add --task, for example --task everyday")
     found = evaluate_adapter(
         opened, settings, with_agreement=agreement, report=lambda line: remarks.print(line, style="dim")
     )

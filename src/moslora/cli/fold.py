@@ -17,10 +17,11 @@ def fold(
 ) -> None:
     """Fold the mixer into plain LoRA of the same rank, verified. Default output: ADAPTER/folded."""
     from moslora.cli.quiet import quiet_libraries
+
+    quiet_libraries()
     from moslora.runs.adapters import open_adapter
     from moslora.runs.exporting import fold_adapter
 
-    quiet_libraries()
     opened = open_adapter(adapter, base=base)
     folder = output or opened.home / "folded"
     export = fold_adapter(opened, folder, allow_drift=allow_drift)

@@ -28,15 +28,17 @@ def generate(
     if chat == (prompt is not None):
         raise ConfigError("give either a prompt or --chat")
     from moslora.cli.quiet import quiet_libraries
+
+    quiet_libraries()
     from moslora.runs.adapters import load_adapted, open_adapter
     from moslora.runs.generating import Speaker
 
-    quiet_libraries()
     opened = open_adapter(adapter, base=base)
     model, tokenizer = load_adapted(opened)
     speaker = Speaker(model, tokenizer, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
     if prompt is not None:
-        speaker.complete(prompt, opened)
+        is_chat = opened.recipe is not None and opened.recipe.data.format == "chat"
+        speaker.reply(prompt) if is_chat else speaker.complete(prompt, style=opened.prompt_style)
         return
     remarks.print("chat: one line a turn; an empty line, or Ctrl-D, ends it", style="dim")
     while True:

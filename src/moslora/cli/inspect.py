@@ -12,6 +12,13 @@ EXAMPLES = (
     "moslora inspect demo --set adapter.target_modules=[q_proj]",
     "moslora inspect runs/demo --layers --json",
 )
+STATISTICS = {
+    "mixer_condition": "mixer condition",
+    "mixer_from_identity": "from identity",
+    "mixer_from_orthogonal": "from orthogonal",
+    "update_norm": "update norm",
+    "effective_rank": "effective rank",
+}
 
 
 def inspect(
@@ -46,44 +53,23 @@ def inspect(
         results.print(f"NO MATCH    {field}: '{pattern}' names no module of the model")
     for note in found.notes:
         results.print(f"note        {note}")
-    results.print(_table(found, by_layer=layers), soft_wrap=False)
-    if not layers and found.layers:
+    if not found.layers:
+        return
+    results.print(_table(found.layers if layers else found.kinds()), soft_wrap=False)
+    if not layers:
         remarks.print("one row a layer: add --layers", style="dim")
 
 
-def _table(found: Any, *, by_layer: bool) -> Any:
+def _table(rows: list[dict[str, Any]]) -> Any:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for name in (
-        "module",
-        "layers",
-        "rank",
-        "parameters",
-        "mixer condition",
-        "from identity",
-        "from orthogonal",
-        "update norm",
-        "effective rank",
-    ):
-        table.add_column(name, justify="left" if name == "module" else "right")
-    for row in found.layers if by_layer else found.kinds():
-        table.add_row(
-            row["name"],
-            str(row["count"]),
-            str(row["rank"]),
-            f"{row['parameters']:,}",
-            *(
-                _number(row[key])
-                for key in (
-                    "mixer_condition",
-                    "mixer_from_identity",
-                    "mixer_from_orthogonal",
-                    "update_norm",
-                    "effective_rank",
-                )
-            ),
-        )
+    table.add_column("module")
+    for heading in ("layers", "rank", "parameters", *STATISTICS.values()):
+        table.add_column(heading, justify="right")
+    for row in rows:
+        counts = (str(row["count"]), str(row["rank"]), f"{row['parameters']:,}")
+        table.add_row(row["name"], *counts, *(_number(row[key]) for key in STATISTICS))
     return table
 
 

@@ -29,10 +29,11 @@ def merge(
     if dtype is not None and dtype not in DTYPES:
         raise ConfigError(f"--dtype {dtype} is not known (allowed: {', '.join(DTYPES)})")
     from moslora.cli.quiet import quiet_libraries
+
+    quiet_libraries()
     from moslora.runs.adapters import open_adapter
     from moslora.runs.exporting import merge_adapter
 
-    quiet_libraries()
     opened = open_adapter(adapter, base=base)
     folder = output or opened.home / "merged"
     export = merge_adapter(opened, folder, dtype=dtype, allow_drift=allow_drift)

@@ -4,6 +4,7 @@ Results go to stdout, progress and remarks to stderr, so that a result can be pi
 """
 
 import json
+import math
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -50,5 +51,17 @@ def examples(*lines: str) -> str:
 
 
 def print_json(value: Any) -> None:
-    """Print a result for machines."""
-    results.print(json.dumps(value, indent=2, ensure_ascii=False))
+    """Print a result for machines; numbers that JSON does not know are written as text."""
+    results.print(json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def _plain(value: Any) -> Any:
+    match value:
+        case dict():
+            return {key: _plain(part) for key, part in value.items()}
+        case list() | tuple():
+            return [_plain(part) for part in value]
+        case float() if not math.isfinite(value):
+            return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+        case _:
+            return value

@@ -45,8 +45,8 @@ def evaluation_table(evaluations: Iterable[EvaluationRecord]) -> Table:
 
 
 def kind_table(evaluations: Iterable[EvaluationRecord]) -> Table | None:
-    """Accuracy before and after for each kind of question; None where no test set has kinds."""
-    moments = {found.when: found.by_kind for found in evaluations if found.by_kind and found.total > 40}
+    """Accuracy for each kind of question, one column an evaluation of all questions; None where there are no kinds."""
+    moments = {found.when: found.by_kind for found in evaluations if found.by_kind and found.agreement is None}
     kinds = sorted({kind for by_kind in moments.values() for kind in by_kind})
     if not kinds:
         return None
@@ -79,5 +79,7 @@ def _facts(record: RunRecord, folder: Path) -> Table:
     for name, path in record.artifacts.items():
         table.add_row(name, str(folder / path))
     table.add_row("record", str(folder / "run.json"))
-    table.add_row("next", f"moslora fold {folder}   |   moslora merge {folder}   |   moslora inspect {folder}")
+    has_mixers = bool(record.parameters and record.parameters.mixer)
+    commands = ("fold", "merge", "inspect") if has_mixers else ("evaluate", "inspect")
+    table.add_row("next", "   |   ".join(f"moslora {command} {folder}" for command in commands))
     return table

@@ -36,14 +36,18 @@ def train(
 
     chosen = load_recipe(recipe, settings or [])
     folder = output or Path("runs") / chosen.name
-    RunFolder.check(folder, resume=resume, overwrite=overwrite, needed_bytes=2**26)  # before the slow imports
+    RunFolder.check(folder, resume=resume, overwrite=overwrite)  # before the slow imports
 
     from moslora.cli.quiet import quiet_libraries
+
+    quiet_libraries()
     from moslora.cli.summary import run_summary
     from moslora.runs.run import run_recipe
 
-    quiet_libraries()
     record = run_recipe(
         chosen, folder, resume=resume, overwrite=overwrite, report=lambda line: remarks.print(line, style="dim")
     )
-    results.print(record.model_dump_json(indent=2) if as_json else run_summary(record, folder), soft_wrap=as_json)
+    if as_json:
+        results.print(record.model_dump_json(indent=2))
+        return
+    results.print(run_summary(record, folder), soft_wrap=False)

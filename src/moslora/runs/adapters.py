@@ -1,23 +1,25 @@
 """Opening what a command is given, a run or the folder of an adapter, together with its base model."""
 
+import copy
 import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel
+from peft import PeftConfig, PeftModel, get_peft_model
 from transformers import PreTrainedTokenizerBase
 
 from moslora.adapter.storage import check_adapter_folder
+from moslora.adapter.targets import check_patterns
 from moslora.data.everyday import everyday
 from moslora.data.prompts import prompt_ids
 from moslora.data.tokens import pad_token_id
-from moslora.errors import CheckpointError
+from moslora.errors import CheckpointError, ConfigError, MosloraError
 from moslora.evaluation.inference import left_padded
 from moslora.runs.folder import RunFolder
-from moslora.runs.models import load_model, load_tokenizer
-from moslora.runs.recipe import ModelSettings, Recipe, load_recipe
+from moslora.runs.models import load_model, load_tokenizer, meta_model
+from moslora.runs.recipe import ModelSettings, Recipe, parse_recipe
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,7 @@ class Opened:
 
     adapter: Path
     model: ModelSettings
+    peft_type: str
     run: RunFolder | None = None
     recipe: Recipe | None = None
 
@@ -46,31 +49,59 @@ def open_adapter(source: str | Path, *, base: str | None = None) -> Opened:
     Raises CheckpointError for a folder that is neither, or whose files are damaged.
     """
     source = Path(source)
+    if source.name == "adapter" and (source.parent / "run.json").is_file():
+        source = source.parent
     if (source / "run.json").is_file():
         run = RunFolder.open(source)
-        if not run.adapter.is_dir():
-            raise CheckpointError(f"{source} has no trained adapter yet: finish it with `moslora train ... --resume`")
-        recipe = load_recipe(run.recipe_path)
-        check_adapter_folder(run.adapter)
+        record = run.record()
+        if "adapter" not in record.artifacts:
+            raise CheckpointError(
+                f"the run {source} is {record.status} and has no trained adapter yet: finish it with"
+                f" `moslora train {run.recipe_path} --output {source} --resume`"
+            )
+        recipe = parse_recipe(record.recipe, source=str(run.record_path))
         model = recipe.model.model_copy(update={"path": base}) if base else recipe.model
-        return Opened(run.adapter, model, run, recipe)
-    check_adapter_folder(source)
-    recorded = json.loads((source / "adapter_config.json").read_text(encoding="utf-8")).get("base_model_name_or_path")
-    if not (base or recorded):
+        return Opened(run.adapter, model, _adapter_fields(run.adapter)["peft_type"], run, recipe)
+    fields = _adapter_fields(source)
+    path = base or fields.get("base_model_name_or_path")
+    if not path:
         raise CheckpointError(f"{source} does not say which base model it belongs to: give it with --base")
-    return Opened(source, ModelSettings(path=base or recorded))
+    return Opened(source, ModelSettings(path=path), fields["peft_type"])
 
 
-def load_adapted(opened: Opened) -> tuple[PeftModel, PreTrainedTokenizerBase]:
+def load_adapted(opened: Opened, *, is_trainable: bool = False) -> tuple[PeftModel, PreTrainedTokenizerBase]:
     """The base model with the adapter, in evaluation mode, and its tokenizer."""
     tokenizer = load_tokenizer(opened.model)
-    model = PeftModel.from_pretrained(load_model(opened.model), str(opened.adapter))
-    return model.eval(), tokenizer
+    model = load_model(opened.model)
+    return PeftModel.from_pretrained(model, str(opened.adapter), is_trainable=is_trainable).eval(), tokenizer
+
+
+def adapted_on_meta(settings: ModelSettings, config: PeftConfig) -> PeftModel:
+    """The model with an adapter drawn on the meta device, so that a mistake shows before weights are loaded.
+
+    Raises ConfigError, or another error of `moslora.errors`, for a pattern that matches no module, a layer that cannot
+    carry the adapter, or an option that PEFT refuses.
+    """
+    model = meta_model(settings)
+    check_patterns(config, [name for name, _ in model.named_modules()])
+    try:
+        return get_peft_model(model, copy.deepcopy(config), low_cpu_mem_usage=True)
+    except MosloraError:
+        raise
+    except (ValueError, TypeError, KeyError) as error:
+        raise ConfigError(f"adapter: {' '.join(str(error).split())[:300]}") from error
 
 
 def text_probe(opened: Opened, tokenizer: PreTrainedTokenizerBase, *, rows: int = 4) -> dict[str, torch.Tensor]:
     """A few real questions as a padded batch, to compare models on."""
-    samples: list[dict[str, Any]] = [*everyday("test")[:: 384 // rows]][:rows]
-    ids = prompt_ids(samples, tokenizer, style=opened.prompt_style)
+    samples: list[dict[str, Any]] = [*everyday("test")]
+    chosen = [samples[row * len(samples) // rows] for row in range(rows)]
+    ids = prompt_ids(chosen, tokenizer, style=opened.prompt_style)
     batch = left_padded(ids, pad=pad_token_id(tokenizer), device=torch.device("cpu"))
-    return {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask, "position_ids": batch.position_ids}
+    positions = (batch.attention_mask.cumsum(dim=-1) - 1).clamp(min=0)
+    return {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask, "position_ids": positions}
+
+
+def _adapter_fields(folder: Path) -> dict[str, Any]:
+    check_adapter_folder(folder)
+    return json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))

@@ -8,7 +8,8 @@ import torch
 
 from moslora.adapter.export import save_folded, save_merged
 from moslora.adapter.verification import Drift
-from moslora.records import RunRecord
+from moslora.errors import ConfigError
+from moslora.files import check_new_folder
 from moslora.runs.adapters import Opened, load_adapted, text_probe
 from moslora.runs.models import resolve_model
 
@@ -36,6 +37,7 @@ class Export:
 
 def fold_adapter(opened: Opened, folder: Path, *, allow_drift: bool = False) -> Export:
     """Fold an adapter into plain LoRA in `folder`. Raises what `save_folded` raises."""
+    _check(opened, folder)
     model, tokenizer = load_adapted(opened)
     drift = save_folded(model, folder, probe=text_probe(opened, tokenizer), allow_drift=allow_drift)
     tokenizer.save_pretrained(folder)
@@ -44,6 +46,12 @@ def fold_adapter(opened: Opened, folder: Path, *, allow_drift: bool = False) -> 
 
 def merge_adapter(opened: Opened, folder: Path, *, dtype: str | None, allow_drift: bool = False) -> Export:
     """Merge an adapter into a full model in `folder`. Raises what `save_merged` raises."""
+    if opened.model.quantize != "none" and dtype is None:
+        raise ConfigError(
+            f"the base model is loaded with quantize: {opened.model.quantize}, and merging does not quantise again:"
+            " choose the dtype of the merged weights with --dtype"
+        )
+    _check(opened, folder)
     model, tokenizer = load_adapted(opened)
     drift = save_merged(
         model,
@@ -56,12 +64,17 @@ def merge_adapter(opened: Opened, folder: Path, *, dtype: str | None, allow_drif
     return _noted(opened, Export(folder, resolve_model(opened.model.path), drift), name="merged")
 
 
+def _check(opened: Opened, folder: Path) -> None:
+    if opened.peft_type != "MOSLORA":
+        raise ConfigError(f"{opened.adapter} is a {opened.peft_type} adapter without mixers: use PEFT's own tools on it")
+    check_new_folder(folder)
+
+
 def _noted(opened: Opened, export: Export, *, name: str) -> Export:
     if opened.run is not None:
-        record: RunRecord = opened.run.record()
-        inside = export.folder.absolute().is_relative_to(opened.run.path.absolute())
-        place = export.folder.absolute().relative_to(opened.run.path.absolute()) if inside else export.folder
-        record.artifacts[name] = str(place)
+        record = opened.run.record()
+        home, folder = opened.run.path.absolute(), export.folder.absolute()
+        record.artifacts[name] = str(folder.relative_to(home) if folder.is_relative_to(home) else folder)
         notes = [note for note in record.notes if not note.startswith(f"{name}: ")]
         record.notes = [*notes, f"{name}: {export.verdict()}"]
         record.save(opened.run.record_path)

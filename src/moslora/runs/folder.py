@@ -5,12 +5,10 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
-from uuid import uuid4
 
 from moslora.errors import CheckpointError, ConfigError, OutputError
-from moslora.records import RunRecord, write_atomically
-
-__all__ = ["RunFolder", "write_atomically"]
+from moslora.files import ANOTHER, check_writable
+from moslora.records import RunRecord
 
 RECORD_NAME = "run.json"  # its presence makes a folder a run: written first
 
@@ -34,7 +32,7 @@ class RunFolder:
                 shutil.rmtree(folder.path)
             folder.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise OutputError(f"cannot prepare the folder {path}: {error.strerror or error}; {_ANOTHER}") from error
+            raise OutputError(f"cannot prepare the folder {path}: {error.strerror or error}; {ANOTHER}") from error
         return folder
 
     @classmethod
@@ -49,7 +47,7 @@ class RunFolder:
             raise ConfigError("--resume and --overwrite exclude each other: the first goes on, the second starts over")
         folder = cls(Path(path))
         if folder.path.exists() and not folder.path.is_dir():
-            raise OutputError(f"{path} is a file, a run needs a folder; {_ANOTHER}")
+            raise OutputError(f"{path} is a file, a run needs a folder; {ANOTHER}")
         is_used = folder.path.is_dir() and any(folder.path.iterdir())
         if resume and not folder.record_path.is_file():
             raise OutputError(f"there is no run to resume in {path} (no {RECORD_NAME}); start one without --resume")
@@ -57,8 +55,8 @@ class RunFolder:
             _refuse_to_remove(folder)
         if is_used and not (resume or overwrite):
             advice = "go on with --resume, start over with --overwrite, or " if folder.record_path.is_file() else ""
-            raise OutputError(f"the folder {path} is not empty; {advice}{_ANOTHER}")
-        _probe(folder.path, needed_bytes=needed_bytes)
+            raise OutputError(f"the folder {path} is not empty; {advice}{ANOTHER}")
+        check_writable(folder.path, needed_bytes=needed_bytes)
 
     @classmethod
     def open(cls, path: str | Path) -> Self:
@@ -104,9 +102,6 @@ class RunFolder:
         return RunRecord.load(self.record_path)
 
 
-_ANOTHER = "give another folder with --output"
-
-
 def _refuse_to_remove(folder: RunFolder) -> None:
     """Only a run that is not somebody's working or home folder may be removed."""
     try:
@@ -115,34 +110,7 @@ def _refuse_to_remove(folder: RunFolder) -> None:
         record = None
     is_run = isinstance(record, dict) and "moslora_version" in record
     if not is_run:
-        raise OutputError(f"{folder.path} is not a run of moslora, so --overwrite will not remove it; {_ANOTHER}")
+        raise OutputError(f"{folder.path} is not a run of moslora, so --overwrite will not remove it; {ANOTHER}")
     here = folder.path.resolve()
     if folder.path.is_symlink() or any(place.is_relative_to(here) for place in (Path.cwd(), Path.home())):
-        raise OutputError(f"--overwrite will not remove {folder.path}, a link or the folder you are in; {_ANOTHER}")
-
-
-def _probe(path: Path, *, needed_bytes: int) -> None:
-    """Write and remove a small file in the nearest folder that exists, and ask for the free space there."""
-    place = path
-    while not place.exists() and place != place.parent:
-        place = place.parent
-    probe = place / f".moslora-{uuid4().hex[:8]}.tmp"
-    try:
-        if not place.is_dir():
-            raise NotADirectoryError(20, f"{place} is a file")
-        probe.write_bytes(b"moslora")
-        free_bytes = shutil.disk_usage(place).free
-    except OSError as error:
-        raise OutputError(f"cannot write to {path}: {error.strerror or error}; {_ANOTHER}") from error
-    finally:
-        if place.is_dir():
-            probe.unlink(missing_ok=True)
-    if free_bytes < needed_bytes:
-        raise OutputError(
-            f"{path} needs {_gigabytes(needed_bytes)} and its disk has {_gigabytes(free_bytes)} free; "
-            f"free some space or {_ANOTHER}"
-        )
-
-
-def _gigabytes(size_bytes: int) -> str:
-    return f"{size_bytes / 1e9:.1f} GB"
+        raise OutputError(f"--overwrite will not remove {folder.path}, a link or the folder you are in; {ANOTHER}")

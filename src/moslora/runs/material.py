@@ -1,0 +1,86 @@
+"""What a run works on: its data read, tokenised and split."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from moslora.data.chat import chat_examples
+from moslora.data.examples import instruction_examples
+from moslora.data.packing import pack
+from moslora.data.source import load_samples, task_samples
+from moslora.data.tasks import Task, task
+from moslora.data.tokens import Example
+from moslora.errors import DataError
+from moslora.runs.recipe import EvaluationSettings, Recipe
+
+Samples = Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class TestSet:
+    """A task's test questions, checked."""
+
+    __test__ = False  # not a test for pytest
+
+    task: Task
+    samples: Samples
+
+
+@dataclass(frozen=True)
+class Material:
+    """Training rows (examples, or packed examples), validation examples and test sets."""
+
+    rows: list[Example]
+    validation: list[Example]
+    test_sets: list[TestSet]
+    truncated: int
+
+    def notes(self) -> list[str]:
+        """What a reader of the record should know of the data."""
+        notes = [f"{len(self.rows)} training rows, {len(self.validation)} validation samples"]
+        if self.truncated:
+            notes.append(f"{self.truncated} samples were longer than data.max_length_tokens and cut")
+        return notes
+
+
+def read_material(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> Material:
+    """Everything a recipe trains and tests on. Raises DataError for what cannot be used."""
+    data = recipe.data
+    test_sets = load_test_sets(recipe.evaluation)
+    samples = load_samples(data.train, split="train", limit=data.limit)
+    options: dict[str, Any] = {
+        "max_length_tokens": data.max_length_tokens,
+        "loss_on": data.loss_on,
+        "source": data.train,
+    }
+    if data.format == "chat":
+        read = chat_examples(samples, tokenizer, **options)
+    else:
+        read = instruction_examples(samples, tokenizer, prompt_style=data.prompt, **options)
+    rows, validation = _split(read.examples, data.validation_samples, seed=recipe.seed, source=data.train)
+    if data.packing:
+        rows = pack(rows, max_length_tokens=data.max_length_tokens)
+    return Material(rows, validation, test_sets, read.truncated)
+
+
+def load_test_sets(settings: EvaluationSettings) -> list[TestSet]:
+    """The test sets of the tasks. Raises DataError for one that is not there or has a wrong sample."""
+    tasks = [task(name) for name in settings.tasks]
+    return [TestSet(t, task_samples(t, settings.data, split="test", limit=settings.limit)) for t in tasks]
+
+
+def _split(
+    examples: Sequence[Example], validation_samples: int, *, seed: int, source: str
+) -> tuple[list[Example], list[Example]]:
+    if validation_samples >= len(examples):
+        raise DataError(
+            f"{source}: data.validation_samples {validation_samples} leaves nothing to train on of"
+            f" {len(examples)} samples; set fewer apart"
+        )
+    order = torch.randperm(len(examples), generator=torch.Generator().manual_seed(seed)).tolist()
+    held_out = set(order[:validation_samples])
+    kept = [example for index, example in enumerate(examples) if index not in held_out]
+    return kept, [examples[index] for index in sorted(held_out)]
