@@ -20,6 +20,7 @@ check: install
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/pyright
+	$(BIN)/python -m pytest tests/test_architecture.py
 
 test: install
 	$(BIN)/python -m pytest

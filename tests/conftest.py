@@ -1,8 +1,12 @@
 """A tiny tokenizer and a tiny random model, made here so that no test fetches anything; where real data lies."""
 
+import copy
+import json
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -29,8 +33,7 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
     return byte_tokenizer()
 
 
-@pytest.fixture
-def tiny_llama() -> LlamaForCausalLM:
+def make_llama() -> LlamaForCausalLM:
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=320,
@@ -45,6 +48,64 @@ def tiny_llama() -> LlamaForCausalLM:
         eos_token_id=2,
     )
     return LlamaForCausalLM(config).eval()
+
+
+@pytest.fixture
+def tiny_llama() -> LlamaForCausalLM:
+    return make_llama()
+
+
+CHAT_TEMPLATE = (
+    "{% for m in messages %}{{ '<|start|>' + m['role'] + '\\n' + m['content'] + '<|end|>' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|start|>assistant\\n' }}{% endif %}"
+)
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer: PreTrainedTokenizerFast) -> Path:
+    """The tiny model and its tokenizer, which has a chat template, as a folder that a recipe can name."""
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    make_llama().save_pretrained(folder)
+    tokenizer = copy.deepcopy(tiny_tokenizer)
+    tokenizer.chat_template = CHAT_TEMPLATE
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def recipe_in(model_folder: Path) -> Callable[..., Path]:
+    """Write a recipe of seconds into a folder: four steps on short samples; arguments change groups of settings."""
+
+    def write(folder: Path, name: str = "tiny", **changes: Any) -> Path:
+        samples = [{"instruction": f"Say {word} {n}.", "output": word} for n in range(4) for word in "abcd"]
+        (folder / "train.jsonl").write_text("".join(json.dumps(sample) + "\n" for sample in samples))
+        groups: dict[str, Any] = {
+            "seed": 3,
+            "model": {"path": str(model_folder), "dtype": "float32"},
+            "adapter": {"r": 4, "lora_alpha": 8, "lora_dropout": 0.1, "target_modules": ["q_proj", "v_proj"]},
+            "data": {"train": str(folder / "train.jsonl"), "prompt": "plain", "max_length_tokens": 64},
+            "training": {
+                "max_steps": 4,
+                "batch_size": 4,
+                "learning_rate": 0.01,
+                "warmup_steps": 0,
+                "save_every_steps": 2,
+                "log_every_steps": 1,
+            },
+            "evaluation": {"tasks": ["everyday"], "limit": 4, "batch_size": 4},
+        }
+        changed = {k: v | changes.get(k, {}) if isinstance(v, dict) else changes.get(k, v) for k, v in groups.items()}
+        path = folder / f"{name}.yaml"
+        path.write_text(json.dumps(changed))  # JSON is YAML
+        return path
+
+    return write
+
+
+@pytest.fixture
+def write_recipe(tmp_path: Path, recipe_in: Callable[..., Path]) -> Callable[..., Path]:
+    """Write the recipe of seconds into the test's own folder."""
+    return partial(recipe_in, tmp_path)
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""Writing so that a reader, and a kill at any moment, sees either nothing or the whole; and asking before it is tried."""
+"""Writing so that a reader, and a kill at any moment, sees nothing or the whole; and asking early if it can be."""
 
 import os
 import shutil

@@ -39,7 +39,7 @@ def evaluate(
     from moslora.cli.quiet import quiet_libraries
 
     quiet_libraries()
-    from moslora.cli.summary import evaluation_table, kind_table
+    from moslora.cli.summary import print_evaluations
     from moslora.runs.adapters import open_adapter
     from moslora.runs.recipe import EvaluationSettings
     from moslora.runs.scoring import evaluate_adapter
@@ -64,8 +64,5 @@ def evaluate(
     if as_json:
         print_json([evaluation.model_dump(mode="json") for evaluation in found])
         return
-    results.print(evaluation_table(found), soft_wrap=False)
-    kinds = kind_table(found)
-    if kinds is not None:
-        results.print(kinds, soft_wrap=False)
+    print_evaluations(results, found)
     remarks.print(f"answers: {opened.home / 'answers'}", style="dim")

@@ -1,85 +1,92 @@
-"""A finished run in a few lines."""
+"""A finished run in a few lines, 80 columns wide."""
 
 from collections.abc import Iterable
 from pathlib import Path
 
-from rich.console import Group, RenderableType
+from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from moslora.data.tasks import task
 from moslora.records import EvaluationRecord, RunRecord, Score
 
+SCORINGS = {"log_probability": "log-prob.", "generation": "generation"}
 
-def run_summary(record: RunRecord, folder: Path) -> RenderableType:
+
+def print_run(console: Console, record: RunRecord, folder: Path) -> None:
     """Accuracy with intervals, parameters, time, memory, and where everything lies."""
-    parts: list[RenderableType] = [Text(f"run {record.recipe['name']}: {record.status}", style="bold")]
-    if record.evaluations:
-        parts.append(evaluation_table(record.evaluations))
-    by_kind = kind_table(record.evaluations)
-    if by_kind is not None:
-        parts += [Text("\naccuracy by kind of question"), by_kind]
-    parts.append(_facts(record, folder))
-    return Group(*parts)
+    console.print(f"run {record.recipe['name']}: {record.status}", style="bold")
+    print_evaluations(console, record.evaluations)
+    console.print()
+    for name, value in _facts(record, folder):
+        console.print(f"{name:<20}{value}")
 
 
-def evaluation_table(evaluations: Iterable[EvaluationRecord]) -> Table:
-    """One row an evaluation: accuracy, 95 % interval, chance."""
-    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
-    for name in ("task", "when", "accuracy", "95 % interval", "chance", "questions", "scored by"):
-        table.add_column(name, justify="left" if name in ("task", "when", "scored by") else "right")
+def print_evaluations(console: Console, evaluations: Iterable[EvaluationRecord]) -> None:
+    """Each evaluation's accuracy, each agreement of two ways of scoring, and the accuracy by kind of question."""
+    evaluations = list(evaluations)
+    if evaluations:
+        console.print(_evaluation_table(evaluations), soft_wrap=False)
     for found in evaluations:
-        scoring = found.scoring.replace("_", " ")
         if found.agreement is not None:
-            scoring += f" (same answers: {found.agreement:.0%})"
+            scoring = found.scoring.replace("_", " ")
+            console.print(f"{found.task}: {scoring} gave the same answer to {found.agreement:.0%} of {found.total}")
+    moments = {found.when: found.by_kind for found in evaluations if found.by_kind and found.agreement is None}
+    if moments:
+        console.print("\naccuracy by kind of question")
+        console.print(_kind_table(moments), soft_wrap=False)
+
+
+def _evaluation_table(evaluations: Iterable[EvaluationRecord]) -> Table:
+    table = _table("task", "when", "accuracy (95 %)", "chance", "right", "scored by")
+    for found in evaluations:
         table.add_row(
             found.task,
             found.when,
-            f"{found.accuracy:.1%}",
-            f"{found.low:.1%} - {found.high:.1%}",
+            f"{found.accuracy:.1%} ({found.low:.0%} - {found.high:.0%})",
             f"{1 / len(task(found.task).labels):.0%}",
-            str(found.total),
-            scoring,
+            f"{found.correct}/{found.total}",
+            SCORINGS.get(found.scoring, found.scoring),
         )
     return table
 
 
-def kind_table(evaluations: Iterable[EvaluationRecord]) -> Table | None:
-    """Accuracy for each kind of question, one column an evaluation of all questions; None where there are no kinds."""
-    moments = {found.when: found.by_kind for found in evaluations if found.by_kind and found.agreement is None}
+def _kind_table(moments: dict[str, dict[str, Score]]) -> Table:
     kinds = sorted({kind for by_kind in moments.values() for kind in by_kind})
-    if not kinds:
-        return None
-    table = Table("kind", *moments, box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
+    table = _table("kind", *moments)
     for kind in kinds:
         table.add_row(kind, *(_share(by_kind.get(kind)) for by_kind in moments.values()))
     return table
 
 
+def _table(*headings: str) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for heading in headings:
+        is_text = heading in ("task", "when", "scored by", "kind")
+        table.add_column(heading, justify="left" if is_text else "right", no_wrap=True)
+    return table
+
+
 def _share(score: Score | None) -> str:
-    return f"{score.accuracy:4.0%} ({score.low:.0%} - {score.high:.0%})" if score else ""
+    return f"{score.accuracy:.0%} ({score.low:.0%} - {score.high:.0%})" if score else ""
 
 
-def _facts(record: RunRecord, folder: Path) -> Table:
-    table = Table.grid(padding=(0, 3, 0, 0))
-    table.add_row()
+def _facts(record: RunRecord, folder: Path) -> list[tuple[str, str]]:
+    facts = []
+    has_mixers = False
     if record.parameters:
         counts = record.parameters
+        has_mixers = counts.mixer > 0
+        mixers = f", {counts.mixer:,} of them mixers" if has_mixers else ""
         share = counts.trainable / counts.total
-        mixers = f", {counts.mixer:,} of them mixers" if counts.mixer else ""
-        table.add_row("trained parameters", f"{counts.trainable:,} of {counts.total:,} ({share:.2%}){mixers}")
+        facts.append(("trained parameters", f"{counts.trainable:,} of {counts.total:,} ({share:.2%}){mixers}"))
     times = ", ".join(f"{part} {seconds:.0f} s" for part, seconds in record.wall_seconds.items())
-    table.add_row("time", times or "-")
+    facts.append(("time", times or "-"))
     if record.peak_memory_bytes:
-        table.add_row("peak memory", f"{record.peak_memory_bytes / 2**30:.2f} GiB")
+        facts.append(("peak memory", f"{record.peak_memory_bytes / 2**30:.2f} GiB"))
     if record.train_loss is not None:
-        table.add_row("training loss", f"{record.train_loss:.4f} over {record.steps} steps")
-    for note in record.notes:
-        table.add_row("note", note)
-    for name, path in record.artifacts.items():
-        table.add_row(name, str(folder / path))
-    table.add_row("record", str(folder / "run.json"))
-    has_mixers = bool(record.parameters and record.parameters.mixer)
-    commands = ("fold", "merge", "inspect") if has_mixers else ("evaluate", "inspect")
-    table.add_row("next", "   |   ".join(f"moslora {command} {folder}" for command in commands))
-    return table
+        facts.append(("training loss", f"{record.train_loss:.4f} over {record.steps} steps"))
+    facts += [("note", note) for note in record.notes]
+    facts += [(name, str(folder / path)) for name, path in record.artifacts.items()]
+    facts.append(("record", str(folder / "run.json")))
+    facts.append(("next", f"moslora {'fold' if has_mixers else 'evaluate'} {folder}"))
+    return facts

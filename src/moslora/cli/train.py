@@ -41,7 +41,7 @@ def train(
     from moslora.cli.quiet import quiet_libraries
 
     quiet_libraries()
-    from moslora.cli.summary import run_summary
+    from moslora.cli.summary import print_run
     from moslora.runs.run import run_recipe
 
     record = run_recipe(
@@ -50,4 +50,4 @@ def train(
     if as_json:
         results.print(record.model_dump_json(indent=2))
         return
-    results.print(run_summary(record, folder), soft_wrap=False)
+    print_run(results, record, folder)

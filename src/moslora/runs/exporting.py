@@ -66,7 +66,9 @@ def merge_adapter(opened: Opened, folder: Path, *, dtype: str | None, allow_drif
 
 def _check(opened: Opened, folder: Path) -> None:
     if opened.peft_type != "MOSLORA":
-        raise ConfigError(f"{opened.adapter} is a {opened.peft_type} adapter without mixers: use PEFT's own tools on it")
+        raise ConfigError(
+            f"{opened.adapter} is a {opened.peft_type} adapter without mixers: use PEFT's own tools on it"
+        )
     check_new_folder(folder)
 
 

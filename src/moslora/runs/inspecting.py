@@ -108,7 +108,7 @@ def _rows(model: Any) -> list[dict[str, Any]]:
     ]
 
 
-def _sizes(layer: nn.Module) -> dict[str, int]:
+def _sizes(layer: Any) -> dict[str, int]:
     sizes = {name: part.numel() for name, part in layer.named_parameters() if "lora_" in name}
     mixers = sum(size for name, size in sizes.items() if "lora_mixer" in name)
     return {"parameters": sum(sizes.values()), "mixer_parameters": mixers}

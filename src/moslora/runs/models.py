@@ -103,8 +103,8 @@ def resolve_model(path: str) -> str:
     if not _is_hub_id(path):
         beside = [str(place) for place in folder.parent.glob("*")]
         raise ConfigError(
-            f"model.path: there is no folder {path}{suggestion(str(folder), beside)} (give a local folder, a .gguf file,"
-            f" '{DEMO_MODEL}', or a hub id)"
+            f"model.path: there is no folder {path}{suggestion(str(folder), beside)} (give a local folder, a .gguf"
+            f" file, '{DEMO_MODEL}', or a hub id)"
         )
     return path
 

@@ -73,7 +73,7 @@ def train(
             train_dataset=list(examples),  # pyright: ignore[reportArgumentType]
             eval_dataset=list(validation) if validation else None,  # pyright: ignore[reportArgumentType]
             data_collator=lambda batch: collate(batch, pad_token_id=pad_token_id),
-            callbacks=[stop, WriteMetrics(metrics_path), FindBest(), bar],
+            callbacks=[stop, WriteMetrics(metrics_path), bar],
         )
         trainer.remove_callback(PrinterCallback)
         trainer.remove_callback(ProgressCallback)
@@ -127,12 +127,9 @@ class WriteMetrics(TrainerCallback):
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> TrainerControl:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Log where a checkpoint is saved and at the end, so that no step's loss is lost to an interruption."""
         control.should_log = control.should_log or control.should_save or state.global_step >= state.max_steps
-        return control
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Write one line; the Trainer's closing summary is left out, since it knows only this process's part."""
@@ -140,17 +137,6 @@ class WriteMetrics(TrainerCallback):
         if state.is_world_process_zero and "train_runtime" not in logs:
             with self.path.open("a", encoding="utf-8") as lines:
                 lines.write(json.dumps({"step": state.global_step, **logs}) + "\n")
-
-
-class FindBest(TrainerCallback):
-    """Finds the best checkpoint again in a run's folder that was moved; the Trainer would forget it."""
-
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Point to the checkpoint by its step."""
-        if state.best_global_step:
-            state.best_model_checkpoint = str(Path(str(args.output_dir)) / f"checkpoint-{state.best_global_step}")
 
 
 class StopAfterStep(TrainerCallback):
@@ -178,13 +164,10 @@ class StopAfterStep(TrainerCallback):
         self.was_asked = True
         print("\nfinishing this step, then saving (once more: stop at once)", file=sys.stderr)
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> TrainerControl:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Save and stop, if asked to."""
         if self.was_asked:
             control.should_save = control.should_training_stop = True
-        return control
 
 
 class ShowProgress(TrainerCallback):
