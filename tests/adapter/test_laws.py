@@ -38,8 +38,9 @@ def reference(x, model, scale):
 
 @pytest.mark.parametrize(("kind", "depth"), KINDS)
 @pytest.mark.parametrize("use_rslora", [False, True])
-def test_the_output_is_the_papers_formula(kind, depth, use_rslora):
-    model = linear_model(mixer=kind, mixer_depth=depth, use_rslora=use_rslora)
+@pytest.mark.parametrize("fused", [False, True])
+def test_the_output_is_the_papers_formula(kind, depth, use_rslora, fused):
+    model = linear_model(mixer=kind, mixer_depth=depth, use_rslora=use_rslora, fused=fused)
     nn.init.normal_(parts(model)[3])
     x = torch.randn(5, 24, dtype=torch.float64)
     scale = 16 / 8**0.5 if use_rslora else 16 / 8
@@ -66,9 +67,10 @@ def test_floras_start_is_a_no_op_with_drawn_a_and_b():
     assert not b.grad.any()
 
 
-def test_identity_is_lora_bit_for_bit():
+@pytest.mark.parametrize("fused", [False, True])
+def test_identity_is_lora_bit_for_bit_on_the_plain_path_and_to_rounding_on_the_fused(fused):
     x = torch.randn(5, 24, dtype=torch.float64)
-    model = linear_model(mixer="identity", mixer_trainable=False)
+    model = linear_model(mixer="identity", mixer_trainable=False, fused=fused)
     torch.manual_seed(0)
     plain = get_peft_model(
         nn.Sequential(nn.Linear(24, 40)).double(),
@@ -80,7 +82,7 @@ def test_identity_is_lora_bit_for_bit():
     nn.init.normal_(b)
     layer.lora_A["default"].weight.data.copy_(a)
     layer.lora_B["default"].weight.data.copy_(b)
-    assert torch.equal(model(x), plain(x))
+    torch.testing.assert_close(model(x), plain(x), rtol=1e-12 * fused, atol=1e-12 * fused)
 
 
 def test_the_gradients_are_the_papers():

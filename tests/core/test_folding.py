@@ -12,7 +12,9 @@ def factors():
     return [torch.randn(*shape, generator=generator) for shape in ((8, 24), (8, 8), (40, 8))]
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5), (torch.bfloat16, 2e-2)]
+)
 def test_folding_the_mixer_keeps_the_update(factors, dtype, tolerance):
     a, mixer, b = (factor.to(dtype) for factor in factors)
     folded = fold_into_a(a, mixer)

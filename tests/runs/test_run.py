@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from peft import PeftModel
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
@@ -245,6 +246,19 @@ def test_a_disk_without_room_for_the_checkpoints_is_refused(
     with pytest.raises(OutputError, match=r"run needs 0\.1 GB and its disk has 0\.1 GB free"):
         train()
     assert not (tmp_path / "run").exists()
+
+
+def test_a_disk_that_fills_up_while_training_is_named_as_the_reason(
+    tmp_path: Path, train: Train, monkeypatch: pytest.MonkeyPatch
+):
+    def full(*_arguments: object, **_options: object) -> None:
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10))
+        raise SafetensorError("Error while serializing: I/O error: No space left on device")
+
+    monkeypatch.setattr("peft.peft_model.safe_save_file", full)
+    with pytest.raises(OutputError, match=r"its disk has 0\.0 GB free; free some space or give another folder"):
+        train()
+    assert RunRecord.load(tmp_path / "run" / "run.json").status == "failed"
 
 
 def test_the_demo_model_says_how_to_install_it(train: Train, monkeypatch: pytest.MonkeyPatch):

@@ -50,6 +50,10 @@ class MosloraConfig(LoraConfig):
     mixer_depth: int = field(
         default=1, metadata={"help": "Number of R × R matrices in a row; LinChain when above 1 (without biases)."}
     )
+    fused: bool = field(
+        default=True,
+        metadata={"help": "Add the update in one in-place step on linear layers; False: three linear layers in a row."},
+    )
     base_model_config: dict[str, Any] | None = field(
         default=None,
         metadata={"help": "Recorded by moslora: the shape of the base model, checked when the adapter is loaded."},

@@ -22,12 +22,14 @@ class MixerLayer(LoraLayer):
     """What every layer with a mixer shares; stands before PEFT's own class in the bases."""
 
     adapter_layer_names = (*LoraLayer.adapter_layer_names, "lora_mixer")
+    other_param_names = (*LoraLayer.other_param_names, "fused")
     lora_mixer: nn.ModuleDict
 
     def update_layer(self, adapter_name: str, r: int, lora_alpha: int, config: Any, **kwargs: Any) -> None:
         """Add an adapter of rank `r` to this layer; the mixer is added by the variant once A and B exist."""
         if "lora_mixer" not in self._modules:
             self.lora_mixer = nn.ModuleDict()
+            self.fused: dict[str, bool] = {}
         super().update_layer(adapter_name, r, lora_alpha, config, **kwargs)
 
     def resolve_lora_variant(self, *, config: Any, **kwargs: Any) -> LoraVariant | None:
@@ -46,6 +48,10 @@ class MixerLayer(LoraLayer):
         """The adapter's mixer as one matrix (R, R); None for an adapter without one."""
         mixer = self.lora_mixer[adapter] if adapter in self.lora_mixer else None
         return mixer.matrix() if isinstance(mixer, Mixer) else None
+
+    def _cast_input_dtype(self, x: Any, dtype: torch.dtype) -> Any:
+        # PEFT casts x to the factors' dtype before it asks the variant; the fused path casts the factors instead.
+        return x
 
     def get_delta_weight(self, adapter: str) -> torch.Tensor:
         """`scale · B·M·A` in the base weight's shape, in float32 or wider."""

@@ -1,5 +1,7 @@
 """The forward pass and the merges of a layer with a mixer, as PEFT 0.21 variants."""
 
+import logging
+from functools import cache
 from typing import Any
 
 import torch
@@ -10,6 +12,7 @@ from torch import nn
 
 from moslora.adapter.presenting import folded_factors
 from moslora.core.folding import add_delta, fold_into_a
+from moslora.core.lowrank import add_update
 from moslora.core.mixers import Mixer
 from moslora.errors import UnsupportedLayerError
 
@@ -47,6 +50,9 @@ class MixerVariant(LoraVariant):
         scale = module.scaling[active_adapter]
         if active_adapter in module.lora_embedding_A:
             return result + _embedding_update(module, active_adapter, x) * scale
+        if can_fuse(module, active_adapter):
+            return _fused_update(module, active_adapter, x, result)
+        x = cast_to_factors(module, active_adapter, x)
         x = module.lora_dropout[active_adapter](x)
         h = chained_a(module, active_adapter)(x)
         return result + module.lora_B[active_adapter](h) * scale
@@ -79,6 +85,7 @@ class MixerDoraVariant(MixerVariant):
     @staticmethod
     def forward(module: Any, active_adapter: str, x: torch.Tensor, result: torch.Tensor, **kwargs: Any) -> torch.Tensor:
         """The base layer's `result` plus DoRA's update, with dropout as PEFT applies it."""
+        x = cast_to_factors(module, active_adapter, x)
         dropout = module.lora_dropout[active_adapter]
         has_dropout = module.training and not isinstance(dropout, nn.Identity)
         update = module.lora_magnitude_vector[active_adapter](
@@ -113,6 +120,7 @@ def add_mixer(module: Any, adapter_name: str, config: Any) -> None:
     if not a.is_meta:
         mixer.to(device=a.device, dtype=a.dtype)
     module.lora_mixer[adapter_name] = mixer
+    module.fused[adapter_name] = config.fused
     if not config.mixer_trainable:
         frozen = dict(module.frozen_peft_weight_names)
         module.frozen_peft_weight_names = {**frozen, adapter_name: ("lora_mixer",)}
@@ -134,6 +142,55 @@ class chained_a:  # noqa: N801 - stands where PEFT expects the module lora_A
     def weight(self) -> torch.Tensor:
         """M·A, without gradient: DoRA takes norms of it, which it detaches."""
         return fold_into_a(self.lora_A.weight, self.mixer.matrix())
+
+
+def can_fuse(module: Any, adapter_name: str) -> bool:
+    """Whether the update may read the factors directly: plain linear layers, whole, without hooks and biases."""
+    if not module.fused.get(adapter_name, False):
+        return False
+    a, mixer, b = (getattr(module, name)[adapter_name] for name in ("lora_A", "lora_mixer", "lora_B"))
+    rank = module.r[adapter_name]
+    is_plain = (
+        type(a) is nn.Linear
+        and type(b) is nn.Linear
+        and b.bias is None
+        and a.weight.shape == (rank, module.in_features)
+        and b.weight.shape == (module.out_features, rank)
+        and mixer.weight.shape[1:] == (rank, rank)
+        and not any(part._forward_hooks or part._forward_pre_hooks for part in (a, mixer, b))
+    )
+    if not is_plain and not torch.compiler.is_compiling():
+        _say_once(
+            "an adapter's factors are sharded, hooked or have a bias: using the plain path instead of the fused one"
+        )
+    return is_plain
+
+
+def cast_to_factors(module: Any, adapter_name: str, x: torch.Tensor) -> torch.Tensor:
+    """x in the dtype of A, as PEFT casts it, unless that is switched off."""
+    dtype = module.factors(adapter_name)[0].dtype
+    return x.to(dtype) if module.cast_input_dtype_enabled else x
+
+
+def _fused_update(module: Any, adapter_name: str, x: torch.Tensor, result: torch.Tensor) -> torch.Tensor:
+    device = x.device.type
+    if torch.is_autocast_enabled(device):
+        x = x.to(torch.get_autocast_dtype(device))
+    dropout = module.lora_dropout[adapter_name]
+    return add_update(
+        result,
+        x,
+        module.lora_A[adapter_name].weight,
+        module.lora_mixer[adapter_name].weight,
+        module.lora_B[adapter_name].weight,
+        scale=module.scaling[adapter_name],
+        dropout=dropout.p if isinstance(dropout, nn.Dropout) and dropout.training else 0.0,
+    )
+
+
+@cache
+def _say_once(message: str) -> None:
+    logging.getLogger("moslora").warning(message)
 
 
 def _embedding_update(module: Any, adapter_name: str, x: torch.Tensor) -> torch.Tensor:

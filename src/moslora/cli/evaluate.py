@@ -46,13 +46,7 @@ def evaluate(
     from moslora.runs.validation import validated
 
     opened = open_adapter(adapter, base=base)
-    chosen = {
-        "tasks": task,
-        "data": str(data) if data else None,
-        "scoring": scoring,
-        "limit": limit,
-        "batch_size": batch_size,
-    }
+    chosen = {"tasks": task, "data": data and str(data), "scoring": scoring, "limit": limit, "batch_size": batch_size}
     own = opened.recipe.evaluation.model_dump(exclude={"limit"}) if opened.recipe else {}
     given = own | {name: value for name, value in chosen.items() if value}
     settings = validated(EvaluationSettings, given, source="evaluate")

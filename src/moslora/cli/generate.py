@@ -35,10 +35,11 @@ def generate(
 
     opened = open_adapter(adapter, base=base)
     model, tokenizer = load_adapted(opened)
-    speaker = Speaker(model, tokenizer, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
+    is_chat = chat or opened.is_chat
+    style = None if is_chat else opened.prompt_style
+    speaker = Speaker(model, tokenizer, style=style, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
     if prompt is not None:
-        is_chat = opened.recipe is not None and opened.recipe.data.format == "chat"
-        speaker.reply(prompt) if is_chat else speaker.complete(prompt, style=opened.prompt_style)
+        speaker.answer(prompt)
         return
     remarks.print("chat: one line a turn; an empty line, or Ctrl-D, ends it", style="dim")
     while True:
@@ -47,4 +48,4 @@ def generate(
         line = sys.stdin.readline().strip()
         if not line:
             return
-        speaker.reply(line)
+        speaker.answer(line)

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from moslora.cli.options import BaseOption, JsonOption, SetOption, print_json, remarks, results
+from moslora.cli.options import BaseOption, JsonOption, SetOption, print_json, print_table, remarks, results
 
 EXAMPLES = (
     "moslora inspect runs/demo",
@@ -55,7 +55,7 @@ def inspect(
         results.print(f"note        {note}")
     if not found.layers:
         return
-    results.print(_table(found.layers if layers else found.kinds()), soft_wrap=False)
+    print_table(results, _table(found.layers if layers else found.kinds()))
     if not layers:
         remarks.print("one row a layer: add --layers", style="dim")
 

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.markup import escape
+from rich.table import Table
 
 results = Console(highlight=False, markup=False, soft_wrap=True)
 remarks = Console(highlight=False, markup=False, soft_wrap=True, stderr=True)
@@ -53,6 +54,12 @@ def examples(*lines: str) -> str:
 def print_json(value: Any) -> None:
     """Print a result for machines; numbers that JSON does not know are written as text."""
     results.print(json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def print_table(console: Console, table: Table) -> None:
+    """Print a table at its own width, so that nothing in it is cut, not in a pipe either."""
+    width = console.measure(table, options=console.options.update(width=1000)).maximum
+    Console(file=console.file, width=max(width, console.width)).print(table)
 
 
 def _plain(value: Any) -> Any:

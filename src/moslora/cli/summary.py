@@ -6,6 +6,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from moslora.cli.options import print_table
 from moslora.data.tasks import task
 from moslora.records import EvaluationRecord, RunRecord, Score
 
@@ -25,7 +26,7 @@ def print_evaluations(console: Console, evaluations: Iterable[EvaluationRecord])
     """Each evaluation's accuracy, each agreement of two ways of scoring, and the accuracy by kind of question."""
     evaluations = list(evaluations)
     if evaluations:
-        console.print(_evaluation_table(evaluations), soft_wrap=False)
+        print_table(console, _evaluation_table(evaluations))
     for found in evaluations:
         if found.agreement is not None:
             scoring = found.scoring.replace("_", " ")
@@ -33,7 +34,7 @@ def print_evaluations(console: Console, evaluations: Iterable[EvaluationRecord])
     moments = {found.when: found.by_kind for found in evaluations if found.by_kind and found.agreement is None}
     if moments:
         console.print("\naccuracy by kind of question")
-        console.print(_kind_table(moments), soft_wrap=False)
+        print_table(console, _kind_table(moments))
 
 
 def _evaluation_table(evaluations: Iterable[EvaluationRecord]) -> Table:
@@ -62,7 +63,7 @@ def _table(*headings: str) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for heading in headings:
         is_text = heading in ("task", "when", "scored by", "kind")
-        table.add_column(heading, justify="left" if is_text else "right", no_wrap=True)
+        table.add_column(heading, justify="left" if is_text else "right")
     return table
 
 

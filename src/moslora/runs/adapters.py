@@ -42,6 +42,11 @@ class Opened:
         """The prompt the adapter was trained with."""
         return self.recipe.data.prompt if self.recipe else "alpaca"
 
+    @property
+    def is_chat(self) -> bool:
+        """Whether the adapter was trained on chats."""
+        return self.recipe is not None and self.recipe.data.format == "chat"
+
 
 def open_adapter(source: str | Path, *, base: str | None = None) -> Opened:
     """A run's folder, or an adapter's, checked; `base` names another base model than the recorded one.

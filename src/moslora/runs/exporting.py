@@ -9,7 +9,7 @@ import torch
 from moslora.adapter.export import save_folded, save_merged
 from moslora.adapter.verification import Drift
 from moslora.errors import ConfigError
-from moslora.files import check_new_folder
+from moslora.files import check_new_folder, check_writable
 from moslora.runs.adapters import Opened, load_adapted, text_probe
 from moslora.runs.models import resolve_model
 
@@ -53,10 +53,13 @@ def merge_adapter(opened: Opened, folder: Path, *, dtype: str | None, allow_drif
         )
     _check(opened, folder)
     model, tokenizer = load_adapted(opened)
+    wanted = getattr(torch, dtype) if dtype else None
+    sizes = (p.numel() * (wanted or p.dtype).itemsize for p in model.get_base_model().parameters())
+    check_writable(folder, needed_bytes=sum(sizes))
     drift = save_merged(
         model,
         folder,
-        dtype=getattr(torch, dtype) if dtype else None,
+        dtype=wanted,
         probe=text_probe(opened, tokenizer),
         allow_drift=allow_drift,
         tokenizer=tokenizer,

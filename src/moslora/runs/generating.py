@@ -13,18 +13,24 @@ from moslora.evaluation.inference import base_model, evaluation_mode, generation
 
 
 class Speaker:
-    """A model that completes prompts and keeps up a conversation, on stdout."""
+    """A model that answers on stdout: each prompt for itself in a prompt style, or a chat where `style` is None.
+
+    Raises ConfigError for a chat with a tokenizer that has no template.
+    """
 
     def __init__(
         self,
         model: PeftModel,
         tokenizer: PreTrainedTokenizerBase,
         *,
+        style: str | None,
         max_new_tokens: int,
         temperature: float,
         seed: int,
     ) -> None:
-        self.model, self.tokenizer = model, tokenizer
+        if style is None and not tokenizer.chat_template:
+            raise ConfigError("this model's tokenizer has no chat template: give a prompt instead of --chat")
+        self.model, self.tokenizer, self.style = model, tokenizer, style
         self.messages: list[dict[str, str]] = []
         own = getattr(base_model(model).generation_config, "eos_token_id", None)  # a chat model has several
         ends = {end_token_id(tokenizer), *(own if isinstance(own, list) else [] if own is None else [own])}
@@ -38,15 +44,11 @@ class Speaker:
         )
         set_seed(seed)
 
-    def complete(self, prompt: str, *, style: str) -> str:
-        """Answer one instruction in a prompt style."""
-        return self._generate(prompt_ids([{"instruction": prompt}], self.tokenizer, style=style)[0])
-
-    def reply(self, message: str) -> str:
-        """Answer a turn of the conversation, through the tokenizer's chat template."""
-        if not self.tokenizer.chat_template:
-            raise ConfigError("this model's tokenizer has no chat template: give a prompt instead of --chat")
-        self.messages.append({"role": "user", "content": message})
+    def answer(self, text: str) -> str:
+        """Answer an instruction, or the next turn of the chat."""
+        if self.style is not None:
+            return self._generate(prompt_ids([{"instruction": text}], self.tokenizer, style=self.style)[0])
+        self.messages.append({"role": "user", "content": text})
         ids: Any = self.tokenizer.apply_chat_template(self.messages, add_generation_prompt=True, return_dict=False)
         answer = self._generate(list(ids))
         self.messages.append({"role": "assistant", "content": answer})

@@ -6,7 +6,6 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from peft.tuners.lora import LoraLayer
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
@@ -104,7 +103,7 @@ def _rows(model: Any) -> list[dict[str, Any]]:
     return [
         {"name": name, "count": 1, "rank": layer.r["default"], **_sizes(layer), **dict.fromkeys(STATISTICS)}
         for name, layer in model.get_base_model().named_modules()
-        if isinstance(layer, LoraLayer) and "default" in layer.r
+        if hasattr(layer, "lora_A") and "default" in layer.r
     ]
 
 

@@ -20,7 +20,7 @@ from moslora.adapter.storage import check_adapter_folder
 from moslora.data.packing import check_packing
 from moslora.data.tokens import pad_token_id
 from moslora.errors import ConfigError
-from moslora.files import new_folder, write_atomically
+from moslora.files import check_writable, new_folder, write_atomically
 from moslora.records import Parameters, RunRecord
 from moslora.runs.active import ActiveRun, Report
 from moslora.runs.adapters import adapted_on_meta
@@ -34,6 +34,7 @@ from moslora.runs.scoring import score
 from moslora.training.language import train
 
 BYTES_BESIDE_WEIGHTS = 2**26  # tokenizer, answers, metrics
+FULL_DISK_BYTES = 2**20
 BYTES_A_PARAMETER = 4 + 3 * 12  # the adapter, and three checkpoints of it with two moments each, in float32
 
 
@@ -72,7 +73,8 @@ def run_recipe(
     plan = plan_run(recipe, place)
     RunFolder.create(folder, resume=resume, overwrite=overwrite, needed_bytes=plan.needed_bytes)
     run = ActiveRun(recipe, place, record, report, progress)
-    record.notes, record.status = plan.material.notes(), "running"
+    record.notes = plan.material.notes() + (_resume_notes(record) if resume else [])
+    record.status = "running"
     run.save()
     write_atomically(place.recipe_path, recipe.to_yaml())
     started = time.perf_counter()
@@ -82,8 +84,9 @@ def run_recipe(
     except KeyboardInterrupt:
         record.status = "interrupted"
         raise
-    except BaseException:
+    except Exception:
         record.status = "failed"
+        check_writable(place.path, needed_bytes=FULL_DISK_BYTES)  # else that is the reason, whatever the error said
         raise
     finally:
         run.add_seconds("all", time.perf_counter() - started)
@@ -119,10 +122,9 @@ def _train_and_score(run: ActiveRun, plan: Plan) -> None:
 def _trained(run: ActiveRun, plan: Plan, model: PreTrainedModel) -> PeftModel:
     """The model with its adapter, trained and saved."""
     set_seed(run.recipe.seed)  # before the adapter is drawn
-    is_checkpointing = run.recipe.training.gradient_checkpointing
     if run.recipe.model.quantize != "none":
-        prepare_model_for_kbit_training(model, use_gradient_checkpointing=is_checkpointing)
-    elif is_checkpointing:
+        prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)  # the Trainer switches it on
+    if run.recipe.training.gradient_checkpointing:
         model.enable_input_require_grads()
     adapted: Any = get_peft_model(model, plan.adapter)
     run.record.parameters = Parameters(**count_parameters(adapted))
@@ -180,6 +182,13 @@ def _former_record(recipe: Recipe, place: RunFolder) -> RunRecord:
             f" {wanted.get(name)}): resume it with its own ({place.recipe_path}), or train into another folder"
         )
     return record
+
+
+def _resume_notes(record: RunRecord) -> list[str]:
+    now = describe_versions()
+    changed = [f"{name} {was} to {now.get(name)}" for name, was in record.versions.items() if now.get(name) != was]
+    versions = f"; versions changed: {', '.join(changed)}" if changed else ""
+    return [f"resumed after an interruption; the times leave out a process that was killed{versions}"]
 
 
 def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:

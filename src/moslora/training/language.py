@@ -77,20 +77,12 @@ def train(
         )
         trainer.remove_callback(PrinterCallback)
         trainer.remove_callback(ProgressCallback)
-        state = _read_state(checkpoint) if checkpoint else None
-        if checkpoint and state and state.global_step >= state.max_steps:
-            # The Trainer would do one step more than there are.
-            best = f"checkpoint-{state.best_global_step}" if arguments.load_best_model_at_end else checkpoint.name
-            trainer._load_from_checkpoint(str(checkpoint.with_name(best)))
-            return TrainingResult(state.global_step, mean_loss(metrics_path), 0.0, True, stop.was_asked)
-        output = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    return TrainingResult(
-        steps=output.global_step,
-        train_loss=mean_loss(metrics_path),
-        wall_seconds=output.metrics["train_runtime"],
-        is_complete=output.global_step >= trainer.state.max_steps,
-        was_stopped=stop.was_asked,
-    )
+        steps, seconds = _steps_done(trainer, checkpoint), 0.0
+        if steps is None:
+            output = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+            steps, seconds = output.global_step, output.metrics["train_runtime"]
+    is_complete = steps >= trainer.state.max_steps
+    return TrainingResult(steps, mean_loss(metrics_path), seconds, is_complete, stop.was_asked)
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
@@ -201,6 +193,20 @@ class ShowProgress(TrainerCallback):
         """Show the latest loss."""
         if "loss" in (kwargs.get("logs") or {}):
             self.bar.update(self.task, loss=f"loss {float(kwargs['logs']['loss']):.3f}")
+
+
+def _steps_done(trainer: Trainer, checkpoint: Path | None) -> int | None:
+    """All steps, if the checkpoint is the last one, whose weights (or the best ones) are then loaded; else None.
+
+    transformers 5.23 would do one step more than there are.
+    """
+    state = _read_state(checkpoint) if checkpoint else None
+    if checkpoint is None or state is None or state.global_step < state.max_steps:
+        return None
+    best = f"checkpoint-{state.best_global_step}" if trainer.args.load_best_model_at_end else checkpoint.name
+    trainer._load_from_checkpoint(str(checkpoint.with_name(best)))
+    trainer.state = state
+    return state.global_step
 
 
 def _read_state(checkpoint: Path) -> TrainerState:

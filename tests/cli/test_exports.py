@@ -1,0 +1,158 @@
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from peft import LoraConfig, PeftModel
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from typer.testing import Result
+
+from moslora.records import RunRecord
+
+Moslora = Callable[..., Result]
+Refused = Callable[..., str]
+
+
+def test_folding_a_run_writes_plain_lora_and_prints_how_to_load_it(finished: Path, moslora: Moslora):
+    result = moslora("fold", finished)
+    folded = finished / "folded"
+    first, verdict, explanation, line = result.stdout.splitlines()
+    assert first == f"folded into plain LoRA: {folded}"
+    assert verdict.startswith("verified: largest logit difference ")
+    assert explanation == "load it with plain PEFT, without moslora:"
+    command = line.strip().removeprefix('python -c "').removesuffix('"')
+    code = f"import sys; {command}; assert 'moslora.adapter' not in sys.modules; print(type(model).__name__)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "PeftModelForCausalLM\n"
+    assert not any("mixer" in key for key in load_file(folded / "adapter_model.safetensors"))
+    record = RunRecord.load(finished / "run.json")
+    assert record.artifacts == {"adapter": "adapter", "folded": "folded"}
+    assert record.notes[-1] == f"folded: {verdict}"
+
+
+def test_merging_a_run_writes_a_full_model_of_the_chosen_dtype(tmp_path: Path, finished: Path, moslora: Moslora):
+    out = tmp_path / "elsewhere" / "model"
+    result = moslora("merge", finished, "--output", out, "--dtype", "bfloat16")
+    assert result.stdout.startswith(f"merged into a full model: {out}\nverified: ")
+    merged = AutoModelForCausalLM.from_pretrained(out, dtype="auto")
+    assert merged.dtype == torch.bfloat16
+    assert AutoTokenizer.from_pretrained(out).chat_template
+    assert RunRecord.load(finished / "run.json").artifacts["merged"] == str(out)
+
+
+@pytest.mark.parametrize("command", ["fold", "merge"])
+def test_exports_give_the_adapters_logits(
+    command: str, tmp_path: Path, finished: Path, moslora: Moslora, model_folder: Path
+):
+    out = tmp_path / "out"
+    report = json.loads(moslora(command, finished, "--output", out, "--json").stdout)
+    assert report["folder"] == str(out)
+    assert report["verified"]
+    assert 0 <= report["max_difference"] <= report["tolerance"] < report["largest_output"]
+    ids = torch.arange(3, 40)[None]
+    expected = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(model_folder), str(finished / "adapter"))
+    base = AutoModelForCausalLM.from_pretrained(model_folder if command == "fold" else out)
+    actual = PeftModel.from_pretrained(base, str(out)) if command == "fold" else base
+    with torch.no_grad():
+        torch.testing.assert_close(actual(ids).logits, expected(ids).logits, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("command", ["fold", "merge"])
+def test_an_output_that_is_in_use_is_refused_before_the_model_is_loaded(
+    command: str, finished: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("moslora.runs.adapters.load_model", lambda _settings: pytest.fail("the model was loaded"))
+    assert refused(command, finished, "--output", finished) == (
+        f"{finished} exists and is not an empty folder: choose another one, or remove it"
+    )
+
+
+def test_another_base_is_refused(tmp_path: Path, finished: Path, refused: Refused, model_folder: Path):
+    model = AutoModelForCausalLM.from_pretrained(model_folder, num_hidden_layers=1, ignore_mismatched_sizes=True)
+    model.save_pretrained(tmp_path / "smaller")
+    AutoTokenizer.from_pretrained(model_folder).save_pretrained(tmp_path / "smaller")
+    message = refused("fold", finished, "--base", tmp_path / "smaller")
+    assert message.startswith(
+        "this adapter was trained on another base model: num_hidden_layers 2 there, 1 here; load the base it was"
+    )
+    assert not (finished / "folded").exists()
+
+
+def tampered(weights: Path) -> None:
+    weights.write_bytes(weights.read_bytes()[:-40])
+
+
+def not_finite(weights: Path) -> None:
+    from safetensors.torch import save_file
+
+    tensors = load_file(weights)
+    first = next(iter(tensors))
+    save_file({**tensors, first: tensors[first] * float("nan")}, weights)
+
+
+def pickled(weights: Path) -> None:
+    torch.save(load_file(weights), weights.with_name("adapter_model.bin"))
+    weights.unlink()
+
+
+def without_mixers(weights: Path) -> None:
+    from safetensors.torch import save_file
+
+    save_file({key: tensor for key, tensor in load_file(weights).items() if "mixer" not in key}, weights)
+
+
+@pytest.mark.parametrize("command", ["fold", "merge", "evaluate", "inspect"])
+@pytest.mark.parametrize(
+    ("damage", "expected"),
+    [
+        (tampered, "adapter_model.safetensors is damaged ("),
+        (not_finite, "adapter_model.safetensors holds numbers that are not finite (base_model.model.model.layers.0"),
+        (
+            pickled,
+            "has no adapter_model.safetensors; it has a pickle, adapter_model.bin: convert it with `moslora import`",
+        ),
+        (
+            without_mixers,
+            "the checkpoint of adapter 'default' was refused: 4 tensors are missing (base_model.model.model.",
+        ),
+    ],
+)
+def test_damaged_weights_are_refused(
+    command: str, damage: Callable[[Path], None], expected: str, finished: Path, refused: Refused
+):
+    before = (finished / "run.json").read_bytes()
+    damage(finished / "adapter" / "adapter_model.safetensors")
+    assert expected in refused(command, finished)
+    assert (finished / "run.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("command", ["fold", "merge", "evaluate", "inspect"])
+def test_a_run_without_adapter_says_how_to_finish_it(command: str, finished: Path, refused: Refused):
+    record = RunRecord.load(finished / "run.json")
+    record.artifacts, record.status = {}, "interrupted"
+    record.save(finished / "run.json")
+    assert refused(command, finished) == (
+        f"the run {finished} is interrupted and has no trained adapter yet: finish it with `moslora train "
+        f"{finished / 'recipe.yaml'} --output {finished} --resume`"
+    )
+
+
+@pytest.mark.parametrize("command", ["fold", "merge"])
+def test_plain_lora_has_nothing_to_fold(
+    command: str, tmp_path: Path, refused: Refused, tiny_llama: torch.nn.Module, model_folder: Path
+):
+    from peft import get_peft_model
+
+    get_peft_model(tiny_llama, LoraConfig(target_modules=["q_proj"])).save_pretrained(str(tmp_path / "lora"))  # type: ignore[arg-type]
+    message = refused(command, tmp_path / "lora", "--base", model_folder)
+    assert message == f"{tmp_path / 'lora'} is a LORA adapter without mixers: use PEFT's own tools on it"
+
+
+def test_an_unknown_dtype_is_refused(finished: Path, refused: Refused):
+    assert refused("merge", finished, "--dtype", "int8") == (
+        "--dtype int8 is not known (allowed: float32, bfloat16, float16)"
+    )

@@ -1,0 +1,98 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import Result
+
+Moslora = Callable[..., Result]
+Refused = Callable[..., str]
+WriteRecipe = Callable[..., Path]
+
+
+@pytest.mark.parametrize("source", ["run", "run/adapter"])
+def test_a_trained_adapter_shows_coverage_and_mixers(finished: Path, moslora: Moslora, source: str):
+    lines = moslora("inspect", finished.parent / source).stdout.splitlines()
+    assert lines[0] == f"adapter {finished / 'adapter'}"
+    assert lines[2] == "parameters  1,856 trained of 104,576 (64 in mixers)"
+    assert lines[3] == (
+        "coverage    4 of 15 layers that could carry it; "
+        "not adapted: down_proj, gate_proj, k_proj, lm_head, o_proj, up_proj"
+    )
+    rows = [line.split() for line in lines[4:]]
+    assert rows[0][:4] == ["module", "layers", "rank", "parameters"]
+    assert [row[:4] for row in rows[1:]] == [["q_proj", "2", "4", "1,056"], ["v_proj", "2", "4", "800"]]
+    assert all(float(cell) > 0 for row in rows[1:] for cell in row[4:])
+
+
+def test_one_row_a_layer_and_json(finished: Path, moslora: Moslora):
+    shown = moslora("inspect", finished, "--layers").stdout
+    found = json.loads(moslora("inspect", finished, "--json").stdout)
+    assert found["adapted"] == 4
+    assert found["parameters"] == {"trainable": 1856, "total": 104576, "mixer": 64}
+    for layer in found["layers"]:
+        assert layer["name"] in shown
+        assert 0 < layer["effective_rank"] <= 4
+
+
+def test_a_fixed_mixer_is_not_counted_as_trained(moslora: Moslora, write_recipe: WriteRecipe, tmp_path: Path):
+    recipe = write_recipe(adapter={"method": "ts-mixing"}, evaluation={"tasks": []}, training={"max_steps": 1})
+    before = json.loads(moslora("inspect", recipe, "--json").stdout)
+    moslora("train", recipe, "--output", tmp_path / "run")
+    after = json.loads(moslora("inspect", tmp_path / "run", "--json").stdout)
+    assert before["parameters"] == after["parameters"] == {"trainable": 1792, "total": 104576, "mixer": 64}
+    condition = after["layers"][0]["mixer_condition"]  # the butterfly is singular
+    assert condition == "Infinity" or condition > 1e6
+
+
+def test_a_recipe_shows_its_coverage_without_weights(
+    moslora: Moslora, write_recipe: WriteRecipe, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("moslora.runs.adapters.load_model", lambda _settings: pytest.fail("the model was loaded"))
+    lines = moslora("inspect", write_recipe(), "--set", "adapter.r=8").stdout.splitlines()
+    assert lines[0] == "recipe tiny, method moslora"
+    assert lines[2] == "parameters  3,840 trained of 106,560 (256 in mixers)"
+    assert lines[5].split() == ["q_proj", "2", "8", "2,176", "-", "-", "-", "-", "-"]
+
+
+def test_a_pattern_that_matches_nothing_is_shown(moslora: Moslora, write_recipe: WriteRecipe):
+    recipe = write_recipe(
+        adapter={"target_modules": ["q_proj", "q_prj"], "rank_pattern": {"kproj": 2}, "modules_to_save": ["hed"]}
+    )
+    shown = moslora("inspect", recipe).stdout
+    assert "NO MATCH    target_modules: 'q_prj' names no module of the model\n" in shown
+    assert "NO MATCH    modules_to_save: 'hed' names no module of the model\n" in shown
+    assert "NO MATCH    rank_pattern: 'kproj' names no module of the model\n" in shown
+    assert "coverage    2 of 15 layers" in shown
+
+
+def test_a_recipe_that_matches_nothing_at_all_covers_nothing(moslora: Moslora, write_recipe: WriteRecipe):
+    shown = moslora("inspect", write_recipe(adapter={"target_modules": ["q_prj"]})).stdout
+    assert "parameters  0 trained of 102,720 (0 in mixers)\n" in shown
+    assert "coverage    0 of 15 layers that could carry it" in shown
+    assert "NO MATCH    target_modules: 'q_prj' names no module of the model\n" in shown
+
+
+def test_plain_lora_is_inspected_too(tmp_path: Path, moslora: Moslora, write_recipe: WriteRecipe):
+    recipe = write_recipe(adapter={"method": "lora"}, evaluation={"tasks": []}, training={"max_steps": 1})
+    moslora("train", recipe, "--output", tmp_path / "run")
+    shown = moslora("inspect", tmp_path / "run").stdout
+    assert "parameters  1,792 trained of 104,512 (0 in mixers)\n" in shown
+    assert "coverage    4 of 15 layers" in shown
+
+
+def test_another_path_of_the_same_base_is_a_note(tmp_path: Path, finished: Path, moslora: Moslora, model_folder: Path):
+    import shutil
+
+    shutil.copytree(model_folder, tmp_path / "moved")
+    shown = moslora("inspect", finished, "--base", tmp_path / "moved").stdout
+    assert f"note        recorded base {model_folder}, opened with {tmp_path / 'moved'}\n" in shown
+
+
+def test_mistakes_are_one_line(tmp_path: Path, finished: Path, refused: Refused, write_recipe: WriteRecipe):
+    assert refused("inspect", finished, "--set", "seed=1") == f"--set changes a recipe, and {finished} is a folder"
+    assert "use --set model.path=x" in refused("inspect", write_recipe(), "--base", "x")
+    assert refused("inspect", tmp_path) == (
+        f"{tmp_path} has no adapter_config.json: give the folder of a saved adapter"
+    )
+    assert refused("inspect", "demmo").startswith("unknown recipe 'demmo'; did you mean 'demo'?")
