@@ -39,7 +39,7 @@ _HOMES = {
     "load_recipe": "moslora.runs.recipe",
     "run_recipe": "moslora.runs.run",
 }
-__all__ = ["__version__", *_HOMES]
+__all__ = ["__version__", *_HOMES]  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:

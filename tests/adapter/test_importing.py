@@ -169,7 +169,7 @@ class Trap:
 
 def test_pickles_run_no_code(load_base, tmp_path, capsys):
     source = write(tmp_path / "theirs", {"a": Trap()}, pickled=True)
-    with pytest.raises(MosloraError, match="adapter_model.bin is damaged or holds more than tensors"):
+    with pytest.raises(MosloraError, match=r"adapter_model.bin is damaged or holds more than tensors"):
         import_adapter(source, tmp_path / "ours")
     assert "code from a pickle ran" not in capsys.readouterr().out
 
@@ -185,10 +185,10 @@ def test_damaged_and_missing_files_are_one_line(tmp_path):
         import_adapter(source, tmp_path / "ours")
     (source / "adapter_config.json").write_text("{")
     save_file({"x": torch.zeros(3)}, weights)
-    with pytest.raises(MosloraError, match="adapter_config.json is not readable JSON"):
+    with pytest.raises(MosloraError, match=r"adapter_config.json is not readable JSON"):
         import_adapter(source, tmp_path / "ours")
     (source / "adapter_config.json").unlink()
-    with pytest.raises(MosloraError, match="has no adapter_config.json"):
+    with pytest.raises(MosloraError, match=r"has no adapter_config.json"):
         import_adapter(source, tmp_path / "ours")
     (source / "adapter_config.json").write_text('{"peft_type": "IA3"}')
     with pytest.raises(MosloraError, match="says peft_type IA3: only LoRA-like adapters"):

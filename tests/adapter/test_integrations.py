@@ -185,7 +185,7 @@ def test_the_unfolded_form_is_not_hot_swapped_without_a_word(trained, tmp_path):
 
     model = trained()
     model.save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="MOSLORA|not.*supported"):
+    with pytest.raises(ValueError, match=r"MOSLORA|not.*supported"):
         hotswap_adapter(model, str(tmp_path), adapter_name="default", torch_device="cpu")
 
 

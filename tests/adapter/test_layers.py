@@ -138,7 +138,7 @@ def test_the_output_projection_of_multihead_attention_is_refused():
 @pytest.mark.filterwarnings("ignore:Already found a .peft_config. attribute")
 def test_a_layer_that_has_plain_lora_is_refused():
     model = inject_adapter_in_model(LoraConfig(target_modules=["0"]), nn.Sequential(nn.Linear(3, 3)), "plain")
-    with pytest.raises(MosloraError, match="0 already has a .*Linear adapter, which would drop the mixer"):
+    with pytest.raises(MosloraError, match=r"0 already has a .*Linear adapter, which would drop the mixer"):
         inject_adapter_in_model(MosloraConfig(target_modules=["0"]), model, "mixed")
 
 

@@ -26,7 +26,8 @@ QUANTISATIONS = {
 def wide_folder(tiny_llama, tmp_path):
     """A base whose every weight is a whole number of quantisation blocks, as bitsandbytes' packing needs."""
     torch.manual_seed(0)
-    LlamaForCausalLM(LlamaConfig(**tiny_llama.config.to_dict() | {"intermediate_size": 128})).save_pretrained(tmp_path / "wide")
+    wide = LlamaConfig(**tiny_llama.config.to_dict() | {"intermediate_size": 128})
+    LlamaForCausalLM(wide).save_pretrained(tmp_path / "wide")
     return tmp_path / "wide"
 
 
@@ -120,5 +121,5 @@ def test_merging_in_place_quantises_again_with_a_warning(load_quantised, config,
 
 
 def test_lora_bias_on_quantised_layers_is_refused(load_quantised, config):
-    with pytest.raises(MosloraError, match="lora_bias=True does not work on Linear.* layers: PEFT merges their bias"):
+    with pytest.raises(MosloraError, match=r"lora_bias=True does not work on Linear.* layers: PEFT merges their bias"):
         get_peft_model(load_quantised(), config(lora_bias=True))

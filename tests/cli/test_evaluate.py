@@ -56,6 +56,21 @@ def test_an_adapters_own_folder_works_without_its_run(
     assert (adapter / "answers" / "everyday-evaluated-log_probability.jsonl").is_file()
 
 
+def test_the_prompt_is_the_runs_unless_another_is_asked_for(
+    tmp_path: Path, finished: Path, moslora: Moslora, refused: Refused
+):
+    answers = finished / "answers" / "everyday-evaluated-log_probability.jsonl"
+    moslora("evaluate", finished, "--limit", "2")
+    plain = answers.read_text()
+    moslora("evaluate", finished, "--limit", "2", "--prompt-style", "plain")
+    assert answers.read_text() == plain
+    moslora("evaluate", finished, "--limit", "2", "--prompt-style", "alpaca")
+    assert answers.read_text() != plain
+    assert refused("evaluate", finished, "--prompt-style", "alpca").startswith(
+        "unknown prompt style 'alpca'; did you mean 'alpaca'?"
+    )
+
+
 def test_the_adapter_folder_inside_a_run_stands_for_the_run(finished: Path, moslora: Moslora):
     moslora("evaluate", finished / "adapter", "--limit", "2")
     assert len(RunRecord.load(finished / "run.json").evaluations) == 2

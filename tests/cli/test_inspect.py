@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -96,3 +98,10 @@ def test_mistakes_are_one_line(tmp_path: Path, finished: Path, refused: Refused,
         f"{tmp_path} has no adapter_config.json: give the folder of a saved adapter"
     )
     assert refused("inspect", "demmo").startswith("unknown recipe 'demmo'; did you mean 'demo'?")
+
+
+def test_a_fresh_process_may_import_the_adapter_package_before_peft(write_recipe: WriteRecipe):
+    command = [sys.executable, "-m", "moslora", "inspect", str(write_recipe()), "--json"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert result.stderr == ""
+    assert json.loads(result.stdout)["adapted"] == 4

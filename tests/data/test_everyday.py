@@ -28,7 +28,7 @@ Rule = Callable[[list[str]], int]
 
 
 def options_of(sample: Sample) -> list[str]:
-    return re.split(r" ?Answer\d: ", sample["instruction"].rpartition("\n")[2])[1:]
+    return re.split(r" answer\d(?:, |$)", sample["instruction"].rpartition("\n")[2])[:-1]
 
 
 def question_of(sample: Sample) -> str:
@@ -70,7 +70,7 @@ def test_each_sample_has_a_question_four_options_and_one_of_them_as_the_answer(s
         assert sample["input"] == ""
         assert sample["answer"] in LABELS
         assert sample["output"] == f"the correct answer is {sample['answer']}"
-        assert re.fullmatch(r"[^\n]+[?.]\nAnswer1: .+ Answer2: .+ Answer3: .+ Answer4: .+", sample["instruction"])
+        assert re.fullmatch(r"[^\n]+[?.]\n.+ answer1, .+ answer2, .+ answer3, .+ answer4", sample["instruction"])
         assert len(set(options_of(sample))) == 4
 
 

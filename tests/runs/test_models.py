@@ -144,6 +144,15 @@ def test_code_of_a_model_is_run_where_the_recipe_says_so(
     assert (with_code / "was_run").exists()
 
 
+@pytest.mark.parametrize("content", [b"", b"GGUF", b"GGUF" + bytes(100), bytes(range(256))])
+def test_a_damaged_gguf_file_is_one_line(tmp_path: Path, content: bytes, monkeypatch: pytest.MonkeyPatch):
+    pytest.importorskip("gguf")
+    monkeypatch.setenv("MOSLORA_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "model.gguf").write_bytes(content)
+    expected = f"model.path '{tmp_path / 'model.gguf'}' cannot be loaded: "
+    assert message(load_tokenizer, tmp_path / "model.gguf").startswith(expected)
+
+
 def test_missing_packages_say_what_to_install(tmp_path: Path, model_folder: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "model.gguf").write_bytes(b"GGUF")
     monkeypatch.setenv("MOSLORA_CACHE", str(tmp_path / "cache"))

@@ -4,7 +4,7 @@ Written against PEFT 0.21. A subclass (not a patched instance) keeps `get_delta_
 and conversion in PEFT that asks for it, exact. The forward pass hangs on PEFT's variant hook.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from peft.tuners.lora import layer as lora
@@ -18,7 +18,7 @@ from moslora.core.mixers import Mixer
 from moslora.errors import UnsupportedLayerError
 
 
-class MixerLayer(LoraLayer):
+class MixerLayer(LoraLayer, nn.Module if TYPE_CHECKING else object):
     """What every layer with a mixer shares; stands before PEFT's own class in the bases."""
 
     adapter_layer_names = (*LoraLayer.adapter_layer_names, "lora_mixer")
@@ -40,9 +40,10 @@ class MixerLayer(LoraLayer):
 
     def factors(self, adapter: str) -> tuple[torch.Tensor, torch.Tensor]:
         """The stored A (R, ...) and B (O, R, ...) of an adapter."""
-        if adapter in self.lora_embedding_A:
-            return self.lora_embedding_A[adapter], self.lora_embedding_B[adapter]
-        return self.lora_A[adapter].weight, self.lora_B[adapter].weight
+        layers: Any = self
+        if adapter in layers.lora_embedding_A:
+            return layers.lora_embedding_A[adapter], layers.lora_embedding_B[adapter]
+        return layers.lora_A[adapter].weight, layers.lora_B[adapter].weight
 
     def mixer_matrix(self, adapter: str) -> torch.Tensor | None:
         """The adapter's mixer as one matrix (R, R); None for an adapter without one."""
@@ -70,7 +71,8 @@ class Linear(MixerLayer, lora.Linear):
 
 class _Conv(MixerLayer):
     def shape_like_base(self, delta_OI: torch.Tensor) -> torch.Tensor:
-        return delta_OI.view(self.get_base_layer().weight.shape)
+        base: Any = self.get_base_layer()
+        return delta_OI.view(base.weight.shape)
 
 
 class Conv1d(_Conv, lora.Conv1d):

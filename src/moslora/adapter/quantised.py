@@ -11,6 +11,7 @@ import bitsandbytes as bnb
 from bitsandbytes.functional import _convert_weight_packed_for_cpu_inverse
 from peft.tuners.lora.bnb import Linear4bit as PeftLinear4bit
 from peft.tuners.lora.bnb import Linear8bitLt as PeftLinear8bitLt
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
 from moslora.adapter.layers import MixerLayer
@@ -27,7 +28,7 @@ class Linear4bit(MixerLayer, PeftLinear4bit):
 
 def create(target: nn.Module, adapter_name: str, *, config: Any, **kwargs: Any) -> nn.Module:
     """The layer with a mixer for a bitsandbytes layer."""
-    base = target.get_base_layer() if hasattr(target, "get_base_layer") else target
+    base = target.get_base_layer() if isinstance(target, BaseTunerLayer) else target
     if config.lora_bias:
         raise UnsupportedLayerError(
             f"lora_bias=True does not work on {type(base).__name__} layers: PEFT merges their bias unscaled"
@@ -51,8 +52,6 @@ def keep_unpacked(model: nn.Module) -> None:
         if type(module) is not bnb.nn.Linear4bit:
             continue
         module.support_avx512bf16_for_cpu = False
-        state = getattr(module.weight, "quant_state", None)
-        if getattr(state, "packing_format_for_cpu", False):
-            module.weight.data, module.weight.quant_state = _convert_weight_packed_for_cpu_inverse(
-                module.weight.data, state
-            )
+        weight: Any = module.weight
+        if getattr(getattr(weight, "quant_state", None), "packing_format_for_cpu", False):
+            weight.data, weight.quant_state = _convert_weight_packed_for_cpu_inverse(weight.data, weight.quant_state)

@@ -98,17 +98,18 @@ class MosloraModel(LoraModel):
             lora_config.fan_in_fan_out = is_transposed
             kwargs["is_target_conv_1d_layer"] = is_transposed
         kwargs.pop("parameter_name", None)
-        return LAYERS[type(base_layer)](target, adapter_name, config=lora_config, **kwargs)
+        layer_class: Any = LAYERS[type(base_layer)]
+        return layer_class(target, adapter_name, config=lora_config, **kwargs)
 
     def merge_adapter(self, adapter_names: list[str] | None = None, safe_merge: bool = False) -> None:
         """Merge the adapters into the base weights in place (PEFT); refused where a base weight is tied."""
         self._refuse_tied_targets()
         super().merge_adapter(adapter_names=adapter_names, safe_merge=safe_merge)
 
-    def _unload_and_optionally_merge(self, merge: bool = True, **kwargs: Any) -> Any:
+    def _unload_and_optionally_merge(self, merge: bool = True, *args: Any, **kwargs: Any) -> Any:
         if merge:
             self._refuse_tied_targets()
-        return super()._unload_and_optionally_merge(merge=merge, **kwargs)
+        return super()._unload_and_optionally_merge(merge, *args, **kwargs)
 
     def _refuse_tied_targets(self) -> None:
         adapted = {layer.base_layer: name for name, layer in mixer_layers(self.model).items()}
@@ -126,7 +127,7 @@ class MosloraModel(LoraModel):
         if adapter_name in self.peft_config:
             return
         for name in adapters:
-            if name in self.peft_config and self.peft_config[name].use_dora:
+            if name in self.peft_config and getattr(self.peft_config[name], "use_dora", False):
                 raise ConfigError(f"adapter '{name}' uses DoRA, whose magnitudes cannot be combined; merge it instead")
         first = self.peft_config.get(adapters[0])
         if isinstance(first, MosloraConfig):  # PEFT derives the new adapter's config from the first one's

@@ -25,7 +25,7 @@ class MixerVariant(LoraVariant):
         return False
 
     @staticmethod
-    def init(module: Any, adapter_name: str, config: Any, **kwargs: Any) -> None:
+    def init(module: Any, adapter_name: str, config: Any = None, **kwargs: Any) -> None:
         """Add the adapter's mixer, on the device and in the dtype of A."""
         add_mixer(module, adapter_name, config)
 
@@ -68,7 +68,8 @@ class MixerDoraVariant(MixerVariant):
         """Add the mixer, then the magnitude vector, which must see the mixed update."""
         add_mixer(module, adapter_name, config)
         with folded_factors(module, [adapter_name]):
-            self.peft_variant.init(module, adapter_name=adapter_name, config=config, **kwargs)
+            peft_init: Any = self.peft_variant.init
+            peft_init(module, adapter_name=adapter_name, config=config, **kwargs)
 
     def merge_safe(self, module: Any, active_adapter: str, orig_weight: torch.Tensor) -> torch.Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         """The merged weight as a new tensor."""

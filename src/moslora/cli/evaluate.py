@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from moslora.cli.options import AdapterArgument, BaseOption, JsonOption, print_json, remarks, results
+from moslora.cli.options import AdapterArgument, BaseOption, JsonOption, PromptOption, print_json, remarks, results
 from moslora.errors import ConfigError
 
 EXAMPLES = (
@@ -33,6 +33,7 @@ def evaluate(
     ] = None,
     agreement: Annotated[bool, typer.Option("--agreement", help="Score both ways and compare the answers.")] = False,
     base: BaseOption = None,
+    prompt_style: PromptOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Score an adapter on tasks, and keep the answer to every question."""
@@ -45,7 +46,7 @@ def evaluate(
     from moslora.runs.scoring import evaluate_adapter
     from moslora.runs.validation import validated
 
-    opened = open_adapter(adapter, base=base)
+    opened = open_adapter(adapter, base=base, prompt=prompt_style)
     chosen = {"tasks": task, "data": data and str(data), "scoring": scoring, "limit": limit, "batch_size": batch_size}
     own = opened.recipe.evaluation.model_dump(exclude={"limit"}) if opened.recipe else {}
     given = own | {name: value for name, value in chosen.items() if value}

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from moslora.cli.options import AdapterArgument, BaseOption, remarks
+from moslora.cli.options import AdapterArgument, BaseOption, PromptOption, remarks
 from moslora.errors import ConfigError
 
 EXAMPLES = (
@@ -23,6 +23,7 @@ def generate(
     temperature: Annotated[float, typer.Option(min=0.0, help="0: the most probable token each time.")] = 0.0,
     seed: Annotated[int, typer.Option(help="Of the sampling, where the temperature is above 0.")] = 42,
     base: BaseOption = None,
+    prompt_style: PromptOption = None,
 ) -> None:
     """Answer a prompt, or hold a chat, with the adapter; the text is printed as it is made."""
     if chat == (prompt is not None):
@@ -33,7 +34,7 @@ def generate(
     from moslora.runs.adapters import load_adapted, open_adapter
     from moslora.runs.generating import Speaker
 
-    opened = open_adapter(adapter, base=base)
+    opened = open_adapter(adapter, base=base, prompt=prompt_style)
     model, tokenizer = load_adapted(opened)
     is_chat = chat or opened.is_chat
     style = None if is_chat else opened.prompt_style

@@ -13,9 +13,9 @@ from transformers import PreTrainedTokenizerBase
 from moslora.adapter.storage import check_adapter_folder
 from moslora.adapter.targets import check_patterns
 from moslora.data.everyday import everyday
-from moslora.data.prompts import prompt_ids
+from moslora.data.prompts import PROMPTS, prompt_ids
 from moslora.data.tokens import pad_token_id
-from moslora.errors import CheckpointError, ConfigError, MosloraError
+from moslora.errors import CheckpointError, ConfigError, MosloraError, unknown_name
 from moslora.evaluation.inference import left_padded
 from moslora.runs.folder import RunFolder
 from moslora.runs.models import load_model, load_tokenizer, meta_model
@@ -29,6 +29,7 @@ class Opened:
     adapter: Path
     model: ModelSettings
     peft_type: str
+    prompt_style: str = "alpaca"  # the prompt it was trained with
     run: RunFolder | None = None
     recipe: Recipe | None = None
 
@@ -38,21 +39,20 @@ class Opened:
         return self.run.path if self.run else self.adapter
 
     @property
-    def prompt_style(self) -> str:
-        """The prompt the adapter was trained with."""
-        return self.recipe.data.prompt if self.recipe else "alpaca"
-
-    @property
     def is_chat(self) -> bool:
         """Whether the adapter was trained on chats."""
         return self.recipe is not None and self.recipe.data.format == "chat"
 
 
-def open_adapter(source: str | Path, *, base: str | None = None) -> Opened:
-    """A run's folder, or an adapter's, checked; `base` names another base model than the recorded one.
+def open_adapter(source: str | Path, *, base: str | None = None, prompt: str | None = None) -> Opened:
+    """A run's folder, or an adapter's, checked.
+
+    `base` names another base model than the recorded one, `prompt` another style than the run's (else alpaca).
 
     Raises CheckpointError for a folder that is neither, or whose files are damaged.
     """
+    if prompt is not None and prompt not in PROMPTS:
+        raise unknown_name("prompt style", prompt, PROMPTS)
     source = Path(source)
     if source.name == "adapter" and (source.parent / "run.json").is_file():
         source = source.parent
@@ -66,12 +66,13 @@ def open_adapter(source: str | Path, *, base: str | None = None) -> Opened:
             )
         recipe = parse_recipe(record.recipe, source=str(run.record_path))
         model = recipe.model.model_copy(update={"path": base}) if base else recipe.model
-        return Opened(run.adapter, model, _adapter_fields(run.adapter)["peft_type"], run, recipe)
+        fields = _adapter_fields(run.adapter)
+        return Opened(run.adapter, model, fields["peft_type"], prompt or recipe.data.prompt, run, recipe)
     fields = _adapter_fields(source)
     path = base or fields.get("base_model_name_or_path")
     if not path:
         raise CheckpointError(f"{source} does not say which base model it belongs to: give it with --base")
-    return Opened(source, ModelSettings(path=path), fields["peft_type"])
+    return Opened(source, ModelSettings(path=path), fields["peft_type"], prompt or "alpaca")
 
 
 def load_adapted(opened: Opened, *, is_trainable: bool = False) -> tuple[PeftModel, PreTrainedTokenizerBase]:

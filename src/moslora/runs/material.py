@@ -46,11 +46,23 @@ class Material:
         return notes
 
 
-def read_material(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> Material:
-    """Everything a recipe trains and tests on. Raises DataError for what cannot be used."""
-    data = recipe.data
+@dataclass(frozen=True)
+class Sources:
+    """A recipe's data as it was read: training samples and test sets."""
+
+    samples: Samples
+    test_sets: list[TestSet]
+
+
+def read_sources(recipe: Recipe) -> Sources:
+    """Read everything a recipe trains and tests on. Raises DataError for what is not there or broken."""
     test_sets = load_test_sets(recipe.evaluation)
-    samples = load_samples(data.train, split="train", limit=data.limit)
+    return Sources(load_samples(recipe.data.train, split="train", limit=recipe.data.limit), test_sets)
+
+
+def tokenise(recipe: Recipe, sources: Sources, tokenizer: PreTrainedTokenizerBase) -> Material:
+    """The sources as training rows and test sets. Raises DataError for a sample that cannot be used."""
+    data, samples = recipe.data, sources.samples
     options: dict[str, Any] = {
         "max_length_tokens": data.max_length_tokens,
         "loss_on": data.loss_on,
@@ -63,7 +75,7 @@ def read_material(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> Materia
     rows, validation = _split(read.examples, data.validation_samples, seed=recipe.seed, source=data.train)
     if data.packing:
         rows = pack(rows, max_length_tokens=data.max_length_tokens)
-    return Material(rows, validation, test_sets, read.truncated)
+    return Material(rows, validation, sources.test_sets, read.truncated)
 
 
 def load_test_sets(settings: EvaluationSettings) -> list[TestSet]:

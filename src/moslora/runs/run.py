@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
+from peft import PeftConfig, PeftModel, get_peft_model, get_peft_model_state_dict, prepare_model_for_kbit_training
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments, set_seed
 
 from moslora.adapter.inspection import count_parameters
@@ -27,7 +27,7 @@ from moslora.runs.adapters import adapted_on_meta
 from moslora.runs.arguments import training_arguments
 from moslora.runs.environment import describe_machine, describe_versions, peak_memory_bytes
 from moslora.runs.folder import RunFolder
-from moslora.runs.material import Material, read_material
+from moslora.runs.material import Material, read_sources, tokenise
 from moslora.runs.models import load_model, load_tokenizer
 from moslora.runs.recipe import Recipe
 from moslora.runs.scoring import score
@@ -99,10 +99,16 @@ def plan_run(recipe: Recipe, place: RunFolder) -> Plan:
     """Read and check all that a recipe names but the model's weights. Raises the errors of `moslora.errors`."""
     adapter = method_config(recipe.adapter.method, recipe.adapter.options)
     arguments = training_arguments(recipe, place.checkpoints)
+    sources = read_sources(recipe)
     tokenizer = load_tokenizer(recipe.model)
     trainable = count_parameters(adapted_on_meta(recipe.model, adapter))["trainable"]
-    material = read_material(recipe, tokenizer)
-    return Plan(adapter, tokenizer, material, arguments, BYTES_BESIDE_WEIGHTS + BYTES_A_PARAMETER * trainable)
+    return Plan(
+        adapter=adapter,
+        tokenizer=tokenizer,
+        material=tokenise(recipe, sources, tokenizer),
+        arguments=arguments,
+        needed_bytes=BYTES_BESIDE_WEIGHTS + BYTES_A_PARAMETER * trainable,
+    )
 
 
 def _train_and_score(run: ActiveRun, plan: Plan) -> None:
@@ -150,8 +156,7 @@ def _trained(run: ActiveRun, plan: Plan, model: PreTrainedModel) -> PeftModel:
 
 
 def _save_adapter(run: ActiveRun, model: PeftModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    trained = [parameter for name, parameter in model.named_parameters() if "lora_" in name]
-    if not all(torch.isfinite(parameter).all() for parameter in trained):
+    if not all(torch.isfinite(tensor).all() for tensor in get_peft_model_state_dict(model).values()):
         raise ConfigError(
             f"training diverged (loss {run.record.train_loss}): the adapter holds numbers that are not finite; lower"
             " training.learning_rate, or choose a wider model.dtype or training.precision"

@@ -110,7 +110,7 @@ def _size_question(table: Sizes, entry: Entry, *, group: Group, entries: Sequenc
 
 
 def _sample(kind: str, question: str, options: Sequence[str], position: int) -> Sample:
-    labelled = " ".join(f"Answer{number}: {option}" for number, option in enumerate(options, start=1))
+    labelled = ", ".join(f"{option} answer{number}" for number, option in enumerate(options, start=1))
     answer = f"answer{position + 1}"
     return {
         "instruction": f"{question}\n{labelled}",
