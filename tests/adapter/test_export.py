@@ -195,6 +195,33 @@ def test_what_is_no_adapter_with_a_mixer_is_refused(make_base, trained):
         fold(plain)
 
 
+def test_an_adapter_that_is_not_at_work_is_not_exported(trained, config, tmp_path):
+    model = trained()
+    model.add_adapter("second", config())
+    cases = {
+        "adapter 'default' is not the active one (second): call set_adapter() first": lambda: model.set_adapter(
+            "second"
+        ),
+        "the adapters are disabled": lambda: (model.set_adapter("default"), model.base_model.disable_adapter_layers()),
+        "adapters are merged into the base weights": lambda: (
+            model.base_model.enable_adapter_layers(),
+            model.merge_adapter(),
+        ),
+    }
+    for message, change in cases.items():
+        change()
+        for save in (save_folded, save_merged):
+            with pytest.raises(MosloraError, match=re.escape(message)):
+                save(model, tmp_path / "out")
+
+
+def test_a_model_under_mixed_precision_is_verified_without_it(trained, tmp_path):
+    from accelerate import Accelerator
+
+    model = Accelerator(mixed_precision="bf16", cpu=True).prepare_model(trained())
+    assert save_folded(model, tmp_path / "folded").max_difference < 1e-5
+
+
 def test_a_model_without_vocabulary_needs_a_probe(tmp_path):
     model = get_peft_model(nn.Sequential(nn.Linear(3, 3)), MosloraConfig(target_modules=["0"], init_lora_weights=False))
     with pytest.raises(MosloraError, match="Sequential has no vocab_size: give the inputs to compare on as probe"):

@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from moslora.adapter.config import MosloraConfig
+from moslora.adapter.layers import mixer_layers
 from moslora.adapter.merging import merged_model
 from moslora.adapter.storage import PREFIX
 from moslora.adapter.twin import plain_twin
@@ -123,6 +124,14 @@ def _mixer_config(model: Any, adapter_name: str) -> MosloraConfig:
     config = configs[adapter_name]
     if not isinstance(config, MosloraConfig):
         raise ConfigError(f"adapter '{adapter_name}' is a {type(config).__name__}, which has no mixer to fold")
+    for layer in mixer_layers(model).values():
+        if layer.merged:
+            raise ConfigError("adapters are merged into the base weights: call unmerge_adapter() first")
+        if layer.disable_adapters:
+            raise ConfigError("the adapters are disabled, so there is nothing to compare with: enable them first")
+        if adapter_name in layer.r and list(layer.active_adapters) != [adapter_name]:
+            active = ", ".join(layer.active_adapters) or "none"
+            raise ConfigError(f"adapter '{adapter_name}' is not the active one ({active}): call set_adapter() first")
     return config
 
 

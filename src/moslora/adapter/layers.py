@@ -17,8 +17,14 @@ from moslora.core.folding import weight_delta
 from moslora.core.mixers import Mixer
 from moslora.errors import UnsupportedLayerError
 
+if TYPE_CHECKING:  # PEFT's layers are modules too; at run time the class behind ours brings that
 
-class MixerLayer(LoraLayer, nn.Module if TYPE_CHECKING else object):
+    class _Layer(nn.Module, LoraLayer): ...
+else:
+    _Layer = LoraLayer
+
+
+class MixerLayer(_Layer):
     """What every layer with a mixer shares; stands before PEFT's own class in the bases."""
 
     adapter_layer_names = (*LoraLayer.adapter_layer_names, "lora_mixer")
@@ -104,6 +110,11 @@ class Embedding(MixerLayer, lora.Embedding):
             variant = self.lora_variant.get(adapter, MixerVariant())
             result[rows] = variant.forward(self, adapter, x[rows], result[rows]).to(result.dtype)
         return result
+
+
+def mixer_layers(model: nn.Module) -> dict[str, MixerLayer]:
+    """The adapted layers of a model by module name."""
+    return {name: module for name, module in model.named_modules() if isinstance(module, MixerLayer)}
 
 
 def check_base_layer(name: str, layer: nn.Module) -> None:

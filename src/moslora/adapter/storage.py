@@ -119,10 +119,12 @@ def check_adapter_folder(folder: str | Path) -> None:
         raise CheckpointError(f"{path} is not readable JSON ({error}): save or copy the adapter again") from None
     weights = folder / "adapter_model.safetensors"
     if not weights.is_file():
-        has_pickle = (folder / "adapter_model.bin").is_file()
-        advice = (
-            "it has a pickle, adapter_model.bin: convert it with `moslora import`" if has_pickle else "save it again"
-        )
+        advice = "save or copy the adapter again"
+        if (folder / "adapter_model.bin").is_file():
+            advice = (
+                "it has a pickle, adapter_model.bin: save it again as safetensors,"
+                " or convert another program's with `moslora import`"
+            )
         raise CheckpointError(f"{folder} has no adapter_model.safetensors; {advice}")
     try:
         with safe_open(weights, framework="pt") as tensors:

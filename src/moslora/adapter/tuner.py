@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from peft import LoraConfig
 from peft.tuners.lora import LoraModel
-from peft.tuners.lora.layer import LoraLayer
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 from transformers.pytorch_utils import Conv1D
@@ -18,7 +17,7 @@ from transformers.pytorch_utils import Conv1D
 from moslora.adapter import layers
 from moslora.adapter.base_model import check_same_base, describe_base
 from moslora.adapter.config import MosloraConfig
-from moslora.adapter.layers import MixerLayer, check_base_layer
+from moslora.adapter.layers import MixerLayer, check_base_layer, mixer_layers
 from moslora.adapter.presenting import folded_factors
 from moslora.adapter.storage import check_loaded, watch_until_filled
 from moslora.adapter.targets import check_patterns
@@ -155,13 +154,3 @@ class MosloraModel(LoraModel):
         remapped = super()._remap_adapter_state_dict_for_load(model, config, adapter_name, state_dict)
         check_loaded(model, adapter_name, remapped)
         return remapped
-
-
-def mixer_layers(model: nn.Module) -> dict[str, MixerLayer]:
-    """The adapted layers of a model by module name."""
-    return {name: module for name, module in model.named_modules() if isinstance(module, MixerLayer)}
-
-
-def has_plain_lora(model: nn.Module) -> bool:
-    """Whether a model has LoRA layers of PEFT's own, without mixer."""
-    return any(isinstance(module, LoraLayer) and not isinstance(module, MixerLayer) for module in model.modules())

@@ -57,13 +57,23 @@ def probe_output(model: nn.Module, probe: Mapping[str, torch.Tensor]) -> torch.T
     was_training = model.training
     device = next(model.parameters()).device
     try:
-        output = model.eval()(**{key: value.to(device) for key, value in probe.items()})
+        model.eval()
+        run = model.__dict__.get("_original_forward", model)  # what accelerate has put autocast around
+        output = run(**{key: value.to(device) for key, value in probe.items()})
     finally:
         model.train(was_training)
     return (output if isinstance(output, torch.Tensor) else output[0]).float().cpu()
 
 
 def coarsest_dtype(model: nn.Module) -> torch.dtype:
-    """The floating dtype among a model's weights with the widest tolerance."""
+    """The floating dtype with the widest tolerance among a model's weights and what quantised layers compute in.
+
+    bitsandbytes' 8-bit layers round activations too, which counts as bfloat16.
+    """
     dtypes = {parameter.dtype for parameter in model.parameters() if parameter.dtype in TOLERANCES}
+    for module in model.modules():
+        if type(module).__name__ == "Linear4bit" and getattr(module, "compute_dtype", None) in TOLERANCES:
+            dtypes.add(module.compute_dtype)  # pyright: ignore[reportArgumentType]
+        elif type(module).__name__ == "Linear8bitLt":
+            dtypes.add(torch.bfloat16)
     return max(dtypes, key=TOLERANCES.__getitem__, default=torch.float32)
