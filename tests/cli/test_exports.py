@@ -113,7 +113,7 @@ def without_mixers(weights: Path) -> None:
         (not_finite, "adapter_model.safetensors holds numbers that are not finite (base_model.model.model.layers.0"),
         (
             pickled,
-            "has no adapter_model.safetensors; it has a pickle, adapter_model.bin: save it again as safetensors, or convert",
+            "has no adapter_model.safetensors; it has a pickle, adapter_model.bin: save it again as safetensors,",
         ),
         (
             without_mixers,

@@ -14,9 +14,7 @@ from moslora.adapter.storage import check_adapter_folder
 from moslora.adapter.targets import check_patterns
 from moslora.data.everyday import everyday
 from moslora.data.prompts import PROMPTS, prompt_ids
-from moslora.data.tokens import pad_token_id
 from moslora.errors import CheckpointError, ConfigError, MosloraError, unknown_name
-from moslora.evaluation.inference import left_padded
 from moslora.runs.folder import RunFolder
 from moslora.runs.models import load_model, load_tokenizer, meta_model
 from moslora.runs.recipe import ModelSettings, Recipe, parse_recipe
@@ -99,13 +97,13 @@ def adapted_on_meta(settings: ModelSettings, config: PeftConfig) -> PeftModel:
 
 
 def text_probe(opened: Opened, tokenizer: PreTrainedTokenizerBase, *, rows: int = 4) -> dict[str, torch.Tensor]:
-    """A few real questions as a padded batch, to compare models on."""
+    """A few real questions, cut to one length, to compare models on: what a model says at padding means nothing."""
     samples: list[dict[str, Any]] = [*everyday("test")]
     chosen = [samples[row * len(samples) // rows] for row in range(rows)]
     ids = prompt_ids(chosen, tokenizer, style=opened.prompt_style)
-    batch = left_padded(ids, pad=pad_token_id(tokenizer), device=torch.device("cpu"))
-    positions = (batch.attention_mask.cumsum(dim=-1) - 1).clamp(min=0)
-    return {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask, "position_ids": positions}
+    shortest = min(map(len, ids))
+    batch = torch.tensor([row[:shortest] for row in ids])
+    return {"input_ids": batch, "attention_mask": torch.ones_like(batch)}
 
 
 def _adapter_fields(folder: Path) -> dict[str, Any]:
