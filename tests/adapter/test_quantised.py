@@ -103,7 +103,7 @@ def test_fold_and_merge_are_verified(load_quantised, config, train, logits, tmp_
         MosloraError, match=r"the base model is quantised \(.*merging does not quantise again: choose the dtype"
     ):
         save_merged(model, tmp_path / "merged")
-    drift = save_merged(model, tmp_path / "merged", dtype=torch.float32, allow_drift=True)
+    drift = save_merged(model, tmp_path / "merged", dtype=torch.float32)
     merged = LlamaForCausalLM.from_pretrained(tmp_path / "merged")
     assert not hasattr(merged.config, "quantization_config")
     assert type(merged.model.layers[0].self_attn.q_proj) is torch.nn.Linear

@@ -5,7 +5,7 @@ import pytest
 
 pytest.importorskip("bitsandbytes")
 
-from moslora.errors import ConfigError, DriftError
+from moslora.errors import ConfigError
 from moslora.records import RunRecord
 from moslora.runs.adapters import open_adapter
 from moslora.runs.exporting import fold_adapter, merge_adapter
@@ -21,11 +21,6 @@ def test_a_quantised_base_trains_folds_and_merges_into_a_chosen_dtype(
     assert fold_adapter(opened, tmp_path / "folded").drift.is_within
     with pytest.raises(ConfigError, match=r"merging does not quantise again: choose the dtype .* with --dtype"):
         merge_adapter(opened, tmp_path / "merged", dtype=None)
-    if quantize == "int8":  # its forward pass rounds the activations too, which no merged model does
-        with pytest.raises(DriftError, match="the merged model differs from the adapter by up to"):
-            merge_adapter(opened, tmp_path / "merged", dtype="float32")
-        assert not (tmp_path / "merged").exists()
-    export = merge_adapter(opened, tmp_path / "merged", dtype="float32", allow_drift=quantize == "int8")
-    state = "verified: " if quantize == "nf4" else "DIFFERS (accepted with --allow-drift): "
-    assert RunRecord.load(tmp_path / "run" / "run.json").notes[-1].startswith(f"merged: {state}")
+    export = merge_adapter(opened, tmp_path / "merged", dtype="float32")
+    assert RunRecord.load(tmp_path / "run" / "run.json").notes[-1].startswith("merged: verified: ")
     assert export.drift.max_difference < 0.05 * export.drift.largest_output
