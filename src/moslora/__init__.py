@@ -45,8 +45,6 @@ __all__ = ["__version__", *_HOMES]  # pyright: ignore[reportUnsupportedDunderAll
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'moslora' has no attribute '{name}'")
-    if _HOMES[name].startswith("moslora.adapter"):
-        import_module("peft")  # first, so that registration finds none of our modules half loaded
     return getattr(import_module(_HOMES[name]), name)
 
 
