@@ -1,11 +1,11 @@
-"""What a run leaves behind: its settings, machine, numbers and artifacts as one JSON file.
+"""What a run or a comparison leaves behind: settings, machine, numbers and artifacts as JSON files.
 
 Nothing here imports torch, so reports can read thousands of records quickly.
 """
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError, model_validator
 
@@ -19,6 +19,34 @@ Share = float  # between 0 and 1
 
 class _Record(BaseModel):
     model_config = ConfigDict(extra="forbid", validate_assignment=True, ser_json_inf_nan="strings")
+
+
+class _File(_Record):
+    """A record that is a file of its own."""
+
+    title: ClassVar[str]
+    writer: ClassVar[str] = "moslora train"
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read a record. Raises `CheckpointError` naming the file and the first field that is wrong."""
+        path = Path(path)
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except FileNotFoundError as error:
+            raise CheckpointError(f"no {cls.title} at {path}; give the folder that `{cls.writer}` wrote") from error
+        except OSError as error:
+            raise CheckpointError(f"cannot read the {cls.title} {path}: {error.strerror or error}") from error
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            field = ".".join(str(part) for part in first["loc"]) or "the whole file"
+            raise CheckpointError(
+                f"{path} is not a {cls.title} of moslora {__version__}: {field}: {first['msg']}"
+            ) from error
+
+    def save(self, path: str | Path) -> None:
+        """Write the record atomically as JSON. Raises `OutputError` if it cannot be written."""
+        write_atomically(path, self.model_dump_json(indent=2) + "\n")
 
 
 class Score(_Record):
@@ -56,8 +84,10 @@ class Parameters(_Record):
     mixer: NonNegativeInt = 0
 
 
-class RunRecord(_Record):
+class RunRecord(_File):
     """One run from its resolved recipe to its numbers; the file `run.json` of a run's folder."""
+
+    title = "run record"
 
     moslora_version: str = __version__
     created: AwareDatetime = Field(default_factory=lambda: datetime.now(UTC).replace(microsecond=0))
@@ -70,28 +100,114 @@ class RunRecord(_Record):
     wall_seconds: dict[str, float] = {}  # by part of the run: train, evaluate, ...
     peak_memory_bytes: int | None = None
     train_loss: float | None = None
+    validation_loss: float | None = None  # of the weights kept, where validation samples were set apart
     steps: NonNegativeInt = 0
     evaluations: list[EvaluationRecord] = []
     artifacts: dict[str, str] = {}  # what was written, and where (relative to the run's folder)
     notes: list[str] = []
 
-    @classmethod
-    def load(cls, path: str | Path) -> Self:
-        """Read a record. Raises `CheckpointError` naming the file and the first field that is wrong."""
-        path = Path(path)
-        try:
-            return cls.model_validate_json(path.read_bytes())
-        except FileNotFoundError as error:
-            raise CheckpointError(f"no run record at {path}; give the folder that `moslora train` wrote") from error
-        except OSError as error:
-            raise CheckpointError(f"cannot read the run record {path}: {error.strerror or error}") from error
-        except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
-            field = ".".join(str(part) for part in first["loc"]) or "the whole file"
-            raise CheckpointError(
-                f"{path} is not a run record of moslora {__version__}: {field}: {first['msg']}"
-            ) from error
 
-    def save(self, path: str | Path) -> None:
-        """Write the record atomically as JSON. Raises `OutputError` if it cannot be written."""
-        write_atomically(path, self.model_dump_json(indent=2) + "\n")
+class LayerPicture(_Record):
+    """The inside of one adapted layer; distances are Frobenius norms as shares of the norm of what they are from."""
+
+    name: str
+    rank: int
+    update_norm: float  # of scale · B·M·A
+    singular_values: list[float]  # of the update, largest first, at most `rank`
+    effective_rank: float  # exponential of the entropy of the normalised singular values, 1 to rank
+    mixer: list[list[float]] | None = None  # the chain as one R × R matrix, where R is at most 64
+    mixer_from_start: float | None = None
+    mixer_from_identity: float | None = None
+    mixer_from_orthogonal: float | None = None  # of MᵀM from the identity
+
+
+class AdapterPictures(_File):
+    """What a trained adapter looks like inside; the file `adapter.json` of a run's folder."""
+
+    title = "set of adapter pictures"
+
+    method: str
+    layers: list[LayerPicture]
+
+
+class Cost(_Record):
+    """What one arm costs on one machine, measured apart from the training runs."""
+
+    seconds_per_step: float  # median
+    peak_memory_bytes: int  # of the process, or of the accelerator
+    trainable: NonNegativeInt
+    steps: int  # measured
+
+
+class TaskResult(_Record):
+    """An arm's accuracy on a task (or "average"): mean over seeds with a 95 % interval (None with one seed)."""
+
+    mean: Share
+    low: Share | None = None
+    high: Share | None = None
+    per_seed: dict[str, Share] = {}
+
+
+class ArmResult(_Record):
+    """One row of a comparison's table."""
+
+    arm: str  # label, e.g. "moslora" or "moslora r=8 50%"
+    method: str
+    options: dict[str, Any] = {}
+    rank: int | None = None
+    fraction: Share = 1.0
+    learning_rate: float | None = None  # the one chosen on validation data
+    trainable: int | None = None
+    cost: Cost | None = None
+    train_seconds: float | None = None  # median over the runs themselves
+    peak_memory_bytes: int | None = None  # largest over the runs themselves
+    tasks: dict[str, TaskResult] = {}  # each task, and "average"
+    runs: dict[str, str] = {}  # seed to run folder, relative to the comparison's
+    failed: dict[str, str] = {}  # seed to the reason in a line
+    cannot: str | None = None  # what the method cannot do here, in a line
+
+
+class Difference(_Record):
+    """An arm against the baseline on a task (or "average"), paired by seed."""
+
+    arm: str
+    baseline: str
+    task: str
+    mean: float
+    low: float | None = None
+    high: float | None = None
+    p_value: float | None = None
+    p_adjusted: float | None = None  # Holm over the arms of this task
+    seeds: int
+    verdict: str
+
+
+class TuningResult(_Record):
+    """One learning rate tried for an arm."""
+
+    arm: str
+    learning_rate: float
+    validation_loss: float | None
+    run: str
+    is_chosen: bool = False
+
+
+class ComparisonRecord(_File):
+    """A comparison from its plan to its verdict; the file `comparison.json` of its folder."""
+
+    title = "comparison record"
+    writer = "moslora compare"
+
+    moslora_version: str = __version__
+    created: AwareDatetime = Field(default_factory=lambda: datetime.now(UTC).replace(microsecond=0))
+    plan: dict[str, Any]
+    versions: dict[str, str] = {}
+    machine: dict[str, str | int | float | None] = {}
+    baseline: str
+    tasks: list[str]
+    arms: list[ArmResult]
+    differences: list[Difference] = []
+    tuning: list[TuningResult] = []
+    is_complete: bool = True
+    verdict: str = ""  # one sentence over all of it
+    notes: list[str] = []
