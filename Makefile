@@ -4,7 +4,7 @@ BIN := .venv/bin
 RUN := runs/demo
 INSTALLED := .venv/.installed
 
-.PHONY: install check test demo clean
+.PHONY: install check test demo bench clean
 
 install: $(INSTALLED)
 
@@ -30,6 +30,15 @@ demo: install
 	$(BIN)/moslora train demo --output $(RUN) --overwrite
 	$(BIN)/moslora fold $(RUN)
 	$(BIN)/moslora merge $(RUN)
+
+# Every figure of docs/performance.md, in about an hour on two cores; DATA holds the commonsense sets.
+DATA ?= ../shared/data/commonsense
+bench: install $(RUN)/run.json
+	$(BIN)/python -m pip install --quiet --progress-bar off --no-deps lm_eval==0.4.13
+	$(BIN)/python -m benchmarks --data $(DATA) --adapter $(RUN)
+
+$(RUN)/run.json:
+	$(MAKE) demo
 
 clean:
 	rm -rf .venv runs

@@ -141,15 +141,25 @@ def test_a_run_without_adapter_says_how_to_finish_it(command: str, finished: Pat
     )
 
 
-@pytest.mark.parametrize("command", ["fold", "merge"])
-def test_plain_lora_has_nothing_to_fold(
-    command: str, tmp_path: Path, refused: Refused, tiny_llama: torch.nn.Module, model_folder: Path
+def test_plain_lora_has_nothing_to_fold_but_merges(
+    tmp_path: Path, refused: Refused, moslora: Moslora, tiny_llama: torch.nn.Module, model_folder: Path
 ):
     from peft import get_peft_model
 
-    get_peft_model(tiny_llama, LoraConfig(target_modules=["q_proj"])).save_pretrained(str(tmp_path / "lora"))  # type: ignore[arg-type]
-    message = refused(command, tmp_path / "lora", "--base", model_folder)
-    assert message == f"{tmp_path / 'lora'} is a LORA adapter without mixers: use PEFT's own tools on it"
+    lora, merged = tmp_path / "lora", tmp_path / "merged"
+    adapted = get_peft_model(tiny_llama, LoraConfig(target_modules=["q_proj"], init_lora_weights=False))  # type: ignore[arg-type]
+    adapted.save_pretrained(str(lora))
+    assert refused("fold", lora, "--base", model_folder) == (
+        f"{lora} is plain LoRA already: there is nothing to fold, load it with PEFT as it is"
+    )
+    result = moslora("merge", lora, "--base", model_folder, "--output", merged)
+    assert result.stdout.startswith(f"merged into a full model: {merged}\nverified: ")
+    ids = torch.arange(3, 40)[None]
+    with torch.no_grad():
+        expected = adapted.eval()(ids).logits
+        actual = AutoModelForCausalLM.from_pretrained(merged, dtype=torch.float32)(ids).logits
+    largest = expected.abs().max()  # the base is read in bfloat16 where the processor has it
+    torch.testing.assert_close(actual, expected, rtol=0, atol=0.03 * largest.item())
 
 
 def test_an_unknown_dtype_is_refused(finished: Path, refused: Refused):

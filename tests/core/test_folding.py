@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from moslora.core.folding import add_delta, fold_into_a, weight_delta
+from moslora.core.folding import add_low_rank, fold_into_a, is_finite, weight_delta
 
 
 @pytest.fixture
@@ -45,8 +45,23 @@ def test_delta_is_scaled_and_in_float32_or_wider(factors):
     assert weight_delta(a.double(), mixer.double(), b.double(), scale=1.0).dtype == torch.float64
 
 
-def test_adding_a_delta_rounds_once_and_can_be_undone():
-    weight, delta = torch.randn(6, 5), torch.randn(6, 5)
-    torch.testing.assert_close(add_delta(add_delta(weight, delta), delta, sign=-1), weight)
+def test_adding_the_update_rounds_once_and_can_be_undone(factors):
+    a, mixer, b = factors
+    weight = torch.randn(len(b), a.shape[1])
+    merged = add_low_rank(weight, a, mixer, b, scale=2.0)
+    torch.testing.assert_close(merged, weight + 2 * b @ mixer @ a)
+    torch.testing.assert_close(add_low_rank(merged, a, mixer, b, scale=-2.0), weight)
     half = weight.bfloat16()
-    assert torch.equal(add_delta(half, delta), (half.float() + delta).bfloat16())
+    exact = half.double() + 2 * b.double() @ mixer.double() @ a.double()
+    wrong_by = (add_low_rank(half, a, mixer, b, scale=2.0).double() - exact).abs()
+    assert (wrong_by <= (exact.bfloat16().double() - exact).abs() + 1e-5).all()
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_one_wrong_number_makes_a_tensor_not_finite(wrong, dtype):
+    tensor = torch.randn(50, 3).to(dtype)
+    assert is_finite(tensor)
+    assert is_finite(tensor[:0])
+    tensor[17, 1] = wrong
+    assert not is_finite(tensor)

@@ -1,13 +1,14 @@
-"""The fused update: exact gradients for every order, kind and dropout; its mask; what it may write into."""
+"""The fused update: exact gradients for every order, kind and dropout; what it may write into."""
 
 import pytest
 import torch
 from torch.autograd import forward_ad
 
-from moslora.core.lowrank import LEVELS, add_update, contraction, keep_mask
+from moslora.core.dropping import draw_dropped, drop
+from moslora.core.lowrank import add_update, contraction
 from moslora.core.mixers import compose, draw_mixer_
 
-SHAPES = {"into_a": (40, 6, 12), "into_b": (40, 12, 6), "unfolded": (3, 12, 10)}
+SHAPES = {"into_a": (40, 6, 12), "into_b": (40, 12, 6), "unfolded": (5, 12, 10)}
 KINDS = [("kaiming", 1), ("orthogonal", 1), ("butterfly", 1), ("normal", 3), (None, 0)]
 
 
@@ -50,8 +51,7 @@ def test_the_mask_of_the_forward_pass_is_that_of_the_backward_pass():
     torch.manual_seed(3)
     output = add_update(y * 1, x, a, mixer, b, scale=1.5, dropout=0.3)
     torch.manual_seed(3)
-    mask, keep = keep_mask(x.shape, 0.7, x.device)
-    expected = reference(y, x * mask / keep, a, mixer, b, 1.5)
+    expected = reference(y, drop(x, draw_dropped(x, 0.3)) / 0.7, a, mixer, b, 1.5)
     torch.testing.assert_close(output, expected)
     weights = torch.randn_like(output)
     for one, two in zip(
@@ -62,22 +62,36 @@ def test_the_mask_of_the_forward_pass_is_that_of_the_backward_pass():
         torch.testing.assert_close(one, two)
 
 
-@pytest.mark.parametrize("keep", [0.95, 0.5, 0.1])
-def test_the_mask_has_its_mean_and_independent_entries(keep):
-    torch.manual_seed(0)
-    mask, rounded = keep_mask(torch.Size((1000, 1003)), keep, torch.device("cpu"))
-    assert abs(rounded - keep) <= 0.5 / LEVELS
-    values = mask.double() - rounded
-    deviation = (rounded * (1 - rounded)) ** 0.5
-    assert abs(values.mean().item()) < 4 * deviation / 1000
-    flat = values.flatten() / deviation
-    for lag in (1, 2, 3, 4, 8, 1003):
-        assert abs((flat[:-lag] * flat[lag:]).mean().item()) < 4 / 1000
+def test_fewer_tokens_than_ranks_pass_through_a_chain_link_by_link():
+    assert contraction(tokens=3, inputs=12, outputs=10, rank=4, depth=3) == "chained"
+    parts = drawn(3, 12, 10, kind="normal", depth=3)
+    torch.testing.assert_close(add_update(parts[0] * 1, *parts[1:], scale=1.5), reference(*parts, 1.5))
 
 
-def test_keeping_everything_or_nothing():
-    assert keep_mask(torch.Size((5, 7)), 1.0, torch.device("cpu"))[0].all()
-    assert not keep_mask(torch.Size((5, 7)), 0.0, torch.device("cpu"))[0].any()
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("order", SHAPES)
+def test_pointwise_convolutions_are_exact_in_place_and_keep_their_layout(order, memory_format):
+    tokens, inputs, outputs = SHAPES[order]
+    y, x, a, mixer, b = drawn(tokens, inputs, outputs)
+
+    def images(rows):
+        return rows.T.reshape(1, rows.shape[1], 1, tokens).to(memory_format=memory_format)
+
+    def convolved(y, x, a, mixer, b):
+        return add_update(images(y) * 1, images(x), a, mixer, b, scale=1.5, channel_dim=1)
+
+    expected = reference(y, x, a, mixer, b, 1.5)
+    torch.testing.assert_close(convolved(y, x, a, mixer, b), images(expected))
+    assert torch.autograd.gradcheck(convolved, (y, x, a, mixer, b))
+    own = torch.randn(2, outputs, 3, 5, dtype=torch.float64).to(memory_format=memory_format)
+    x = torch.randn(2, inputs, 3, 5, dtype=torch.float64).to(memory_format=memory_format)
+    with torch.no_grad():
+        updated = add_update(own, x, a, mixer, b, scale=1.0, dropout=0.5, channel_dim=1)
+    assert updated.data_ptr() == own.data_ptr()
+    assert updated.stride() == own.stride()
+
+
+def test_dropping_everything_leaves_the_output_as_it_is():
     y, x, a, mixer, b = drawn(40, 12, 10)
     assert torch.equal(add_update(y * 1, x, a, mixer, b, scale=1.5, dropout=1.0), y)
 

@@ -94,8 +94,9 @@ def test_what_is_neither_file_nor_hub_id_is_refused_with_the_nearest_name(tmp_pa
         "no data source 'everydya'; did you mean 'everyday'? (allowed: "
     )
     (tmp_path / "questions.jsonl").touch()
-    assert "'questions'; did you mean 'questions.jsonl' (allowed: everyday, a file" in refusal(
-        load_samples, "questions"
+    assert (
+        "'questions'; did you mean 'questions.jsonl' (allowed: everyday, another task's name with its folder, a file"
+        in refusal(load_samples, "questions")
     )
     assert "no data source ''" in refusal(load_samples, "")
 

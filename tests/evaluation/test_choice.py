@@ -9,7 +9,9 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaForCausalLM
 from moslora.data.prompts import build_prompt
 from moslora.data.tasks import Task, task
 from moslora.errors import DataError
+from moslora.evaluation import choice
 from moslora.evaluation.choice import score_by_log_probability
+from moslora.evaluation.inference import length_batches
 
 NESTED = Task("nested", ("a", "ab", "abc", "b"), "a|ab|abc|b")  # some candidates start with others
 
@@ -207,3 +209,28 @@ def test_progress_goes_to_stderr_and_only_if_asked(tiny_llama, tiny_tokenizer, c
     output = capsys.readouterr()
     assert output.out == ""
     assert ("evaluating" in output.err) == progress
+
+
+def test_a_frozen_head_gets_no_slice_which_torch_would_copy_its_weight_for(tiny_llama, tiny_tokenizer):
+    head, seen = tiny_llama.requires_grad_(False).lm_head, []
+    head.register_forward_hook(lambda _, inputs, output: seen.append((len(inputs[0]), inputs[0].is_contiguous())))
+    scored(tiny_llama, tiny_tokenizer, questions(task("everyday")), task("everyday"))
+    assert (3, True) in seen
+    assert all(is_contiguous for _, is_contiguous in seen)
+    assert not head._forward_pre_hooks
+
+
+@pytest.mark.parametrize(("most_tokens", "sizes"), [(None, [3, 2]), (20, [2, 3]), (9, [1, 1, 2, 1]), (1, [1] * 5)])
+def test_batches_hold_like_lengths_and_no_more_tokens_than_asked(most_tokens, sizes):
+    rows = [4, 9, 2, 8, 4]
+    batches = [*length_batches(rows, 3, length=lambda row: row, progress=False, most_tokens=most_tokens)]
+    assert [row for batch in batches for row in batch] == [9, 8, 4, 4, 2]
+    assert [len(batch) for batch in batches] == sizes
+
+
+def test_a_cpu_reads_long_questions_in_smaller_batches(tiny_llama, tiny_tokenizer, monkeypatch):
+    monkeypatch.setattr(choice, "CPU_TOKENS", 1)
+    seen = []
+    tiny_llama.lm_head.register_forward_hook(lambda _, inputs, output: seen.append(len(inputs[0])))
+    scored(tiny_llama, tiny_tokenizer, questions(task("everyday")), task("everyday"), batch_size=8)
+    assert set(seen) == {1}

@@ -160,7 +160,7 @@ def test_a_run_killed_before_its_adapter_is_saved_takes_the_last_or_the_best_che
     }
     whole = train("whole", **changes)
 
-    def killed(*_arguments: Any) -> None:
+    def killed(*_arguments: Any, **_options: Any) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
@@ -170,6 +170,7 @@ def test_a_run_killed_before_its_adapter_is_saved_takes_the_last_or_the_best_che
     record = train("killed", resume=True, **changes)
     assert same(weights("killed"), weights("whole"))
     assert (record.steps, record.train_loss) == (2, whole.train_loss)
+    assert record.validation_loss == whole.validation_loss
 
 
 def test_a_moved_run_still_finds_its_best_checkpoint(

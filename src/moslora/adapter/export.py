@@ -101,8 +101,33 @@ def save_merged(
     _mixer_config(model, adapter_name)
     probe = probe if probe is not None else default_probe(model)
     expected = probe_output(model, probe)
-    merged: Any = merged_model(model, adapter_name=adapter_name, dtype=dtype)
-    dtypes = [coarsest_dtype(model), coarsest_dtype(merged)]
+    merged = merged_model(model, adapter_name=adapter_name, dtype=dtype)
+    return write_merged(
+        merged,
+        folder,
+        expected=expected,
+        probe=probe,
+        adapted_dtype=coarsest_dtype(model),
+        allow_drift=allow_drift,
+        tokenizer=tokenizer,
+    )
+
+
+def write_merged(
+    merged: Any,
+    folder: str | Path,
+    *,
+    expected: torch.Tensor,
+    probe: Mapping[str, torch.Tensor],
+    adapted_dtype: torch.dtype,
+    allow_drift: bool = False,
+    tokenizer: Any = None,
+) -> Drift:
+    """Write a merged model to `folder` after loading it back; `expected` is what the adapter gave for the probe.
+
+    `adapted_dtype` is the coarsest dtype of the model with the adapter. Raises as `save_folded`.
+    """
+    dtypes = [adapted_dtype, coarsest_dtype(merged)]
     device = next(merged.parameters()).device
     with new_folder(folder) as staged:
         merged.save_pretrained(staged)

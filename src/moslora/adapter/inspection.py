@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
+from peft.tuners.lora.layer import LoraLayer, ParamWrapper
 from torch import nn
 
 from moslora.adapter.layers import MixerLayer
@@ -13,11 +14,12 @@ from moslora.core.folding import weight_delta
 
 @dataclass(frozen=True)
 class LayerReport:
-    """One adapted layer.
+    """One adapted layer with LoRA's factors, with or without a mixer.
 
     `mixer_condition` is the ratio of the mixer's largest to its smallest singular value; `mixer_from_identity` and
     `mixer_from_orthogonal` are Frobenius distances of M and MᵀM from the identity, as shares of the identity's norm;
-    `effective_rank` is the exponential of the entropy of the update's normalised singular values (1 … rank).
+    `update_norm` and `singular_values` (largest first) are those of `scale · B·M·A`, which with DoRA is the part before
+    the magnitudes; `effective_rank` is the exponential of the entropy of the normalised singular values (1 … rank).
     """
 
     name: str
@@ -31,6 +33,7 @@ class LayerReport:
     mixer_from_orthogonal: float | None
     update_norm: float
     effective_rank: float
+    singular_values: list[float]
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as plain values."""
@@ -38,12 +41,22 @@ class LayerReport:
 
 
 def inspect_adapter(model: nn.Module, adapter_name: str = "default") -> list[LayerReport]:
-    """A report for every layer that carries the adapter, in the order of the model."""
-    return [
-        _report(name, layer, adapter_name)
+    """A report for every layer that carries the adapter, in the order of the model; none for PEFT's other methods."""
+    return [_report(name, layer, adapter_name) for name, layer in lora_layers(model, adapter_name).items()]
+
+
+def lora_layers(model: nn.Module, adapter_name: str = "default") -> dict[str, LoraLayer]:
+    """The layers whose update is B·A or B·M·A, by module name in the base model."""
+    return {
+        name: layer
         for name, layer in base_of(model).named_modules()
-        if isinstance(layer, MixerLayer) and adapter_name in layer.r
-    ]
+        if isinstance(layer, LoraLayer) and not isinstance(layer, ParamWrapper) and _has_factors(layer, adapter_name)
+    }
+
+
+def mixer_of(layer: LoraLayer, adapter_name: str) -> torch.Tensor | None:
+    """The layer's mixer as one matrix (R, R); None for plain LoRA."""
+    return layer.mixer_matrix(adapter_name) if isinstance(layer, MixerLayer) else None
 
 
 def count_parameters(model: nn.Module) -> dict[str, int]:
@@ -56,10 +69,23 @@ def count_parameters(model: nn.Module) -> dict[str, int]:
     }
 
 
+def _has_factors(layer: Any, adapter_name: str) -> bool:
+    """Whether A and B are modules, as LoRA's, or an embedding's parameters; AdaLoRA's are neither."""
+    is_linear = adapter_name in layer.lora_A and isinstance(layer.lora_A[adapter_name], nn.Module)
+    return is_linear or adapter_name in layer.lora_embedding_A
+
+
+def _factors(layer: Any, adapter_name: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """A (R, ...) and B (O, R, ...) of our layers and of PEFT's."""
+    if adapter_name in layer.lora_embedding_A:
+        return layer.lora_embedding_A[adapter_name], layer.lora_embedding_B[adapter_name]
+    return layer.lora_A[adapter_name].weight, layer.lora_B[adapter_name].weight
+
+
 @torch.no_grad()
-def _report(name: str, layer: MixerLayer, adapter_name: str) -> LayerReport:
-    a, b = layer.factors(adapter_name)
-    mixer = layer.mixer_matrix(adapter_name)
+def _report(name: str, layer: Any, adapter_name: str) -> LayerReport:
+    a, b = _factors(layer, adapter_name)
+    mixer = mixer_of(layer, adapter_name)
     parts = dict(layer.named_parameters())
     sizes = {key: part.numel() for key, part in parts.items() if f".{adapter_name}" in key and "lora_" in key}
     condition = from_identity = from_orthogonal = None
@@ -83,6 +109,7 @@ def _report(name: str, layer: MixerLayer, adapter_name: str) -> LayerReport:
         mixer_from_orthogonal=from_orthogonal,
         update_norm=singular.norm().item(),
         effective_rank=_effective_rank(singular),
+        singular_values=singular.tolist(),
     )
 
 

@@ -13,7 +13,7 @@ from peft.utils.other import transpose
 from torch import nn
 
 from moslora.adapter.variants import MixerVariant, dora_variant
-from moslora.core.folding import weight_delta
+from moslora.core.folding import add_low_rank, weight_delta
 from moslora.core.mixers import Mixer
 from moslora.errors import UnsupportedLayerError
 
@@ -66,9 +66,20 @@ class MixerLayer(_Layer):
         delta_OI = weight_delta(a, self.mixer_matrix(adapter), b, scale=self.scaling[adapter])
         return self.shape_like_base(delta_OI)
 
-    def shape_like_base(self, delta_OI: torch.Tensor) -> torch.Tensor:
-        """A delta (O, I) in the layout of the base weight."""
-        return transpose(delta_OI, getattr(self, "fan_in_fan_out", False))
+    def weight_with(self, adapter: str, weight: torch.Tensor, *, sign: int = 1) -> torch.Tensor:
+        """`weight ± delta` as a new tensor in the base layer's layout and weight's dtype, rounded once."""
+        a, b = self.factors(adapter)
+        weight_OI = self.as_matrix(weight.detach())
+        merged_OI = add_low_rank(weight_OI, a, self.mixer_matrix(adapter), b, scale=sign * self.scaling[adapter])
+        return self.shape_like_base(merged_OI).contiguous()
+
+    def as_matrix(self, weight: torch.Tensor) -> torch.Tensor:
+        """A weight in the base layer's layout as a matrix (O, I)."""
+        return transpose(weight, getattr(self, "fan_in_fan_out", False))
+
+    def shape_like_base(self, matrix_OI: torch.Tensor) -> torch.Tensor:
+        """A matrix (O, I) in the layout of the base weight."""
+        return transpose(matrix_OI, getattr(self, "fan_in_fan_out", False))
 
 
 class Linear(MixerLayer, lora.Linear):
@@ -76,9 +87,12 @@ class Linear(MixerLayer, lora.Linear):
 
 
 class _Conv(MixerLayer):
-    def shape_like_base(self, delta_OI: torch.Tensor) -> torch.Tensor:
+    def as_matrix(self, weight: torch.Tensor) -> torch.Tensor:
+        return weight.flatten(1)
+
+    def shape_like_base(self, matrix_OI: torch.Tensor) -> torch.Tensor:
         base: Any = self.get_base_layer()
-        return delta_OI.view(base.weight.shape)
+        return matrix_OI.view(base.weight.shape)
 
 
 class Conv1d(_Conv, lora.Conv1d):
@@ -96,9 +110,13 @@ class Conv3d(_Conv, lora.Conv3d):
 class Embedding(MixerLayer, lora.Embedding):
     """`nn.Embedding`; PEFT starts its A at zero and draws B."""
 
-    def shape_like_base(self, delta_OI: torch.Tensor) -> torch.Tensor:
-        """A delta (dimension, vocabulary) as (vocabulary, dimension)."""
-        return delta_OI.T
+    def as_matrix(self, weight: torch.Tensor) -> torch.Tensor:
+        """A weight (vocabulary, dimension) as (dimension, vocabulary)."""
+        return weight.T
+
+    def shape_like_base(self, matrix_OI: torch.Tensor) -> torch.Tensor:
+        """A matrix (dimension, vocabulary) as (vocabulary, dimension)."""
+        return matrix_OI.T
 
     def _mixed_batch_forward(
         self, x: torch.Tensor, *args: Any, adapter_names: list[str], **kwargs: Any

@@ -1,15 +1,18 @@
 """Merging an adapter into a model of its own; sums in float32 or wider, a quantised base dequantised first."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
+from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.integrations import dequantize_module_weight
 from peft.utils.other import AuxiliaryTrainingWrapper
 from torch import nn
 
 from moslora.adapter.layers import MixerLayer
+from moslora.adapter.storage import load_adapter
 from moslora.adapter.twin import forget_adapters, own_weights, replace, shared_copy
-from moslora.core.folding import wide_dtype
+from moslora.core.folding import is_finite, wide_dtype
 from moslora.errors import CheckpointError, ConfigError
 
 
@@ -25,10 +28,7 @@ def merged_model(model: nn.Module, *, adapter_name: str = "default", dtype: torc
     merged = shared_copy(model)
     quantised = [name for name, module in merged.named_modules() if is_quantised(module)]
     if quantised and dtype is None:
-        raise ConfigError(
-            f"the base model is quantised ({quantised[0]}, ...) and merging does not quantise again:"
-            " choose the dtype of the merged weights (float32, bfloat16 or float16)"
-        )
+        raise _quantised_error(quantised[0])
     for name, module in list(merged.named_modules()):
         if isinstance(module, AuxiliaryTrainingWrapper):
             own_weights(module)
@@ -46,6 +46,32 @@ def merged_model(model: nn.Module, *, adapter_name: str = "default", dtype: torc
         _forget_quantisation(merged)
     _declare_ties(merged)
     return forget_adapters(merged)
+
+
+@torch.no_grad()
+def merged_by_peft(base: nn.Module, adapter_folder: str | Path, *, dtype: torch.dtype | None = None) -> nn.Module:
+    """A saved adapter of one of PEFT's own methods merged into `base`, by PEFT, in float32; `base` is used up.
+
+    Weights are stored in `dtype`, by default each in the base model's own; raises as `merged_model`.
+    """
+    stored = {name: parameter.dtype for name, parameter in base.named_parameters()}
+    quantised = [name for name, module in base.named_modules() if is_quantised(module)]
+    if quantised and dtype is None:
+        raise _quantised_error(quantised[0])
+    for name in quantised:
+        replace(base, name, dequantised(base.get_submodule(name)))
+    if quantised:
+        _forget_quantisation(base)
+    adapted: Any = load_adapter(base.float(), adapter_folder)
+    _separate_ties(adapted.get_base_model())
+    try:
+        merged = adapted.merge_and_unload(safe_merge=True)
+    except ValueError as error:
+        raise CheckpointError(f"{adapter_folder} cannot be merged: {' '.join(str(error).split())}") from error
+    for name, parameter in merged.named_parameters():
+        parameter.data = parameter.data.to(dtype or stored[name])
+    _declare_ties(merged)
+    return forget_adapters(merged.eval())
 
 
 def is_quantised(module: nn.Module) -> bool:
@@ -71,7 +97,7 @@ def _merged_layer(layer: MixerLayer, adapter_name: str, *, dtype: torch.dtype | 
     plain = dequantised(base) if is_quantised(base) else base
     wide = plain.weight.detach().to(wide_dtype(plain.weight))
     weight = layer.lora_variant[adapter_name].merge_safe(layer, adapter_name, wide)
-    if not torch.isfinite(weight).all():
+    if not is_finite(weight):
         raise CheckpointError(f"{name}: the merged weight is not finite, so the adapter or the base model is damaged")
     plain.weight = nn.Parameter(weight.to(dtype), requires_grad=False)
     if layer.lora_bias.get(adapter_name):
@@ -83,6 +109,21 @@ def _merged_layer(layer: MixerLayer, adapter_name: str, *, dtype: torch.dtype | 
         bias = plain.bias + layer.lora_B[adapter_name].bias * layer.scaling[adapter_name]
         plain.bias = nn.Parameter(bias.to(plain.bias.dtype), requires_grad=False)
     return plain
+
+
+def _quantised_error(first: str) -> ConfigError:
+    return ConfigError(
+        f"the base model is quantised ({first}, ...) and merging does not quantise again:"
+        " choose the dtype of the merged weights (float32, bfloat16 or float16)"
+    )
+
+
+def _separate_ties(model: nn.Module) -> None:
+    """Give each adapted layer a weight of its own, since PEFT merges into a shared one for all that share it."""
+    for module in model.modules():
+        if isinstance(module, BaseTunerLayer):
+            layer: Any = module.get_base_layer()
+            layer.weight = nn.Parameter(layer.weight.detach().clone(), requires_grad=False)
 
 
 def _declare_ties(model: Any) -> None:

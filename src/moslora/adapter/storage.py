@@ -6,14 +6,17 @@ until each of their tensors was filled (`watch_until_filled`).
 """
 
 import json
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from peft import PeftModel, get_peft_model_state_dict
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
+from moslora.core.folding import is_finite
 from moslora.errors import CheckpointError
 
 PREFIX = "base_model.model."
@@ -21,7 +24,13 @@ PREFIX = "base_model.model."
 
 def check_loaded(model: nn.Module, adapter_name: str, remapped: Mapping[str, torch.Tensor]) -> None:
     """Raise CheckpointError unless `remapped` fills every tensor of the adapter, with its shape, and nothing else."""
-    state = model.state_dict()
+    modules = dict(model.named_modules())
+    state = {
+        f"{name}.{key}" if name else key: tensor
+        for name, module in modules.items()
+        for key, tensor in (*module._parameters.items(), *module._buffers.items())
+        if tensor is not None
+    }
     given = {_model_key(key, state): tensor for key, tensor in remapped.items()}
     expected = {key for key in state if _belongs_to(key, adapter_name)}
     missing = sorted(expected - set(given))
@@ -33,8 +42,38 @@ def check_loaded(model: nn.Module, adapter_name: str, remapped: Mapping[str, tor
     ]
     if missing or unexpected or misshaped:
         raise CheckpointError(_complaint(adapter_name, missing, unexpected, misshaped))
-    for module in model.modules():
+    for module in modules.values():
         _stop_watching(module, adapter_name)
+
+
+def load_adapter(model: Any, folder: str | Path, *, is_trainable: bool = False) -> PeftModel:
+    """The model with the saved adapter of any PEFT method, as `PeftModel.from_pretrained` gives it.
+
+    Raises CheckpointError unless every tensor of the file was used and none is missing, of which PEFT only warns.
+    """
+    check_adapter_folder(folder)
+    with safe_open(Path(folder) / "adapter_model.safetensors", framework="pt") as tensors:
+        given = {key: tuple(tensors.get_slice(key).get_shape()) for key in tensors.keys()}  # noqa: SIM118
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Found missing adapter keys")
+        warnings.filterwarnings("ignore", "The following rank_pattern keys")  # said of every AdaLoRA adapter
+        try:
+            adapted = PeftModel.from_pretrained(model, str(folder), is_trainable=is_trainable)
+        except (RuntimeError, KeyError) as error:  # of load_state_dict
+            raise CheckpointError(
+                f"the adapter in {folder} does not fit the model ({' '.join(str(error).split())[:300]}): compare r,"
+                " target_modules and the base model in adapter_config.json"
+            ) from error
+    expected = {key: tuple(tensor.shape) for key, tensor in get_peft_model_state_dict(adapted).items()}
+    missing, unexpected = sorted(expected.keys() - given), sorted(given.keys() - expected)
+    misshaped = [
+        f"{key} has shape {given[key]}, the model {expected[key]}"
+        for key in sorted(given.keys() & expected)
+        if given[key] != expected[key]
+    ]
+    if missing or unexpected or misshaped:
+        raise CheckpointError(_complaint("default", missing, unexpected, misshaped))
+    return adapted
 
 
 def watch_until_filled(layer: Any, adapter_name: str, *, name: str) -> None:
@@ -128,7 +167,7 @@ def check_adapter_folder(folder: str | Path) -> None:
         raise CheckpointError(f"{folder} has no adapter_model.safetensors; {advice}")
     try:
         with safe_open(weights, framework="pt") as tensors:
-            damaged = [key for key in tensors.keys() if not torch.isfinite(tensors.get_tensor(key)).all()]  # noqa: SIM118
+            damaged = [key for key in tensors.keys() if not is_finite(tensors.get_tensor(key))]  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{weights} is damaged ({error}): save or copy the adapter again") from None
     if damaged:

@@ -4,6 +4,7 @@ Written against PEFT 0.21, in the way PEFT's own AdaLoRA extends LoRA: a type, a
 """
 
 import dataclasses
+import gc
 from contextlib import ExitStack
 from typing import Any
 
@@ -35,6 +36,16 @@ LAYERS: dict[type[nn.Module], type[MixerLayer]] = {
 
 class MosloraModel(LoraModel):
     """LoRA's tuner with a mixer in every layer; use it through `get_peft_model` and PEFT's other entry points."""
+
+    def inject_adapter(self, *args: Any, **kwargs: Any) -> None:
+        """Inject as PEFT does, with the garbage collector at rest: thousands of small objects would set it off."""
+        was_enabled = gc.isenabled()
+        gc.disable()
+        try:
+            super().inject_adapter(*args, **kwargs)
+        finally:
+            if was_enabled:
+                gc.enable()
 
     def _prepare_model(self, peft_config: LoraConfig, model: nn.Module) -> None:
         super()._prepare_model(peft_config, model)

@@ -11,7 +11,7 @@ from peft.tuners.lora.layer import LoraVariant
 from torch import nn
 
 from moslora.adapter.presenting import folded_factors
-from moslora.core.folding import add_delta, fold_into_a
+from moslora.core.folding import fold_into_a
 from moslora.core.lowrank import add_update
 from moslora.core.mixers import Mixer
 from moslora.errors import UnsupportedLayerError
@@ -32,17 +32,17 @@ class MixerVariant(LoraVariant):
     @staticmethod
     def merge_safe(module: Any, active_adapter: str, orig_weight: torch.Tensor) -> torch.Tensor:
         """The merged weight as a new tensor."""
-        return add_delta(orig_weight, module.get_delta_weight(active_adapter))
+        return module.weight_with(active_adapter, orig_weight)
 
     @staticmethod
     def merge_unsafe(module: Any, active_adapter: str, orig_weight: torch.Tensor) -> None:
         """Merge into the weight's storage."""
-        orig_weight.data.copy_(add_delta(orig_weight.data, module.get_delta_weight(active_adapter)))
+        orig_weight.data.copy_(module.weight_with(active_adapter, orig_weight))
 
     @staticmethod
     def unmerge(module: Any, active_adapter: str, orig_weight: torch.Tensor) -> torch.Tensor:
         """The weight with the delta taken out again, to rounding."""
-        return add_delta(orig_weight.data, module.get_delta_weight(active_adapter), sign=-1)
+        return module.weight_with(active_adapter, orig_weight, sign=-1)
 
     @staticmethod
     def forward(module: Any, active_adapter: str, x: torch.Tensor, result: torch.Tensor, **kwargs: Any) -> torch.Tensor:
@@ -146,25 +146,42 @@ class chained_a:  # noqa: N801 - stands where PEFT expects the module lora_A
 
 
 def can_fuse(module: Any, adapter_name: str) -> bool:
-    """Whether the update may read the factors directly: plain linear layers, whole, without hooks and biases."""
+    """Whether the update may read the factors directly.
+
+    It may for linear layers and 1×1 convolutions whose factors are whole (not sharded), without hooks and biases.
+    """
     if not module.fused.get(adapter_name, False):
         return False
     a, mixer, b = (getattr(module, name)[adapter_name] for name in ("lora_A", "lora_mixer", "lora_B"))
-    rank = module.r[adapter_name]
+    if not _is_pointwise(a):
+        return False
+    rank, outputs = module.r[adapter_name], module.out_features
     is_plain = (
-        type(a) is nn.Linear
-        and type(b) is nn.Linear
+        type(b) is type(a)
         and b.bias is None
-        and a.weight.shape == (rank, module.in_features)
-        and b.weight.shape == (module.out_features, rank)
+        and a.weight.shape[:2] == (rank, module.in_features)
+        and b.weight.shape[:2] == (outputs, rank)
         and mixer.weight.shape[1:] == (rank, rank)
-        and not any(part._forward_hooks or part._forward_pre_hooks for part in (a, mixer, b))
+        and not any(_is_hooked(part) for part in (a, mixer, b))
     )
     if not is_plain and not torch.compiler.is_compiling():
         _say_once(
             "an adapter's factors are sharded, hooked or have a bias: using the plain path instead of the fused one"
         )
     return is_plain
+
+
+def _is_hooked(part: Any) -> bool:
+    """Whether calling a factor does more than its forward pass, as sharding and accelerate's offloading do."""
+    return bool(part._forward_hooks or part._forward_pre_hooks or hasattr(part, "_hf_hook"))
+
+
+def _is_pointwise(a: nn.Module) -> bool:
+    """A linear layer, or a convolution that sees one position at a time."""
+    if isinstance(a, nn.Linear):
+        return True
+    is_convolution = isinstance(a, (nn.Conv1d, nn.Conv2d, nn.Conv3d))
+    return is_convolution and {*a.kernel_size, *a.stride} == {1} and not any(a.padding)
 
 
 def cast_to_factors(module: Any, adapter_name: str, x: torch.Tensor) -> torch.Tensor:
@@ -177,15 +194,16 @@ def _fused_update(module: Any, adapter_name: str, x: torch.Tensor, result: torch
     device = x.device.type
     if torch.is_autocast_enabled(device):
         x = x.to(torch.get_autocast_dtype(device))
-    dropout = module.lora_dropout[adapter_name]
+    dropout, a = module.lora_dropout[adapter_name], module.lora_A[adapter_name]
     return add_update(
         result,
         x,
-        module.lora_A[adapter_name].weight,
+        a.weight.flatten(1),
         module.lora_mixer[adapter_name].weight,
-        module.lora_B[adapter_name].weight,
+        module.lora_B[adapter_name].weight.flatten(1),
         scale=module.scaling[adapter_name],
         dropout=dropout.p if isinstance(dropout, nn.Dropout) and dropout.training else 0.0,
+        channel_dim=-1 if isinstance(a, nn.Linear) else 1,
     )
 
 

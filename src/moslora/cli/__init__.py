@@ -23,10 +23,13 @@ COMMANDS = {
     "evaluate": "evaluate",
     "generate": "generate",
     "inspect": "inspect",
+    "compare": "compare",
+    "report": "report",
     "fold": "fold",
     "merge": "merge",
     "import": "import_checkpoint",
     "recipes": "recipes",
+    "methods": "methods",
 }
 
 ARGUMENTS = "moslora.arguments"  # where a context keeps what the user typed

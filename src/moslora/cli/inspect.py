@@ -1,16 +1,20 @@
 """`moslora inspect`: what an adapter, or a recipe, covers."""
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from moslora.cli.options import BaseOption, JsonOption, SetOption, print_json, print_table, remarks, results
+from moslora.errors import ConfigError
 
 EXAMPLES = (
     "moslora inspect runs/demo",
     "# before training: which modules a recipe would adapt",
     "moslora inspect demo --set adapter.target_modules=[q_proj]",
     "moslora inspect runs/demo --layers --json",
+    "# its mixers and updates as a picture",
+    "moslora inspect runs/demo --plot inside.png",
 )
 STATISTICS = {
     "mixer_condition": "mixer condition",
@@ -29,11 +33,20 @@ def inspect(
     layers: Annotated[bool, typer.Option("--layers", help="One row a layer instead of one a kind.")] = False,
     base: BaseOption = None,
     as_json: JsonOption = False,
+    plot: Annotated[
+        Path | None,
+        typer.Option(
+            "--plot", metavar="FILE", help="Only draw mixers and updates, to a .png or .svg.", show_default=False
+        ),
+    ] = None,
 ) -> None:
     """Show coverage (which modules got the adapter, which patterns match nothing), parameters and mixers."""
     from moslora.cli.quiet import quiet_libraries
 
     quiet_libraries()
+    if plot is not None:
+        _draw(source, plot, base=base, others={"--set": bool(settings), "--json": as_json, "--layers": layers})
+        return
     from moslora.runs.inspecting import inspect_source
 
     found = inspect_source(source, settings or [], base=base)
@@ -58,6 +71,17 @@ def inspect(
     print_table(results, _table(found.layers if layers else found.kinds()))
     if not layers:
         remarks.print("one row a layer: add --layers", style="dim")
+
+
+def _draw(source: str, plot: Path, *, base: str | None, others: dict[str, bool]) -> None:
+    from moslora.reports.page import check_picture, write_adapter_pictures
+    from moslora.runs.picturing import pictures_of
+
+    for option in (option for option, is_given in others.items() if is_given):
+        raise ConfigError(f"--plot only draws, {option} says what to print: leave one of them out")
+    check_picture(plot)
+    write_adapter_pictures(pictures_of(source, base=base), plot)
+    results.print(str(plot))
 
 
 def _table(rows: list[dict[str, Any]]) -> Any:

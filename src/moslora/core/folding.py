@@ -34,7 +34,18 @@ def weight_delta(a: torch.Tensor, mixer_RR: torch.Tensor | None, b: torch.Tensor
     return (b_OR @ a_RI).mul_(scale)
 
 
-def add_delta(weight: torch.Tensor, delta: torch.Tensor, *, sign: int = 1) -> torch.Tensor:
-    """`weight ± delta` as a new tensor in weight's dtype, added in float32 or wider and rounded once."""
-    dtype = wide_dtype(weight, delta)
-    return weight.to(dtype).add(delta.to(weight.device, dtype), alpha=sign).to(weight.dtype)
+@torch.no_grad()
+def add_low_rank(
+    weight_OI: torch.Tensor, a: torch.Tensor, mixer_RR: torch.Tensor | None, b: torch.Tensor, *, scale: float
+) -> torch.Tensor:
+    """`weight + scale · B·M·A` as a new matrix in weight's dtype, summed in float32 or wider and rounded once."""
+    dtype = wide_dtype(weight_OI, a, b)
+    a_RI, b_OR = (factor.to(weight_OI.device, dtype).flatten(1) for factor in (a, b))
+    if mixer_RR is not None:
+        a_RI = mixer_RR.to(weight_OI.device, dtype) @ a_RI
+    return torch.addmm(weight_OI.to(dtype), b_OR, a_RI, alpha=scale).to(weight_OI.dtype)
+
+
+def is_finite(tensor: torch.Tensor) -> bool:
+    """Whether every number is finite; one pass over the tensor."""
+    return bool(torch.isfinite(torch.stack(torch.aminmax(tensor))).all()) if tensor.numel() else True

@@ -5,33 +5,38 @@ Source: paper, equation 7. Where we deviate from three linear layers in a row, a
 - The mixer is folded into A or B by ordinary autograd wherever that takes fewer operations than mixing every token
   (`contraction`), so A and M get exact gradients and the update costs what plain LoRA costs.
 - One autograd function adds the update into the base layer's output in place and keeps for backward only x, the R
-  channels h, and the dropout mask. Matrix products run in x's dtype, as under autocast; gradients come in the factors'
-  dtype. Second derivatives are not defined: asking for them is an error.
-- On the CPU the dropout mask takes four 16-bit draws from each 64-bit random number, so the keep probability is rounded
-  to 1/65536, and the scale with it, which keeps the expectation exact.
+  channels h, and where x was dropped (`moslora.core.dropping`). Matrix products run in x's dtype, as under autocast;
+  gradients come in the factors' dtype. Second derivatives are not defined: asking for them is an error.
 
-Shapes: N tokens, I input features, O output features, R rank, D links of the mixer's chain.
+Shapes: N tokens (positions of a convolution), I input and O output features, R rank, D links of the mixer's chain.
 """
 
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
 import torch
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from moslora.core.dropping import draw_dropped, drop, drop_
 from moslora.core.mixers import compose
 
-Contraction = Literal["into_a", "into_b", "unfolded"]
-LEVELS = 65536  # steps of the keep probability on the CPU
+Contraction = Literal["into_a", "into_b", "unfolded", "chained"]
 
 
 def contraction(*, tokens: int, inputs: int, outputs: int, rank: int, depth: int) -> Contraction:
-    """Where the mixer takes the fewest multiplications: composed and folded into A or B, or applied to every token."""
+    """Where the mixer takes the fewest multiplications.
+
+    Its links are composed and folded into A or into B, composed and applied to every token, or applied to every token
+    one after the other.
+    """
     composing = (depth - 1) * rank**3
     costs: dict[Contraction, int] = {
         "into_a": composing + rank**2 * inputs,
         "into_b": composing + rank**2 * outputs,
         "unfolded": composing + rank**2 * tokens,
+        "chained": depth * rank**2 * tokens,
     }
     return min(costs, key=costs.__getitem__)
 
@@ -45,44 +50,44 @@ def add_update(
     *,
     scale: float,
     dropout: float = 0.0,
+    channel_dim: int = -1,
 ) -> torch.Tensor:
-    """`y + scale · dropout(x) · (B·M·A)ᵀ` in y's dtype; y (..., O) is changed in place where autograd allows it.
+    """`y + scale · dropout(x) · (B·M·A)ᵀ` in y's dtype; y is changed in place where autograd allows it.
 
-    x is (..., I); `mixer_DRR` is None for plain LoRA; `dropout` is the probability to drop, 0 outside training.
+    x is (..., I) and y (..., O), or with `channel_dim=1` (a 1×1 convolution) (batch, I, ...) and (batch, O, ...).
+    `mixer_DRR` is None for plain LoRA; `dropout` is the probability to drop, 0 outside training.
     """
-    mixer_RR = None if mixer_DRR is None else compose(mixer_DRR)
-    if mixer_RR is not None:
+    links: list[torch.Tensor] = []
+    if mixer_DRR is not None:
         order = contraction(
-            tokens=x.numel() // x.shape[-1],
-            inputs=x.shape[-1],
-            outputs=y.shape[-1],
+            tokens=x.numel() // x.shape[channel_dim],
+            inputs=x.shape[channel_dim],
+            outputs=y.shape[channel_dim],
             rank=len(a_RI),
-            depth=1,
+            depth=len(mixer_DRR),
         )
-        if order != "unfolded":
-            with torch.autocast(x.device.type, enabled=False):
-                a_RI, b_OR = (mixer_RR @ a_RI, b_OR) if order == "into_a" else (a_RI, b_OR @ mixer_RR)
-            mixer_RR = None
-    if torch.compiler.is_compiling():
-        return _plain(y, x, a_RI, mixer_RR, b_OR, scale=scale, dropout=dropout)
+        links = list(mixer_DRR) if order == "chained" else [compose(mixer_DRR)]
+        if order in ("into_a", "into_b"):
+            with _own_dtype(x.device.type):
+                a_RI, b_OR = (links[0] @ a_RI, b_OR) if order == "into_a" else (a_RI, b_OR @ links[0])
+            links = []
+    if torch.compiler.is_compiling() or len(links) > 1:
+        return _plain(y, x, a_RI, links, b_OR, scale=scale, dropout=dropout, channel_dim=channel_dim)
     if not _may_write(y):
-        y = y.clone()
-    return _AddUpdate.apply(y, x, a_RI, mixer_RR, b_OR, scale, dropout)  # pyright: ignore[reportReturnType]
+        y = y.clone(memory_format=torch.contiguous_format)
+    mixer_RR = links[0] if links else None
+    updated: Any = _AddUpdate.apply(y, x, a_RI, mixer_RR, b_OR, scale, dropout, channel_dim != -1)
+    return updated
 
 
-def keep_mask(shape: torch.Size, keep: float, device: torch.device) -> tuple[torch.Tensor, float]:
-    """A boolean mask, True with probability `keep`, and that probability as it was rounded (on the CPU to 1/65536)."""
-    if device.type != "cpu":
-        return torch.empty(shape, dtype=torch.bool, device=device).bernoulli_(keep), keep
-    threshold = round(keep * LEVELS)
-    count = shape.numel()
-    words = torch.empty((count + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
-    mask = words.view(torch.int16)[:count] < threshold - LEVELS // 2 if threshold < LEVELS else None
-    mask = torch.ones(count, dtype=torch.bool) if mask is None else mask
-    return mask.view(shape), threshold / LEVELS
+def _own_dtype(device: str) -> AbstractContextManager[Any]:
+    """Factors are multiplied in their own dtype, whatever autocast says."""
+    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
 
 
 class _AddUpdate(torch.autograd.Function):
+    """Rows are tokens: (N, I) and (N, O) for linear layers, (batch, positions, I or O) for 1×1 convolutions."""
+
     @staticmethod
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any,
@@ -93,65 +98,82 @@ class _AddUpdate(torch.autograd.Function):
         b_OR: torch.Tensor,
         scale: float,
         dropout: float,
+        is_convolution: bool,
     ) -> torch.Tensor:
-        x_NI = x.reshape(-1, x.shape[-1])
-        mask = None
-        if dropout > 0:
-            mask, keep = keep_mask(x_NI.shape, 1 - dropout, x.device)
-            scale = scale / keep if keep else 0.0
-        dropped_NI = x_NI if mask is None else x_NI * mask
-        first_NR = dropped_NI @ a_RI.to(x.dtype).t()
-        h_NR = first_NR if mixer_RR is None else first_NR @ mixer_RR.to(x.dtype).t()
-        y.view(-1, y.shape[-1]).addmm_(h_NR.to(y.dtype), b_OR.to(y.dtype).t(), alpha=scale)
+        ctx.rows = _convolution_rows if is_convolution else _linear_rows
+        dropped = draw_dropped(x, dropout) if dropout > 0 else None
+        ctx.scale = scale if dropped is None else scale / (1 - dropout) if dropout < 1 else 0.0
+        ctx.dtypes = a_RI.dtype, b_OR.dtype
+        a_RI, b_OR = a_RI.to(x.dtype), b_OR.to(x.dtype)
+        first = ctx.rows(x if dropped is None else drop(x, dropped)) @ a_RI.t()
+        h = first if mixer_RR is None else first @ mixer_RR.to(x.dtype).t()
+        y_rows = ctx.rows(y)
+        if is_convolution:
+            y_rows.add_(h @ b_OR.t(), alpha=ctx.scale)
+        else:
+            y_rows.addmm_(h.to(y.dtype), b_OR.t().to(y.dtype), alpha=ctx.scale)
         ctx.mark_dirty(y)
-        ctx.save_for_backward(x, a_RI, mixer_RR, b_OR, first_NR, None if mixer_RR is None else h_NR, mask)
-        ctx.scale = scale
+        ctx.save_for_backward(x, a_RI, mixer_RR, b_OR, first, None if mixer_RR is None else h, dropped)
         return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[Any, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        x, a_RI, mixer_RR, b_OR, first_NR, h_NR, mask = ctx.saved_tensors
+        x, a_RI, mixer_RR, b_OR, first, h, dropped = ctx.saved_tensors
         (grad_y,) = gradients
-        h_NR = first_NR if h_NR is None else h_NR
-        x_NI = x.reshape(-1, x.shape[-1])
-        g_NO = grad_y.reshape(-1, grad_y.shape[-1]).to(x.dtype)
-        grad_h_NR = (g_NO @ b_OR.to(x.dtype)).mul_(ctx.scale)
-        grad_b = grad_mixer = None
+        dtype_a, dtype_b = ctx.dtypes
+        g = ctx.rows(grad_y).to(x.dtype)
+        grad_h = (g @ b_OR).mul_(ctx.scale)
+        grad_x = grad_a = grad_mixer = grad_b = None
         if ctx.needs_input_grad[4]:
-            grad_b = (g_NO.t() @ h_NR).to(b_OR.dtype).mul_(ctx.scale)
+            grad_b = _summed(g, first if h is None else h).to(dtype_b).mul_(ctx.scale)
         if mixer_RR is not None:
             if ctx.needs_input_grad[3]:
-                grad_mixer = (grad_h_NR.t() @ first_NR).to(mixer_RR.dtype)
-            grad_h_NR = grad_h_NR @ mixer_RR.to(x.dtype)
-        grad_a = grad_x = None
+                grad_mixer = _summed(grad_h, first).to(mixer_RR.dtype)
+            grad_h = grad_h @ mixer_RR.to(x.dtype)
         if ctx.needs_input_grad[2]:
-            grad_a = (grad_h_NR.t() @ (x_NI if mask is None else x_NI * mask)).to(a_RI.dtype)
+            grad_a = _summed(grad_h, ctx.rows(x if dropped is None else drop(x, dropped))).to(dtype_a)
         if ctx.needs_input_grad[1]:
-            grad_x = grad_h_NR @ a_RI.to(x.dtype)
-            grad_x = (grad_x if mask is None else grad_x.mul_(mask)).view_as(x)
-        return grad_y, grad_x, grad_a, grad_mixer, grad_b, None, None
+            grad_rows = grad_h @ a_RI
+            grad_x = (grad_rows if ctx.rows is _linear_rows else grad_rows.transpose(1, 2)).reshape(x.shape)
+            grad_x = grad_x if dropped is None else drop_(grad_x.contiguous(), dropped)
+        return grad_y, grad_x, grad_a, grad_mixer, grad_b, None, None, None
+
+
+def _linear_rows(x: torch.Tensor) -> torch.Tensor:
+    return x.reshape(-1, x.shape[-1])
+
+
+def _convolution_rows(x: torch.Tensor) -> torch.Tensor:
+    return x.reshape(*x.shape[:2], -1).transpose(1, 2)
+
+
+def _summed(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """The sum over all rows of the outer products of left's and right's."""
+    return left.t() @ right if left.dim() == 2 else (left.transpose(1, 2) @ right).sum(0)
 
 
 def _plain(
     y: torch.Tensor,
     x: torch.Tensor,
     a_RI: torch.Tensor,
-    mixer_RR: torch.Tensor | None,
+    links: Sequence[torch.Tensor],
     b_OR: torch.Tensor,
     *,
     scale: float,
     dropout: float,
+    channel_dim: int,
 ) -> torch.Tensor:
     """The same formula in plain operations, which a compiler fuses."""
-    h = F.linear(F.dropout(x, dropout), a_RI.to(x.dtype))
-    if mixer_RR is not None:
-        h = F.linear(h, mixer_RR.to(x.dtype))
-    return y + (F.linear(h, b_OR.to(x.dtype)) * scale).to(y.dtype)
+    h = F.dropout(x, dropout).movedim(channel_dim, -1)
+    for factor in (a_RI, *links, b_OR):
+        h = F.linear(h, factor.to(x.dtype))
+    return y + (h * scale).to(y.dtype).movedim(-1, channel_dim)
 
 
 def _may_write(y: torch.Tensor) -> bool:
     """Whether y may be changed in place: no leaf that needs a gradient, no view, not under forward-mode."""
     is_forward_mode = torch.autograd.forward_ad._current_level >= 0
     is_guarded_leaf = y.is_leaf and y.requires_grad
-    return y.is_contiguous() and not (is_guarded_leaf or y._is_view() or is_forward_mode)
+    is_dense = y.is_contiguous() or (y.dim() == 4 and y.is_contiguous(memory_format=torch.channels_last))
+    return is_dense and not (is_guarded_leaf or y._is_view() or is_forward_mode)

@@ -78,6 +78,8 @@ def draw_mixer_(weight_DRR: torch.Tensor, *, kind: str) -> None:
 
 def compose(weight_DRR: torch.Tensor) -> torch.Tensor:
     """The product M_D ··· M_1 of a chain (D, R, R) as one matrix (R, R); differentiable."""
+    if len(weight_DRR) == 1:
+        return weight_DRR.squeeze(0)  # its gradient is a view too
     product_RR = weight_DRR[0]
     for link_RR in weight_DRR[1:]:
         product_RR = link_RR @ product_RR

@@ -6,18 +6,21 @@ from pathlib import Path
 from typing import Any
 
 from moslora.data.files import FORMATS, FORMATS_TEXT, Row, file_format, folder_hint, missing_file, read_rows
-from moslora.data.tasks import EVERYDAY, Task, check_answers
+from moslora.data.tasks import EVERYDAY, TASKS, Task, check_answers
 from moslora.errors import DataError, suggestion
 
 _HUB_ID = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)(:(?P<config>[\w.-]+))?")
 
 
-def load_samples(source: str, *, split: str = "train", limit: int | None = None) -> list[Row]:
+def load_samples(
+    source: str, *, split: str = "train", limit: int | None = None, folder: str | None = None
+) -> list[Row]:
     """The first `limit` samples of a source (None: all), in its own order.
 
     `source` is `everyday` (built in), a file (.jsonl, .json with a list, .csv, .parquet, each also .gz; it has no
     splits, so `split` is not looked at), a folder holding one such file named after the split, or a hub id
-    `owner/name[:config]`. What exists on disk goes before the hub.
+    `owner/name[:config]`. What exists on disk goes before the hub. With `folder`, a task's name is that task's file of
+    the split there, laid out as for `task_samples`.
 
     Raises DataError if nothing is there, or it cannot be read (with file and line), or it is empty.
     """
@@ -27,6 +30,8 @@ def load_samples(source: str, *, split: str = "train", limit: int | None = None)
     if not source.strip():
         raise _unknown_source(source)
     path = Path(source).expanduser()
+    if source in TASKS and (folder is not None or not path.exists()):
+        return task_samples(TASKS[source], folder, split=split, limit=limit)
     if path.is_dir():
         return read_rows(_split_file(path, split), limit=limit)
     if path.exists() or file_format(path) is not None:
@@ -117,7 +122,8 @@ def _unknown_source(source: str) -> DataError:
         hint = folder_hint(path.name, path.parent)
     return DataError(
         f"no data source '{source}'{hint} "
-        f"(allowed: {EVERYDAY}, a file ending in {FORMATS_TEXT}, a folder, or a hub id owner/name[:config])"
+        f"(allowed: {EVERYDAY}, another task's name with its folder, a file ending in {FORMATS_TEXT}, a folder, "
+        "or a hub id owner/name[:config])"
     )
 
 

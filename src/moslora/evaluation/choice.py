@@ -3,7 +3,7 @@
 A candidate is the response `the correct answer is LABEL`, its score the sum of its tokens' log-probabilities after the
 prompt. Candidates share most of their tokens, and a forward pass scores every continuation of every position it
 reads, so a question needs one pass for each continuation that none of the others contains: one in all if the labels
-differ in their last token only.
+differ in their last token only. What all prompts start with is run once for the whole task (`shared_prefix.py`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,8 +27,11 @@ from moslora.evaluation.inference import (
     length_batches,
 )
 from moslora.evaluation.scores import Answer, agreement
+from moslora.evaluation.shared_prefix import SharedPrefix, shared_prefix
 
 __all__ = ["Answer", "agreement", "score_by_generation", "score_by_log_probability"]
+
+CPU_TOKENS = 384  # of one forward pass there: more leave the processor's caches between layers, and take longer each
 
 Samples = Sequence[Mapping[str, Any]]
 Tokens = tuple[int, ...]
@@ -61,13 +64,14 @@ def score_by_log_probability(
     """Answer each question with the most probable of its allowed labels, the first one on a tie.
 
     The answers come in the samples' order; `scores` hold each candidate's log-probability, without an end token. The
-    model's mode is restored. `progress` shows a bar on stderr.
+    model's mode is restored. `batch_size` is the most rows of a forward pass; a CPU gets fewer long ones. `progress`
+    shows a bar on stderr.
 
     Raises DataError for a sample with a bad field, labels that the tokenizer cannot tell apart, or a question longer
     than the model's positions.
     """
     check_answers(samples, task, source=f"task '{task.name}'")
-    candidates = _candidate_tokens(task, tokenizer)
+    candidates, pad = _candidate_tokens(task, tokenizer), pad_token_id(tokenizer)
     prompts = prompt_ids(samples, tokenizer, style=prompt_style)
     rows: list[_Row] = []
     for index, (sample, prompt) in enumerate(zip(samples, prompts, strict=True)):
@@ -76,8 +80,15 @@ def score_by_log_probability(
     _check_positions(model, [len(row.ids) for row in rows], [row.question for row in rows])
     scores: list[dict[str, float]] = [{} for _ in samples]
     with evaluation_mode(model):
-        for batch in length_batches(rows, batch_size, length=lambda row: len(row.ids), progress=progress):
-            for row, found in zip(batch, _score_rows(model, batch, pad=pad_token_id(tokenizer)), strict=True):
+        prefix = shared_prefix(model, prompts)
+        for batch in length_batches(
+            rows,
+            batch_size,
+            length=lambda row: len(row.ids) - prefix.length,
+            progress=progress,
+            most_tokens=CPU_TOKENS if input_device(model).type == "cpu" else None,
+        ):
+            for row, found in zip(batch, _score_rows(model, batch, prefix=prefix, pad=pad), strict=True):
                 scores[row.question] |= found
     return [_scored_answer(index, sample, task, scores[index]) for index, sample in enumerate(samples)]
 
@@ -106,12 +117,14 @@ def _rows(question: int, prompt: list[int], candidates: dict[str, Tokens]) -> li
     return rows
 
 
-def _score_rows(model: torch.nn.Module, rows: Sequence[_Row], *, pad: int) -> list[dict[str, float]]:
+def _score_rows(
+    model: torch.nn.Module, rows: Sequence[_Row], *, prefix: SharedPrefix, pad: int
+) -> list[dict[str, float]]:
     """The log-probabilities of each row's candidates; logits are computed only where a candidate's token follows."""
-    device = input_device(model)
     keep = max(len(row.continuation) for row in rows) + 1
-    inputs = left_padded([row.ids for row in rows], pad=pad, device=device)
-    options: dict[str, Any] = {"use_cache": False} if accepts(model, "use_cache") else {}
+    ids = [row.ids[prefix.length :] for row in rows]
+    inputs = left_padded(ids, pad=pad, device=input_device(model), prefix_length=prefix.length)
+    options = prefix.as_arguments(model, rows=len(rows))
     if accepts(model, "logits_to_keep"):
         options["logits_to_keep"] = keep
     logits = model(**inputs.as_arguments(model), **options).logits[:, -keep:]

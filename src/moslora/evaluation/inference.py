@@ -24,16 +24,37 @@ def evaluation_mode(model: torch.nn.Module) -> Iterator[None]:
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), _contiguous_head_input(model):
             yield
     finally:
         for module, is_training in modes.items():
             module.training = is_training
 
 
+@contextmanager
+def _contiguous_head_input(model: torch.nn.Module) -> Iterator[None]:
+    """The language-model head gets whole tensors inside: models that compute few logits give it a slice.
+
+    For a slice of several rows and a frozen weight, torch 2.13's linear copies the weight once a row, which takes
+    longer than the rest of the forward pass.
+    """
+    head = getattr(base_model(model), "get_output_embeddings", lambda: None)()
+    if head is None:
+        yield
+        return
+    handle = head.register_forward_pre_hook(lambda _, inputs: (inputs[0].contiguous(), *inputs[1:]))
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
 @dataclass(frozen=True)
 class LeftPadded:
-    """Rows that end at the same column: `input_ids` and `attention_mask` of shape (rows, longest row), int64."""
+    """Rows that end at the same column: `input_ids` of shape (rows, longest row), int64.
+
+    `attention_mask` has the same shape, with the columns of a shared prefix before it.
+    """
 
     input_ids: torch.Tensor
     attention_mask: torch.Tensor
@@ -42,33 +63,45 @@ class LeftPadded:
         """The arguments of the model's forward pass; positions count from each row's first token."""
         arguments = {"input_ids": self.input_ids, "attention_mask": self.attention_mask}
         if accepts(model, "position_ids"):
-            arguments["position_ids"] = (self.attention_mask.cumsum(dim=-1) - 1).clamp(min=0)
+            positions = (self.attention_mask.cumsum(dim=-1) - 1).clamp(min=0)
+            arguments["position_ids"] = positions[:, -self.input_ids.shape[1] :]
         return arguments
 
 
-def left_padded(rows: Sequence[Sequence[int]], *, pad: int, device: torch.device) -> LeftPadded:
-    """The rows as tensors, filled up with `pad` on the left and masked there."""
+def left_padded(rows: Sequence[Sequence[int]], *, pad: int, device: torch.device, prefix_length: int = 0) -> LeftPadded:
+    """The rows as tensors, filled up with `pad` on the left and masked there.
+
+    `prefix_length` counts the tokens before the padding whose keys and values the model is given.
+    """
     width = max(len(row) for row in rows)
     ids = [[pad] * (width - len(row)) + list(row) for row in rows]
-    mask = [[0] * (width - len(row)) + [1] * len(row) for row in rows]
+    mask = [[1] * prefix_length + [0] * (width - len(row)) + [1] * len(row) for row in rows]
     return LeftPadded(torch.tensor(ids, device=device), torch.tensor(mask, device=device))
 
 
 def length_batches(
-    rows: Sequence[RowT], batch_size: int, *, length: Callable[[RowT], int], progress: bool
+    rows: Sequence[RowT],
+    batch_size: int,
+    *,
+    length: Callable[[RowT], int],
+    progress: bool,
+    most_tokens: int | None = None,
 ) -> Iterator[list[RowT]]:
     """Batches of rows of like length, the longest first so that running out of memory shows at once.
 
-    `progress` shows a bar on stderr.
+    `most_tokens` makes batches smaller whose padded rows have more, down to one row. `progress` shows a bar on stderr.
     """
     assert batch_size > 0, f"batch size {batch_size}"
     ordered = sorted(rows, key=length, reverse=True)
     with Progress(console=Console(stderr=True), disable=not progress) as bar:
         counter = bar.add_task("evaluating", total=len(ordered))
-        for start in range(0, len(ordered), batch_size):
-            batch = ordered[start : start + batch_size]
+        start = 0
+        while start < len(ordered):
+            size = min(batch_size, max(1, most_tokens // length(ordered[start]))) if most_tokens else batch_size
+            batch = ordered[start : start + size]
             yield batch
             bar.advance(counter, len(batch))
+            start += size
 
 
 def input_device(model: torch.nn.Module) -> torch.device:

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftConfig, PeftModel, get_peft_model
+from peft import PeftConfig, get_peft_model
 from transformers import PreTrainedTokenizerBase
 
-from moslora.adapter.storage import check_adapter_folder
+from moslora.adapter.storage import check_adapter_folder, load_adapter
 from moslora.adapter.targets import check_patterns
 from moslora.data.everyday import everyday
 from moslora.data.prompts import PROMPTS, prompt_ids
@@ -19,10 +19,15 @@ from moslora.runs.folder import RunFolder
 from moslora.runs.models import load_model, load_tokenizer, meta_model
 from moslora.runs.recipe import ModelSettings, Recipe, parse_recipe
 
+MOSLORA, FULL = "MOSLORA", "FULL"  # PEFT's name for ours; what stands in its place for full fine-tuning
+
 
 @dataclass(frozen=True)
 class Opened:
-    """An adapter's folder, the settings of its base model, and the run it came from, if any."""
+    """An adapter's folder, the settings of its base model, and the run it came from, if any.
+
+    Of full fine-tuning, `adapter` is the folder of the trained model and `peft_type` is FULL.
+    """
 
     adapter: Path
     model: ModelSettings
@@ -57,12 +62,14 @@ def open_adapter(source: str | Path, *, base: str | None = None, prompt: str | N
     if (source / "run.json").is_file():
         run = RunFolder.open(source)
         record = run.record()
+        recipe = parse_recipe(record.recipe, source=str(run.record_path))
+        if "model" in record.artifacts:
+            return _opened_model(run, recipe, base=base, prompt=prompt)
         if "adapter" not in record.artifacts:
             raise CheckpointError(
                 f"the run {source} is {record.status} and has no trained adapter yet: finish it with"
                 f" `moslora train {run.recipe_path} --output {source} --resume`"
             )
-        recipe = parse_recipe(record.recipe, source=str(run.record_path))
         model = recipe.model.model_copy(update={"path": base}) if base else recipe.model
         fields = _adapter_fields(run.adapter)
         return Opened(run.adapter, model, fields["peft_type"], prompt or recipe.data.prompt, run, recipe)
@@ -73,20 +80,25 @@ def open_adapter(source: str | Path, *, base: str | None = None, prompt: str | N
     return Opened(source, ModelSettings(path=path), fields["peft_type"], prompt or "alpaca")
 
 
-def load_adapted(opened: Opened, *, is_trainable: bool = False) -> tuple[PeftModel, PreTrainedTokenizerBase]:
-    """The base model with the adapter, in evaluation mode, and its tokenizer."""
+def load_adapted(opened: Opened, *, is_trainable: bool = False) -> tuple[Any, PreTrainedTokenizerBase]:
+    """The base model with the adapter (or the fully trained model), in evaluation mode, and its tokenizer."""
     tokenizer = load_tokenizer(opened.model)
     model = load_model(opened.model)
-    return PeftModel.from_pretrained(model, str(opened.adapter), is_trainable=is_trainable).eval(), tokenizer
+    if opened.peft_type == FULL:
+        return model.requires_grad_(is_trainable), tokenizer
+    return load_adapter(model, opened.adapter, is_trainable=is_trainable).eval(), tokenizer
 
 
-def adapted_on_meta(settings: ModelSettings, config: PeftConfig) -> PeftModel:
+def adapted_on_meta(settings: ModelSettings, config: PeftConfig | None) -> Any:
     """The model with an adapter drawn on the meta device, so that a mistake shows before weights are loaded.
 
-    Raises ConfigError, or another error of `moslora.errors`, for a pattern that matches no module, a layer that cannot
-    carry the adapter, or an option that PEFT refuses.
+    Without `config` it is the model itself, all of it to be trained. Raises ConfigError, or another error of
+    `moslora.errors`, for a pattern that matches no module, a layer that cannot carry the adapter, or an option that
+    PEFT refuses.
     """
     model = meta_model(settings)
+    if config is None:
+        return model
     check_patterns(config, [name for name, _ in model.named_modules()])
     try:
         return get_peft_model(model, copy.deepcopy(config), low_cpu_mem_usage=True)
@@ -104,6 +116,14 @@ def text_probe(opened: Opened, tokenizer: PreTrainedTokenizerBase, *, rows: int 
     shortest = min(map(len, ids))
     batch = torch.tensor([row[:shortest] for row in ids])
     return {"input_ids": batch, "attention_mask": torch.ones_like(batch)}
+
+
+def _opened_model(run: RunFolder, recipe: Recipe, *, base: str | None, prompt: str | None) -> Opened:
+    """A run of full fine-tuning; its weights are kept as they were trained, in float32."""
+    if base is not None:
+        raise ConfigError(f"{run.path} holds a fully trained model, which has no other base: leave out --base {base}")
+    model = recipe.model.model_copy(update={"path": str(run.model.absolute()), "revision": None, "dtype": "float32"})
+    return Opened(run.model, model, FULL, prompt or recipe.data.prompt, run, recipe)
 
 
 def _adapter_fields(folder: Path) -> dict[str, Any]:

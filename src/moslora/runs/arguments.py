@@ -1,5 +1,6 @@
 """A recipe's training settings in transformers' terms."""
 
+import math
 import os
 from importlib import util
 from pathlib import Path
@@ -66,6 +67,15 @@ def training_arguments(recipe: Recipe, checkpoints: Path) -> TrainingArguments:
         )
     except (ValueError, ImportError, RuntimeError) as error:
         raise ConfigError(f"training: {' '.join(str(error).split())}") from error
+
+
+def count_steps(arguments: TrainingArguments, rows: int) -> int:
+    """The optimiser steps the Trainer will do on so many training rows."""
+    if arguments.max_steps > 0:
+        return arguments.max_steps
+    batches = math.ceil(math.ceil(rows / arguments.per_device_train_batch_size) / arguments.world_size)
+    steps_per_epoch = max(1, math.ceil(batches / arguments.gradient_accumulation_steps))
+    return math.ceil(arguments.num_train_epochs * steps_per_epoch)
 
 
 def _precision(recipe: Recipe) -> str:

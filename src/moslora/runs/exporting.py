@@ -6,12 +6,13 @@ from typing import Any
 
 import torch
 
-from moslora.adapter.export import save_folded, save_merged
-from moslora.adapter.verification import Drift
+from moslora.adapter.export import save_folded, save_merged, write_merged
+from moslora.adapter.merging import merged_by_peft
+from moslora.adapter.verification import Drift, coarsest_dtype, probe_output
 from moslora.errors import ConfigError
 from moslora.files import check_new_folder, check_writable
-from moslora.runs.adapters import Opened, load_adapted, text_probe
-from moslora.runs.models import resolve_model
+from moslora.runs.adapters import FULL, MOSLORA, Opened, load_adapted, text_probe
+from moslora.runs.models import load_model, resolve_model
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,9 @@ class Export:
 
 def fold_adapter(opened: Opened, folder: Path, *, allow_drift: bool = False) -> Export:
     """Fold an adapter into plain LoRA in `folder`. Raises what `save_folded` raises."""
-    _check(opened, folder)
+    if opened.peft_type != MOSLORA:
+        raise ConfigError(_nothing_to_fold(opened))
+    check_new_folder(folder)
     model, tokenizer = load_adapted(opened)
     drift = save_folded(model, folder, probe=text_probe(opened, tokenizer), allow_drift=allow_drift)
     tokenizer.save_pretrained(folder)
@@ -45,34 +48,46 @@ def fold_adapter(opened: Opened, folder: Path, *, allow_drift: bool = False) -> 
 
 
 def merge_adapter(opened: Opened, folder: Path, *, dtype: str | None, allow_drift: bool = False) -> Export:
-    """Merge an adapter into a full model in `folder`. Raises what `save_merged` raises."""
+    """Merge an adapter into a full model in `folder`: ours by `save_merged`, one of PEFT's own methods by PEFT.
+
+    Raises what `save_merged` raises, and ConfigError for a run of full fine-tuning.
+    """
+    if opened.peft_type == FULL:
+        raise ConfigError(f"{opened.adapter} is a full model already: there is nothing to merge")
     if opened.model.quantize != "none" and dtype is None:
         raise ConfigError(
             f"the base model is loaded with quantize: {opened.model.quantize}, and merging does not quantise again:"
             " choose the dtype of the merged weights with --dtype"
         )
-    _check(opened, folder)
+    check_new_folder(folder)
     model, tokenizer = load_adapted(opened)
     wanted = getattr(torch, dtype) if dtype else None
     sizes = (p.numel() * (wanted or p.dtype).itemsize for p in model.get_base_model().parameters())
     check_writable(folder, needed_bytes=sum(sizes))
-    drift = save_merged(
-        model,
-        folder,
-        dtype=wanted,
-        probe=text_probe(opened, tokenizer),
-        allow_drift=allow_drift,
-        tokenizer=tokenizer,
-    )
+    probe = text_probe(opened, tokenizer)
+    if opened.peft_type == MOSLORA:
+        drift = save_merged(model, folder, dtype=wanted, probe=probe, allow_drift=allow_drift, tokenizer=tokenizer)
+    else:
+        expected, adapted_dtype = probe_output(model, probe), coarsest_dtype(model)
+        del model
+        drift = write_merged(
+            merged_by_peft(load_model(opened.model), opened.adapter, dtype=wanted),
+            folder,
+            expected=expected,
+            probe=probe,
+            adapted_dtype=adapted_dtype,
+            allow_drift=allow_drift,
+            tokenizer=tokenizer,
+        )
     return _noted(opened, Export(folder, resolve_model(opened.model.path), drift), name="merged")
 
 
-def _check(opened: Opened, folder: Path) -> None:
-    if opened.peft_type != "MOSLORA":
-        raise ConfigError(
-            f"{opened.adapter} is a {opened.peft_type} adapter without mixers: use PEFT's own tools on it"
-        )
-    check_new_folder(folder)
+def _nothing_to_fold(opened: Opened) -> str:
+    if opened.peft_type == FULL:
+        return f"{opened.adapter} is a full model, without an adapter to fold"
+    if opened.peft_type == "LORA":
+        return f"{opened.adapter} is plain LoRA already: there is nothing to fold, load it with PEFT as it is"
+    return f"{opened.adapter} is a {opened.peft_type} adapter without mixers, which LoRA cannot hold: merge it instead"
 
 
 def _noted(opened: Opened, export: Export, *, name: str) -> Export:

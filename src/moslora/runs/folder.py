@@ -88,6 +88,16 @@ class RunFolder:
         return self.path / "adapter"
 
     @property
+    def model(self) -> Path:
+        """The folder of the trained model, of a method that has no adapter."""
+        return self.path / "model"
+
+    @property
+    def pictures_path(self) -> Path:
+        """What the trained adapter looks like inside, layer by layer."""
+        return self.path / "adapter.json"
+
+    @property
     def checkpoints(self) -> Path:
         """The folder of the checkpoints a run resumes from."""
         return self.path / "checkpoints"

@@ -9,15 +9,19 @@ from typing import Any
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
+from moslora.adapter.coverage import covered_layers
 from moslora.adapter.inspection import count_parameters, inspect_adapter
 from moslora.adapter.methods import method_config
 from moslora.adapter.targets import unmatched_patterns
+from moslora.adapter.twin import base_of
 from moslora.errors import ConfigError
-from moslora.runs.adapters import adapted_on_meta, load_adapted, open_adapter
+from moslora.runs.adapters import FULL, adapted_on_meta, load_adapted, open_adapter
 from moslora.runs.models import meta_model, resolve_model
 from moslora.runs.recipe import Recipe, load_recipe
 
 STATISTICS = ("mixer_condition", "mixer_from_identity", "mixer_from_orthogonal", "update_norm", "effective_rank")
+
+NO_ADAPTER = "full fine-tuning: all weights are trained, no layer carries an adapter"
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,8 @@ def inspect_source(source: str, overrides: Sequence[str] = (), *, base: str | No
 def _inspect_folder(source: str, *, base: str | None) -> Inspection:
     opened = open_adapter(source, base=base)
     model, _ = load_adapted(opened, is_trainable=True)  # so that what was trained can be told from what was not
+    if opened.peft_type == FULL:
+        return _inspection(f"model {opened.adapter}", model, [], notes=[NO_ADAPTER])
     recorded, used = model.peft_config["default"].base_model_name_or_path, resolve_model(opened.model.path)
     notes = [f"recorded base {recorded}, opened with {used}"] if recorded and recorded != used else []
     rows = [{**report.to_dict(), "count": 1} for report in inspect_adapter(model)] or _rows(model)
@@ -67,12 +73,14 @@ def _inspect_recipe(recipe: Recipe) -> Inspection:
     title = f"recipe {recipe.name}, method {recipe.adapter.method}"
     config: Any = method_config(recipe.adapter.method, recipe.adapter.options)
     bare = meta_model(recipe.model)
+    if config is None:
+        return _inspection(title, bare.requires_grad_(True), [], notes=[NO_ADAPTER])
     unmatched = unmatched_patterns(config, [name for name, _ in bare.named_modules() if name])
     for option, pattern in unmatched:
         value = getattr(config, option)
         value.pop(pattern) if isinstance(value, dict) else value.remove(pattern)
     if isinstance(config.target_modules, set) and not config.target_modules:
-        return _inspection(title, bare, [], unmatched=unmatched)
+        return _inspection(title, bare.requires_grad_(False), [], unmatched=unmatched)
     model = adapted_on_meta(recipe.model, config)
     return _inspection(title, model, _rows(model), unmatched=unmatched)
 
@@ -86,7 +94,7 @@ def _inspection(
     notes: Sequence[str] = (),
 ) -> Inspection:
     adapted = {row["name"] for row in rows}
-    base = model.get_base_model() if rows else model.requires_grad_(False)
+    base = base_of(model)
     able = {
         name.removesuffix(".base_layer")
         for name, module in base.named_modules()
@@ -99,18 +107,8 @@ def _inspection(
 
 
 def _rows(model: Any) -> list[dict[str, Any]]:
-    """Layers without statistics: those of plain LoRA, or without weights."""
-    return [
-        {"name": name, "count": 1, "rank": layer.r["default"], **_sizes(layer), **dict.fromkeys(STATISTICS)}
-        for name, layer in model.get_base_model().named_modules()
-        if hasattr(layer, "lora_A") and "default" in layer.r
-    ]
-
-
-def _sizes(layer: Any) -> dict[str, int]:
-    sizes = {name: part.numel() for name, part in layer.named_parameters() if "lora_" in name}
-    mixers = sum(size for name, size in sizes.items() if "lora_mixer" in name)
-    return {"parameters": sum(sizes.values()), "mixer_parameters": mixers}
+    """Layers without statistics: those of a method that has no factors A and B, or without weights."""
+    return [{**row, "count": 1, **dict.fromkeys(STATISTICS)} for row in covered_layers(model)]
 
 
 def _kind(name: str, rows: list[dict[str, Any]]) -> dict[str, Any]:

@@ -14,9 +14,10 @@ from moslora.data.source import load_samples, task_samples
 from moslora.data.tasks import Task, task
 from moslora.data.tokens import Example
 from moslora.errors import DataError
-from moslora.runs.recipe import EvaluationSettings, Recipe
+from moslora.runs.recipe import DataSettings, EvaluationSettings, Recipe
 
 Samples = Sequence[Mapping[str, Any]]
+SPLIT_SEED = 0  # of the order in which samples are set apart
 
 
 @dataclass(frozen=True)
@@ -48,34 +49,37 @@ class Material:
 
 @dataclass(frozen=True)
 class Sources:
-    """A recipe's data as it was read: training samples and test sets."""
+    """A recipe's data as it was read: the samples of each training source by its name, and test sets."""
 
-    samples: Samples
+    samples: Mapping[str, Samples]
     test_sets: list[TestSet]
 
 
 def read_sources(recipe: Recipe) -> Sources:
     """Read everything a recipe trains and tests on. Raises DataError for what is not there or broken."""
     test_sets = load_test_sets(recipe.evaluation)
-    return Sources(load_samples(recipe.data.train, split="train", limit=recipe.data.limit), test_sets)
+    data = recipe.data
+    read = {name: load_samples(name, split="train", limit=data.limit, folder=data.folder) for name in data.sources}
+    return Sources(read, test_sets)
 
 
 def tokenise(recipe: Recipe, sources: Sources, tokenizer: PreTrainedTokenizerBase) -> Material:
     """The sources as training rows and test sets. Raises DataError for a sample that cannot be used."""
-    data, samples = recipe.data, sources.samples
-    options: dict[str, Any] = {
-        "max_length_tokens": data.max_length_tokens,
-        "loss_on": data.loss_on,
-        "source": data.train,
-    }
-    if data.format == "chat":
-        read = chat_examples(samples, tokenizer, **options)
-    else:
-        read = instruction_examples(samples, tokenizer, prompt_style=data.prompt, **options)
-    rows, validation = _split(read.examples, data.validation_samples, seed=recipe.seed, source=data.train)
+    data = recipe.data
+    examples: list[Example] = []
+    truncated = 0
+    for name, samples in sources.samples.items():
+        options: dict[str, Any] = {"max_length_tokens": data.max_length_tokens, "loss_on": data.loss_on, "source": name}
+        if data.format == "chat":
+            read = chat_examples(samples, tokenizer, **options)
+        else:
+            read = instruction_examples(samples, tokenizer, prompt_style=data.prompt, **options)
+        examples += read.examples
+        truncated += read.truncated
+    rows, validation = _split(examples, data)
     if data.packing:
         rows = pack(rows, max_length_tokens=data.max_length_tokens)
-    return Material(rows, validation, sources.test_sets, read.truncated)
+    return Material(rows, validation, sources.test_sets, truncated)
 
 
 def load_test_sets(settings: EvaluationSettings) -> list[TestSet]:
@@ -84,15 +88,18 @@ def load_test_sets(settings: EvaluationSettings) -> list[TestSet]:
     return [TestSet(t, task_samples(t, settings.data, split="test", limit=settings.limit)) for t in tasks]
 
 
-def _split(
-    examples: Sequence[Example], validation_samples: int, *, seed: int, source: str
-) -> tuple[list[Example], list[Example]]:
-    if validation_samples >= len(examples):
+def _split(examples: Sequence[Example], data: DataSettings) -> tuple[list[Example], list[Example]]:
+    """Training and validation examples, in their own order.
+
+    One shuffle, the same whatever the run's seed, gives the validation examples first and then those to train on, so
+    each share of these holds the smaller ones, and none holds a validation example.
+    """
+    if data.validation_samples >= len(examples):
         raise DataError(
-            f"{source}: data.validation_samples {validation_samples} leaves nothing to train on of"
-            f" {len(examples)} samples; set fewer apart"
+            f"{', '.join(data.sources)}: data.validation_samples {data.validation_samples} leaves nothing to train on"
+            f" of {len(examples)} samples; set fewer apart"
         )
-    order = torch.randperm(len(examples), generator=torch.Generator().manual_seed(seed)).tolist()
-    held_out = set(order[:validation_samples])
-    kept = [example for index, example in enumerate(examples) if index not in held_out]
-    return kept, [examples[index] for index in sorted(held_out)]
+    order = torch.randperm(len(examples), generator=torch.Generator().manual_seed(SPLIT_SEED)).tolist()
+    held_out, rest = order[: data.validation_samples], order[data.validation_samples :]
+    kept = rest[: max(1, round(data.fraction * len(rest)))]
+    return [examples[index] for index in sorted(kept)], [examples[index] for index in sorted(held_out)]

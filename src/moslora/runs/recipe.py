@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from moslora.data.tasks import task as known_task
 from moslora.errors import ConfigError, suggestion
-from moslora.runs.settings import override, read_settings
+from moslora.runs.settings import describe, override, read_settings
 from moslora.runs.validation import validated
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"  # names become folders
@@ -57,14 +57,33 @@ class AdapterSettings(BaseModel):
 class DataSettings(_Settings):
     """The training samples and how they become tokens."""
 
-    train: Text  # hub id, local file or folder, or `everyday`: the built-in set
+    train: str | list[str]  # hub id, local file or folder, `everyday` (built in), a task's name; or a list of these
+    folder: str | None = None  # where the training files of tasks lie: train/TASK.jsonl or TASK/train.json
     format: Literal["instruction", "chat"] = "instruction"
     prompt: Literal["alpaca", "plain"] = "alpaca"
     max_length_tokens: Annotated[int, Field(ge=8)] = 256
     loss_on: Literal["sequence", "response"] = "sequence"  # response: the prompt (or the user's turns) is masked
     packing: bool = False  # several samples in one row, kept apart
-    limit: Count | None = None  # use only the first samples
-    validation_samples: Annotated[int, Field(ge=0)] = 0  # set apart from the training samples
+    limit: Count | None = None  # use only the first samples (of each source)
+    validation_samples: Annotated[int, Field(ge=0)] = 0  # set apart from the training samples, the same for every seed
+    fraction: Annotated[float, Field(gt=0, le=1)] = 1.0  # share of the training samples, the same for every seed
+
+    @field_validator("train", mode="before")
+    @classmethod
+    def _train_names_sources(cls, given: Any) -> Any:
+        sources = given if isinstance(given, list) else [given]
+        if not sources or not all(isinstance(source, str) and source for source in sources):
+            raise ConfigError(
+                f"{describe(given)} names no source; allowed: text that is not empty, or a list of such texts"
+            )
+        if repeated := sorted({source for source in sources if sources.count(source) > 1}):
+            raise ConfigError(f"names {', '.join(repeated)} more than once")
+        return given
+
+    @property
+    def sources(self) -> list[str]:
+        """The training sources, one or several."""
+        return [self.train] if isinstance(self.train, str) else self.train
 
 
 class TrainingSettings(_Settings):
@@ -225,7 +244,11 @@ def _summary(name: str) -> RecipeSummary:
     recipe = load_recipe(name)
     first_line = recipe_text(name).partition("\n")[0].removeprefix("#").strip()
     return RecipeSummary(
-        name=name, summary=first_line, model=recipe.model.path, method=recipe.adapter.method, data=recipe.data.train
+        name=name,
+        summary=first_line,
+        model=recipe.model.path,
+        method=recipe.adapter.method,
+        data=", ".join(recipe.data.sources),
     )
 
 

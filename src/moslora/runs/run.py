@@ -11,20 +11,32 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftConfig, PeftModel, get_peft_model, get_peft_model_state_dict, prepare_model_for_kbit_training
+from peft import prepare_model_for_kbit_training
+from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments, set_seed
 
 from moslora.adapter.inspection import count_parameters
-from moslora.adapter.methods import method_config
-from moslora.adapter.storage import check_adapter_folder
+from moslora.adapter.methods import METHODS, method_config
+from moslora.adapter.pictures import mixers_of, picture_adapter
+from moslora.adapter.preparing import (
+    callbacks,
+    check_layers,
+    check_quantisable,
+    optimiser,
+    prepare,
+    save_trained,
+    starting_tensors,
+    trained_tensors,
+)
+from moslora.adapter.storage import load_adapter
 from moslora.data.packing import check_packing
 from moslora.data.tokens import pad_token_id
 from moslora.errors import ConfigError
 from moslora.files import check_writable, new_folder, write_atomically
 from moslora.records import Parameters, RunRecord
 from moslora.runs.active import ActiveRun, Report
-from moslora.runs.adapters import adapted_on_meta
-from moslora.runs.arguments import training_arguments
+from moslora.runs.adapters import adapted_on_meta, load_adapted, open_adapter
+from moslora.runs.arguments import count_steps, training_arguments
 from moslora.runs.environment import describe_machine, describe_versions, peak_memory_bytes
 from moslora.runs.folder import RunFolder
 from moslora.runs.material import Material, read_sources, tokenise
@@ -42,10 +54,10 @@ BYTES_A_PARAMETER = 4 + 3 * 12  # the adapter, and three checkpoints of it with 
 class Plan:
     """What was read and checked before any weight is loaded."""
 
-    adapter: PeftConfig
     tokenizer: PreTrainedTokenizerBase
     material: Material
     arguments: TrainingArguments
+    total_steps: int
     needed_bytes: int
 
 
@@ -97,42 +109,49 @@ def run_recipe(
 
 def plan_run(recipe: Recipe, place: RunFolder) -> Plan:
     """Read and check all that a recipe names but the model's weights. Raises the errors of `moslora.errors`."""
-    adapter = method_config(recipe.adapter.method, recipe.adapter.options)
+    method, options = recipe.adapter.method, recipe.adapter.options
+    method_config(method, options)
+    check_quantisable(method, recipe.model.quantize)
     arguments = training_arguments(recipe, place.checkpoints)
     sources = read_sources(recipe)
     tokenizer = load_tokenizer(recipe.model)
-    trainable = count_parameters(adapted_on_meta(recipe.model, adapter))["trainable"]
+    on_meta = adapted_on_meta(recipe.model, method_config(method, options))
+    check_layers(on_meta, method)
+    material = tokenise(recipe, sources, tokenizer)
+    total_steps = count_steps(arguments, len(material.rows))
+    method_config(method, options, total_steps=total_steps)
     return Plan(
-        adapter=adapter,
         tokenizer=tokenizer,
-        material=tokenise(recipe, sources, tokenizer),
+        material=material,
         arguments=arguments,
-        needed_bytes=BYTES_BESIDE_WEIGHTS + BYTES_A_PARAMETER * trainable,
+        total_steps=total_steps,
+        needed_bytes=BYTES_BESIDE_WEIGHTS + BYTES_A_PARAMETER * count_parameters(on_meta)["trainable"],
     )
 
 
 def _train_and_score(run: ActiveRun, plan: Plan) -> None:
     run.report(f"loading {run.recipe.model.path}")
-    model = load_model(run.recipe.model)
-    if run.recipe.data.packing:
-        check_packing(model)
-    score(run, model, plan.tokenizer, plan.material.test_sets, when="before")
-    if "adapter" in run.record.artifacts:  # the run was interrupted after training
-        check_adapter_folder(run.place.adapter)
-        adapted: Any = PeftModel.from_pretrained(model, str(run.place.adapter))
+    if "model" in run.record.artifacts or "adapter" in run.record.artifacts:  # interrupted after training
+        trained, _ = load_adapted(open_adapter(run.place.path))
     else:
-        adapted = _trained(run, plan, model)
-    score(run, adapted, plan.tokenizer, plan.material.test_sets, when="after")
+        model = load_model(run.recipe.model)
+        if run.recipe.data.packing:
+            check_packing(model)
+        score(run, model, plan.tokenizer, plan.material.test_sets, when="before")
+        trained = _trained(run, plan, model)
+    score(run, trained, plan.tokenizer, plan.material.test_sets, when="after")
 
 
-def _trained(run: ActiveRun, plan: Plan, model: PreTrainedModel) -> PeftModel:
-    """The model with its adapter, trained and saved."""
+def _trained(run: ActiveRun, plan: Plan, model: PreTrainedModel) -> nn.Module:
+    """The model as its method trains it, saved."""
+    method, options = run.recipe.adapter.method, run.recipe.adapter.options
     set_seed(run.recipe.seed)  # before the adapter is drawn
     if run.recipe.model.quantize != "none":
         prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)  # the Trainer switches it on
     if run.recipe.training.gradient_checkpointing:
         model.enable_input_require_grads()
-    adapted: Any = get_peft_model(model, plan.adapter)
+    adapted = prepare(model, method, options, total_steps=plan.total_steps)
+    start, mixers = starting_tensors(adapted, method), mixers_of(adapted)
     run.record.parameters = Parameters(**count_parameters(adapted))
     run.report(f"training {run.record.parameters.trainable:,} of {run.record.parameters.total:,} parameters")
     result = train(
@@ -142,31 +161,48 @@ def _trained(run: ActiveRun, plan: Plan, model: PreTrainedModel) -> PeftModel:
         pad_token_id=pad_token_id(plan.tokenizer),
         validation=plan.material.validation,
         metrics_path=run.place.metrics_path,
+        make_optimizer=optimiser(method, options, weight_decay=run.recipe.training.weight_decay),
+        callbacks=callbacks(adapted, method),
         resume=run.place.checkpoints.is_dir(),
         progress=run.progress,
     )
     run.record.steps, run.record.train_loss = result.steps, result.train_loss
+    run.record.validation_loss = result.validation_loss
     run.add_seconds("train", result.wall_seconds)
     if not result.is_complete:
         raise KeyboardInterrupt(f"stopped after step {result.steps}, which is saved")
-    _save_adapter(run, adapted, plan.tokenizer)
+    trained = _save_adapter(run, adapted, plan.tokenizer, start=start)
+    _save_pictures(run, trained, mixers)
+    run.save()
     if result.was_stopped:
         raise KeyboardInterrupt("stopped after training; the adapter is saved")
-    return adapted
+    return trained
 
 
-def _save_adapter(run: ActiveRun, model: PeftModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    if not all(torch.isfinite(tensor).all() for tensor in get_peft_model_state_dict(model).values()):
+def _save_adapter(
+    run: ActiveRun, model: nn.Module, tokenizer: PreTrainedTokenizerBase, *, start: dict[str, torch.Tensor] | None
+) -> nn.Module:
+    """Save the adapter, or the model of `full`; returns the model, with the adapter as saved if that was converted."""
+    if not all(torch.isfinite(tensor).all() for tensor in trained_tensors(model).values()):
         raise ConfigError(
             f"training diverged (loss {run.record.train_loss}): the adapter holds numbers that are not finite; lower"
             " training.learning_rate, or choose a wider model.dtype or training.precision"
         )
-    shutil.rmtree(run.place.adapter, ignore_errors=True)
-    with new_folder(run.place.adapter) as staged:
-        model.save_pretrained(str(staged))
+    method = run.recipe.adapter.method
+    place = run.place.model if METHODS[method].config_class is None else run.place.adapter
+    shutil.rmtree(place, ignore_errors=True)
+    with new_folder(place) as staged:
+        save_trained(model, staged, method=method, start=start)
         tokenizer.save_pretrained(str(staged))
-    run.record.artifacts["adapter"] = run.place.adapter.name
-    run.save()
+    run.record.artifacts[place.name] = place.name
+    return load_adapter(load_model(run.recipe.model), place) if METHODS[method].changes_base else model
+
+
+def _save_pictures(run: ActiveRun, model: nn.Module, start: dict[str, torch.Tensor]) -> None:
+    """Write what the adapter looks like inside, where its update is a product of factors."""
+    pictures = picture_adapter(model, method=run.recipe.adapter.method, start=start)
+    if pictures.layers:
+        pictures.save(run.place.pictures_path)
 
 
 def _new_record(recipe: Recipe) -> RunRecord:

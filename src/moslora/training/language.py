@@ -8,7 +8,7 @@ import shutil
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -16,6 +16,7 @@ from typing import Any, Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import nn
+from torch.optim import Optimizer
 from transformers import (
     PrinterCallback,
     ProgressCallback,
@@ -30,6 +31,7 @@ from moslora.data.tokens import Example, collate
 from moslora.files import write_atomically
 
 STATE_FILE = "trainer_state.json"  # written last, so a checkpoint that has it is complete
+MakeOptimizer = Callable[[nn.Module, type[Optimizer], dict[str, Any]], Optimizer]
 
 
 @dataclass(frozen=True)
@@ -37,11 +39,13 @@ class TrainingResult:
     """What a training run came to.
 
     `steps` and `train_loss` (the mean over the steps; None without any) count from the very first step, `wall_seconds`
-    only this process's part. `was_stopped`: Ctrl-C was pressed; `is_complete`: all steps were done nevertheless.
+    only this process's part. `validation_loss` is that of the weights kept, where there are validation examples and all
+    steps were done. `was_stopped`: Ctrl-C was pressed; `is_complete`: all steps were done nevertheless.
     """
 
     steps: int
     train_loss: float | None
+    validation_loss: float | None
     wall_seconds: float
     is_complete: bool
     was_stopped: bool
@@ -55,10 +59,15 @@ def train(
     pad_token_id: int,
     validation: Sequence[Example] | None = None,
     metrics_path: Path,
+    make_optimizer: MakeOptimizer | None = None,
+    callbacks: Sequence[TrainerCallback] = (),
     resume: bool = False,
     progress: bool = True,
 ) -> TrainingResult:
     """Train in place. Logged values go to `metrics_path`, one JSON object a line.
+
+    `make_optimizer` builds the optimiser from the model, the optimiser's class and its settings, where not all
+    parameters learn alike; `callbacks` are the method's own.
 
     With `resume`, training goes on from the newest complete checkpoint in `arguments.output_dir`, to the same weights
     as without the interruption. Ctrl-C ends the step, saves a checkpoint, and ends training; a second one raises
@@ -67,22 +76,37 @@ def train(
     checkpoint = newest_checkpoint(Path(str(arguments.output_dir))) if resume else None
     forget_after(metrics_path, step=_step(checkpoint))
     with StopAfterStep() as stop, ShowProgress(is_hidden=not progress) as bar:
-        trainer = Trainer(
+        trainer = MethodTrainer(
             model=model,
             args=arguments,
             train_dataset=list(examples),  # pyright: ignore[reportArgumentType]
             eval_dataset=list(validation) if validation else None,  # pyright: ignore[reportArgumentType]
             data_collator=lambda batch: collate(batch, pad_token_id=pad_token_id),
-            callbacks=[stop, WriteMetrics(metrics_path), bar],
+            callbacks=[stop, WriteMetrics(metrics_path), bar, *callbacks],
         )
+        trainer.make_optimizer = make_optimizer
         trainer.remove_callback(PrinterCallback)
         trainer.remove_callback(ProgressCallback)
         steps, seconds = _steps_done(trainer, checkpoint), 0.0
         if steps is None:
             output = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
             steps, seconds = output.global_step, output.metrics["train_runtime"]
-    is_complete = steps >= trainer.state.max_steps
-    return TrainingResult(steps, mean_loss(metrics_path), seconds, is_complete, stop.was_asked)
+        is_complete = steps >= trainer.state.max_steps
+        kept_loss = _validation_loss(trainer) if validation and is_complete else None
+    return TrainingResult(steps, mean_loss(metrics_path), kept_loss, seconds, is_complete, stop.was_asked)
+
+
+class MethodTrainer(Trainer):
+    """transformers' Trainer with an optimiser of the method's own, built when the Trainer would build its."""
+
+    make_optimizer: MakeOptimizer | None = None
+
+    def create_optimizer(self, model: nn.Module | None = None) -> Optimizer:
+        """The optimiser."""
+        if self.optimizer is None and self.make_optimizer is not None:
+            trained: Any = model if model is not None else self.model
+            self.optimizer = self.make_optimizer(trained, *self.get_optimizer_cls_and_kwargs(self.args, trained))
+        return super().create_optimizer(model)  # pyright: ignore[reportArgumentType]
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
@@ -193,6 +217,12 @@ class ShowProgress(TrainerCallback):
         """Show the latest loss."""
         if "loss" in (kwargs.get("logs") or {}):
             self.bar.update(self.task, loss=f"loss {float(kwargs['logs']['loss']):.3f}")
+
+
+def _validation_loss(trainer: Trainer) -> float:
+    """The loss of the weights as they are, which is no part of the learning curve."""
+    trainer.remove_callback(WriteMetrics)
+    return trainer.evaluate()["eval_loss"]
 
 
 def _steps_done(trainer: Trainer, checkpoint: Path | None) -> int | None:

@@ -1,0 +1,117 @@
+"""One decoder layer: rank 512 at InternLM2-7B's shapes, and growth with tokens and rank at SmolLM2's."""
+
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import LlamaConfig
+from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRotaryEmbedding
+
+from benchmarks.peers import optimizer_of, peer
+from benchmarks.results import Row, save
+from benchmarks.timing import interleaved, ratio
+
+SHAPES = {
+    "InternLM2-7B": {"hidden_size": 4096, "intermediate_size": 14336, "num_attention_heads": 32, "num_key_value_heads": 8},
+    "SmolLM2-135M": {"hidden_size": 576, "intermediate_size": 1536, "num_attention_heads": 9, "num_key_value_heads": 3},
+}
+TOKENS, RANKS, REPORTED_RANKS = (128, 256, 512, 1024, 2048, 4096), (4, 8, 16, 32, 64, 128), (256, 512)
+
+
+class Layers(nn.Module):
+    """Decoder layers with random weights, without embeddings and head."""
+
+    def __init__(self, shape: str, *, layers: int) -> None:
+        super().__init__()
+        config = LlamaConfig(**SHAPES[shape], attn_implementation="sdpa")
+        torch.manual_seed(0)
+        self.layers = nn.ModuleList(LlamaDecoderLayer(config, number) for number in range(layers))
+        self.rotary = LlamaRotaryEmbedding(config)
+        self.config = config
+
+    def forward(self, x: torch.Tensor, **_: Any) -> torch.Tensor:
+        positions = torch.arange(x.shape[1]).unsqueeze(0)
+        embeddings = self.rotary(x, positions)
+        for layer in self.layers:
+            x = layer(x, position_embeddings=embeddings, position_ids=positions)
+        return x
+
+    def prepare_inputs_for_generation(self, *args: Any, **kwargs: Any) -> Any:  # PEFT looks for it
+        raise NotImplementedError
+
+
+def step(model: nn.Module, x: torch.Tensor, optimizer: Any) -> None:
+    model(x).float().square().mean().backward()
+    if optimizer is not None:
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+def seconds_of(names: list[str], *, shape: str, layers: int, tokens: int, rank: int, dtype: str, dropout: float) -> Any:
+    kind = getattr(torch, dtype)
+    hidden = SHAPES[shape]["hidden_size"]
+    x = torch.randn(max(1, tokens // 512), min(tokens, 512), hidden, dtype=kind)
+    steps = {}
+    for name in names:
+        model = peer(name, Layers(shape, layers=layers).to(kind), rank=rank, dropout=dropout).train()
+        steps[name] = partial(step, model, x.clone().requires_grad_(), optimizer_of(model))
+    what = f"{shape} layer, {tokens} tokens, rank {rank}, {dtype}"
+    return interleaved(steps, what=what)
+
+
+def run_rank_512() -> list[Row]:
+    rows, figures = [], []
+    for dtype, targets in {"bfloat16": {"naive": 0.90, "lora": 1.05}, "float32": {"naive": None, "lora": None}}.items():
+        seconds = seconds_of(
+            [*targets, "moslora"],
+            shape="InternLM2-7B", layers=1, tokens=512, rank=512, dtype=dtype, dropout=0.05,
+        )  # fmt: skip
+        figures.append({"dtype": dtype, "seconds": seconds})
+        for against, target in targets.items():
+            middle, low, high = ratio(seconds, "moslora", against)
+            rows.append(Row(f"rank 512, InternLM2-7B layer, {dtype}", against, middle, target, low, high))
+    save("rank_512", {"tokens": 512, "dropout": 0.05, "figures": figures}, rows)
+    return rows
+
+
+def run_growth() -> list[Row]:
+    rows, figures = [], []
+    for dtype in ("float32", "bfloat16"):
+        points = [(tokens, 16) for tokens in TOKENS] + [(512, rank) for rank in (*RANKS, *REPORTED_RANKS) if rank != 16]
+        worst, within = 0.0, []
+        for tokens, rank in points:
+            seconds = seconds_of(
+                ["lora", "moslora"],
+                shape="SmolLM2-135M", layers=4, tokens=tokens, rank=rank, dtype=dtype, dropout=0.05,
+            )  # fmt: skip
+            middle, low, high = ratio(seconds, "moslora", "lora")
+            figures.append(
+                {"dtype": dtype, "tokens": tokens, "rank": rank, "ratio": middle, "low": low, "high": high,
+                 "operations_ratio": operations_ratio(tokens, rank), "seconds": seconds}
+            )  # fmt: skip
+            if rank not in REPORTED_RANKS:
+                within.append(middle)
+                worst = max(within)
+        rows.append(Row(f"growth, {dtype}: the largest ratio", "lora", worst, 1.05, min(within), max(within)))
+    save("growth", {"dropout": 0.05, "layers": 4, "figures": figures}, rows)
+    return rows
+
+
+def operations_ratio(tokens: int, rank: int) -> float:
+    """Multiplications of our update over plain LoRA's, forward and backward, over a layer's adapted modules."""
+    from moslora.core.lowrank import contraction
+
+    modules = [(576, 576), (576, 192), (576, 192), (576, 1536), (1536, 576)]
+    plain = mixed = 0
+    for inputs, outputs in modules:
+        order = contraction(tokens=tokens, inputs=inputs, outputs=outputs, rank=rank, depth=1)
+        folded = {"into_a": inputs, "into_b": outputs}.get(order, tokens)
+        plain += 3 * tokens * rank * (inputs + outputs)
+        mixed += 3 * tokens * rank * (inputs + outputs) + 3 * rank**2 * folded
+    return mixed / plain
+
+
+if __name__ == "__main__":
+    for row in run_rank_512() + run_growth():
+        print(row)

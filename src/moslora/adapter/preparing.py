@@ -1,0 +1,138 @@
+"""From a base model and a method's name to a model ready to train, and from the trained model to its folder."""
+
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from peft import PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from peft.optimizers import create_loraplus_optimizer
+from safetensors.torch import save_file
+from torch import nn
+from torch.optim import Optimizer
+from transformers import TrainerCallback
+from transformers.pytorch_utils import Conv1D
+
+from moslora.adapter.allocation import AllocateRanks, note_ranks
+from moslora.adapter.config import MosloraConfig
+from moslora.adapter.export import fold
+from moslora.adapter.layers import mixer_layers
+from moslora.adapter.methods import COUNTING_STEPS, known_method, learning_rates, method_config
+from moslora.errors import ConfigError, UnsupportedLayerError
+
+MakeOptimizer = Callable[[nn.Module, type[Optimizer], dict[str, Any]], Optimizer]
+
+
+def prepare(
+    model: nn.Module, method: str, options: Mapping[str, Any], *, total_steps: int = COUNTING_STEPS
+) -> nn.Module:
+    """The model with the method's adapter drawn, its parameters to train marked; seed before.
+
+    `full` trains all of the model's weights, in float32 as adapters are. Raises what `method_config` raises.
+    """
+    config = method_config(method, options, total_steps=total_steps)
+    if config is None:
+        return model.float().requires_grad_(True)
+    chosen = known_method(method)
+    if not chosen.is_folded_at_start:
+        adapted = get_peft_model(model, config)  # pyright: ignore[reportArgumentType]
+        check_layers(adapted, method)
+        return adapted
+    return _folded_at_start(model, MosloraConfig(**{"task_type": config.task_type, **chosen.fixed, **options}))
+
+
+def check_quantisable(method: str, quantisation: str) -> None:
+    """Raise ConfigError for a method that cannot train on a base quantised in this way."""
+    allowed = ("none", *known_method(method).quantised_bases)
+    if quantisation not in allowed:
+        raise ConfigError(
+            f"method '{method}' does not work on a base with model.quantize: {quantisation} (allowed:"
+            f" {', '.join(allowed)}), or choose another method: moslora methods"
+        )
+
+
+def check_layers(model: nn.Module, method: str) -> None:
+    """Raise UnsupportedLayerError for an adapted layer that the method does not hold on."""
+    for name, layer in mixer_layers(model).items() if method == "flora" else ():
+        base = layer.get_base_layer()
+        if not isinstance(base, nn.Linear | nn.Embedding | Conv1D):
+            raise UnsupportedLayerError(
+                f"{name} is a {type(base).__name__}: FLoRA's core for convolutions has the kernel's size, which method"
+                " 'flora' does not build; leave it out of target_modules, or choose another method"
+            )
+
+
+def callbacks(model: nn.Module, method: str) -> list[TrainerCallback]:
+    """What the method does while the Trainer trains."""
+    return [AllocateRanks(model)] if method == "adalora" and isinstance(model, PeftModel) else []
+
+
+def optimiser(method: str, options: Mapping[str, Any], *, weight_decay: float) -> MakeOptimizer | None:
+    """What builds the optimiser where parts of the model learn at rates of their own; None where all learn alike.
+
+    `loraplus_lr_ratio` multiplies B's rate (PEFT's LoRA+), `mixer_lr_ratio` the mixers'.
+    """
+    rates = learning_rates(method, options)
+    if "loraplus_lr_ratio" in rates:
+
+        def loraplus(model: Any, kind: type[Optimizer], settings: dict[str, Any]) -> Optimizer:
+            ratio = rates["loraplus_lr_ratio"]
+            return create_loraplus_optimizer(
+                model, kind, loraplus_lr_ratio=ratio, loraplus_weight_decay=weight_decay, **settings
+            )
+
+        return loraplus
+    if rates.get("mixer_lr_ratio", 1.0) == 1.0:
+        return None
+
+    def with_mixer_rate(model: nn.Module, kind: type[Optimizer], settings: dict[str, Any]) -> Optimizer:
+        trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+        mixers = [parameter for name, parameter in trained.items() if ".lora_mixer." in name]
+        others = [parameter for name, parameter in trained.items() if ".lora_mixer." not in name]
+        rate = settings["lr"] * rates["mixer_lr_ratio"]
+        groups: list[dict[str, Any]] = [{"params": others}, {"params": mixers, "lr": rate}]
+        return kind(groups, weight_decay=weight_decay, **settings)  # pyright: ignore[reportCallIssue]
+
+    return with_mixer_rate
+
+
+def starting_tensors(model: nn.Module, method: str) -> dict[str, torch.Tensor] | None:
+    """What `save_trained` must know of the adapter as it was drawn, for a method that changes the base's weights."""
+    if not known_method(method).changes_base:
+        return None
+    return {name: tensor.clone() for name, tensor in get_peft_model_state_dict(model).items()}
+
+
+def save_trained(model: Any, folder: Path, *, method: str, start: Mapping[str, torch.Tensor] | None = None) -> None:
+    """Write the trained adapter (or, for `full`, the model), so that it gives its outputs on the untouched base.
+
+    `start` is what `starting_tensors` gave: with it PEFT writes the difference from there, as plain LoRA.
+    """
+    if method == "adalora":
+        note_ranks(model)
+    if start is None:
+        model.save_pretrained(str(folder))
+        return
+    with TemporaryDirectory() as scratch:
+        drawn = Path(scratch) / "pissa_start"  # PEFT names a second adapter after the folder
+        drawn.mkdir()
+        save_file(dict(start), drawn / "adapter_model.safetensors", metadata={"format": "pt"})
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "PiSSA changes the base weights")  # said of the conversion itself
+            model.save_pretrained(str(folder), path_initial_model_for_weight_conversion=str(drawn))
+
+
+def _folded_at_start(model: nn.Module, config: MosloraConfig) -> nn.Module:
+    """The model with plain LoRA that starts where the mixer, folded into A, would start it."""
+    drawn: Any = get_peft_model(model, config)  # pyright: ignore[reportArgumentType]
+    plain, tensors = fold(drawn)
+    adapted = get_peft_model(drawn.unload(), plain)
+    assert not set_peft_model_state_dict(adapted, tensors).unexpected_keys
+    return adapted
+
+
+def trained_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
+    """The tensors that saving would write."""
+    return get_peft_model_state_dict(model) if isinstance(model, PeftModel) else model.state_dict()

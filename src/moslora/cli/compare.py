@@ -1,0 +1,152 @@
+"""`moslora compare`: methods compared on the same data with several seeds, each at a learning rate of its own."""
+
+import shlex
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from moslora.cli.options import JsonOption, OutputOption, print_json, print_table, remarks, results
+from moslora.errors import ConfigError
+
+EXAMPLES = (
+    "moslora compare --list",
+    "moslora compare quick",
+    "# what it would do, and about how long it takes here",
+    "moslora compare table4-small --dry-run",
+    "# your own plan",
+    "moslora compare table4-small --show > mine.yaml",
+    "moslora compare mine.yaml --set seeds=[1,2,3]",
+    "# seconds and memory of every arm, measured apart",
+    "moslora compare table4-small --costs",
+)
+
+PlanArgument = Annotated[
+    str | None, typer.Argument(metavar="PLAN", help="Name of a shipped plan, or a YAML file.", show_default=False)
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", "-s", metavar="KEY=VALUE", help="Change a setting of the plan; may be repeated.", show_default=False
+    ),
+]
+DataOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--data", metavar="FOLDER", help="Where the training and test sets of the tasks lie.", show_default=False
+    ),
+]
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", help="Print the runs with estimated time and memory, and leave.")
+]
+ShardOption = Annotated[
+    str | None, typer.Option("--shard", metavar="I/N", help="Do every N-th run only, from the I-th on.")
+]
+CostsOption = Annotated[
+    bool, typer.Option("--costs", help="Measure each arm's seconds a step and peak memory in processes of its own.")
+]
+ListOption = Annotated[bool, typer.Option("--list", help="List the shipped plans.")]
+ShowOption = Annotated[bool, typer.Option("--show", help="Print the plan's YAML, to edit.")]
+
+
+def compare(
+    context: typer.Context,
+    plan: PlanArgument = None,
+    settings: SetOption = None,
+    output: OutputOption = None,
+    data: DataOption = None,
+    dry_run: DryRunOption = False,
+    shard: ShardOption = None,
+    costs: CostsOption = False,
+    is_list: ListOption = False,
+    is_show: ShowOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare methods over several seeds. Writes to comparisons/NAME; started again, goes on where it was."""
+    from moslora.comparison.plan import list_plans, load_plan, plan_text
+
+    if is_list:
+        _list(list_plans(), as_json=as_json)
+        return
+    if plan is None:
+        raise ConfigError("compare needs a plan: give a name of `moslora compare --list`, or a YAML file")
+    if is_show:
+        is_changed = plan.endswith((".yaml", ".yml")) or settings or data
+        typer.echo(load_plan(plan, settings or [], data=data).to_yaml() if is_changed else plan_text(plan), nl=False)
+        return
+    chosen = load_plan(plan, settings or [], data=data)
+    folder = output or Path("comparisons") / chosen.name
+
+    from moslora.cli.quiet import quiet_libraries
+
+    quiet_libraries()
+    if dry_run:
+        _dry_run(chosen, as_json=as_json)
+        return
+    _print(_compared(context, chosen, folder, shard=shard, costs=costs), folder, as_json=as_json)
+
+
+def _compared(context: typer.Context, plan: Any, folder: Path, *, shard: str | None, costs: bool) -> Any:
+    from moslora.comparison.compare import Shard, collect, run_comparison
+
+    def report(line: str) -> None:
+        remarks.print(line, style="dim")
+
+    part = Shard.parse(shard) if shard else None
+    try:
+        if costs:
+            from moslora.comparison.compare import check_plan
+            from moslora.comparison.cost import measure_costs
+
+            check_plan(plan, folder)
+            measure_costs(plan, folder, report=report)
+            return collect(plan, folder)
+        return run_comparison(plan, folder, shard=part, report=report)
+    except KeyboardInterrupt as interrupt:
+        from moslora.cli import ARGUMENTS
+        from moslora.cli.failures import INTERRUPTED
+
+        reason = f"interrupted: {interrupt}" if interrupt.args else "interrupted"
+        remarks.print(f"{reason}; to go on: {shlex.join(['moslora', *context.meta[ARGUMENTS]])}")
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def _dry_run(plan: Any, *, as_json: bool) -> None:
+    from moslora.comparison.estimate import estimate
+
+    found = estimate(plan, report=lambda line: remarks.print(line, style="dim"))
+    if as_json:
+        print_json(found.to_dict())
+        return
+    print_table(results, found.table())
+    results.print(found.summary())
+
+
+def _print(record: Any, folder: Path, *, as_json: bool) -> None:
+    from moslora.comparison.compare import RECORD_NAME
+    from moslora.comparison.tables import terminal
+
+    if as_json:
+        results.print(record.model_dump_json(indent=2))
+        return
+    print_table(results, terminal(record))
+    results.print(f"\n{record.verdict}\n")
+    for note in record.notes:
+        results.print(f"note: {note}")
+    results.print(f"tables  {folder}/table.md, table.csv, table.tex\nrecord  {folder / RECORD_NAME}")
+    if not record.is_complete:
+        results.print("not complete: start the same command again to do what is missing")
+
+
+def _list(plans: dict[str, str], *, as_json: bool) -> None:
+    from rich.table import Table
+
+    if as_json:
+        print_json([{"name": name, "summary": summary} for name, summary in plans.items()])
+        return
+    table = Table("name", "what it compares", box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
+    table.columns[0].no_wrap = True
+    for name, summary in plans.items():
+        table.add_row(name, summary)
+    results.print(table, soft_wrap=False)
+    remarks.print("Print one to edit: moslora compare NAME --show > mine.yaml", style="dim")

@@ -1,0 +1,1 @@
+"""Methods compared honestly: a plan, its runs, equal tuning, statistics, and a table."""

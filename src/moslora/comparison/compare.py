@@ -1,0 +1,204 @@
+"""A comparison from its plan to its table: tuning runs, then the runs that count, then the statistics.
+
+Read from top to bottom. Nothing is kept but what lies in the folder, so that a killed comparison goes on where it was,
+and several processes can share one folder: each takes every n-th run.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from moslora.comparison.cost import read_costs
+from moslora.comparison.execution import Outcome, execute, outcome
+from moslora.comparison.matching import matched_arms
+from moslora.comparison.matrix import Arm, Run, baseline_of, final_run, final_seeds, tuning_runs
+from moslora.comparison.plan import Plan, changes, load_plan
+from moslora.comparison.results import arm_result, read_scores
+from moslora.comparison.statistics import compare_arms
+from moslora.comparison.tables import csv_text, latex, markdown
+from moslora.comparison.timing import Pace
+from moslora.comparison.tuning import Choice, choose, tuning_notes, tuning_results
+from moslora.comparison.verdict import overall
+from moslora.errors import ConfigError
+from moslora.files import check_writable, write_atomically
+from moslora.records import ArmResult, ComparisonRecord
+from moslora.runs.environment import describe_machine, describe_versions
+
+PLAN_NAME, RECORD_NAME = "plan.yaml", "comparison.json"
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Every `count`-th run, from the `number`-th on, both counted from 1."""
+
+    number: int = 1
+    count: int = 1
+
+    @classmethod
+    def parse(cls, text: str) -> "Shard":
+        """`2/3` as the second of three. Raises ConfigError."""
+        number, separator, count = text.partition("/")
+        if not (separator and number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
+            raise ConfigError(f"--shard '{text}' is not one of so many; write for example --shard 1/2")
+        return cls(int(number), int(count))
+
+    def takes(self, index: int) -> bool:
+        """Whether the run of this index belongs to this process."""
+        return index % self.count == self.number - 1
+
+
+def run_comparison(
+    plan: Plan, folder: str | Path, *, shard: Shard | None = None, report: Report = lambda _line: None
+) -> ComparisonRecord:
+    """Do the runs of a plan in `folder`, all or a shard of them, and collect what is there.
+
+    Finished runs are never repeated, failed ones are tried again. `report` is called with a line a run. Raises the
+    errors of `moslora.errors` for a folder that another plan was started in, before anything is changed, and
+    KeyboardInterrupt once the run at hand is saved.
+    """
+    folder = Path(folder)
+    check_plan(plan, folder)
+    shard = shard or Shard()
+    arms = matched_arms(plan)
+    tuning = tuning_runs(plan, arms)
+    finals = list(final_seeds(plan, arms))
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / PLAN_NAME, plan.to_yaml())
+    mine = [run for index, run in enumerate(tuning) if shard.takes(index)]
+    later = [pair for index, pair in enumerate(finals, start=len(tuning)) if shard.takes(index)]
+    pace = Pace(total=len(mine) + len(later), report=report)
+    for number, run in enumerate(mine):
+        left = [plan.tuning.steps_share] * (len(mine) - number - 1) + [arm.fraction for arm, _ in later]
+        _do(run, folder, pace, weight=plan.tuning.steps_share, left=sum(left))
+    for number, (arm, seed) in enumerate(later):
+        choice = choose(plan, arm, tuning, folder=folder)
+        if choice.rate is None:
+            pace.skip(f"{arm.label}, seed {seed}: {choice.cannot or choice.missing}")
+            continue
+        run = final_run(plan, arm, seed=seed, learning_rate=choice.rate)
+        _do(run, folder, pace, weight=arm.fraction, left=sum(arm.fraction for arm, _ in later[number + 1 :]))
+    pace.tell_found()
+    return _collected(plan, folder, arms)
+
+
+def check_plan(plan: Plan, folder: str | Path) -> None:
+    """Refuse a folder that another plan was started in, or that cannot be written; changes nothing."""
+    path = Path(folder) / PLAN_NAME
+    if path.is_file() and (changed := changes(load_plan(path), plan)):
+        name, (was, now) = next(iter(changed.items()))
+        raise ConfigError(
+            f"{folder} was started with another plan ({', '.join([*changed][:5])}: {name} was {was}, is {now}): go on"
+            f" with its own ({path}), or give another folder with --output"
+        )
+    check_writable(folder)
+
+
+def collect(plan: Plan, folder: str | Path) -> ComparisonRecord:
+    """The record of what is finished in the folder, also written there, with its tables in three forms.
+
+    Raises `CheckpointError` for a run whose answers are missing or damaged.
+    """
+    return _collected(plan, Path(folder), matched_arms(plan))
+
+
+def _collected(plan: Plan, folder: Path, arms: Sequence[Arm]) -> ComparisonRecord:
+    tuning = tuning_runs(plan, arms)
+    rows, notes, finished = _rows(plan, arms, tuning, folder=folder)
+    tasks = plan.recipe.evaluation.tasks
+    scores = read_scores({label: found for label, found in finished.items() if found}, tasks=tasks)
+    pairs = {arm.label: baseline_of(plan, arm, arms).label for arm in arms}
+    results, differences = compare_arms(scores, baseline=pairs, tasks=tasks)
+    for row in rows:
+        row.tasks = results.get(row.arm, {})
+    wanted = len(list(final_seeds(plan, arms)))
+    labels = set(pairs.values())
+    record = ComparisonRecord(
+        plan=plan.to_dict(),
+        versions=describe_versions(),
+        machine=describe_machine(),
+        baseline=labels.pop() if len(labels) == 1 else plan.baseline,
+        tasks=tasks,
+        arms=rows,
+        differences=differences,
+        tuning=tuning_results(plan, tuning, folder=folder),
+        is_complete=sum(len(row.runs) for row in rows) == wanted,
+        notes=[*notes, *tuning_notes(plan, tuning, folder=folder)],
+    )
+    record.verdict = overall(record)
+    record.save(folder / RECORD_NAME)
+    for name, text in (("table.md", markdown), ("table.csv", csv_text), ("table.tex", latex)):
+        write_atomically(folder / name, text(record))
+    return record
+
+
+def _do(run: Run, folder: Path, pace: Pace, *, weight: float, left: float) -> None:
+    """Do a run and say how it went; `weight` and `left` are the steps of it and of those after it, in whole runs."""
+    before = outcome(run, folder).state
+    if before == "finished" or (before == "diverged" and run.kind == "tuning"):
+        execute(run, folder)  # a kill may have come before its checkpoints were removed
+        pace.found()
+        return
+    started = time.perf_counter()
+    found = execute(run, folder)
+    if found.state == "busy":
+        pace.skip(f"{run.title}: {found.reason}")
+        return
+    pace.done(f"{run.title}: {_result(found)}", seconds=time.perf_counter() - started, weight=weight, left=left)
+
+
+def _result(found: Outcome) -> str:
+    if found.record is None:
+        return f"{found.state}: {found.reason}"
+    scored = [f"{e.task} {e.accuracy:.1%}" for e in found.record.evaluations if e.when == "after"]
+    if scored:
+        return ", ".join(scored)
+    loss = found.record.validation_loss
+    return f"validation loss {loss:.4f}" if loss is not None else found.state
+
+
+def _rows(
+    plan: Plan, arms: Sequence[Arm], tuning: Sequence[Run], *, folder: Path
+) -> tuple[list[ArmResult], list[str], dict[str, dict[int, Path]]]:
+    """The table's rows without accuracies, what a reader should know of them, and the finished runs' folders."""
+    costs = read_costs(folder)
+    rows, notes, finished = [], _option_notes(arms), {}
+    for arm in arms:
+        choice = choose(plan, arm, tuning, folder=folder)
+        runs = _final_runs(plan, arm, choice)
+        found = {seed: outcome(run, folder) for seed, run in runs.items()}
+        records = {seed: one.record for seed, one in found.items() if one.state == "finished" and one.record}
+        row = arm_result(arm, records, tuned_rate=choice.rate, cost=costs.get(arm.label))
+        row.runs = {str(seed): runs[seed].folder for seed in records}
+        row.failed = {str(seed): one.reason for seed, one in found.items() if one.state in ("failed", "diverged")}
+        row.cannot = choice.cannot or _same_reason(row, runs)
+        rows.append(row)
+        finished[arm.label] = {seed: folder / runs[seed].folder for seed in records}
+        missing = [str(seed) for seed, one in found.items() if one.state in ("open", "busy")]
+        if choice.missing:
+            notes.append(f"{arm.label}: no runs yet, {choice.missing}")
+        elif missing:
+            notes.append(f"{arm.label}: seed {', '.join(missing)} not run yet")
+    return rows, notes, finished
+
+
+def _final_runs(plan: Plan, arm: Arm, choice: Choice) -> dict[int, Run]:
+    if choice.rate is None:
+        return {}
+    return {s: final_run(plan, arm, seed=s, learning_rate=choice.rate) for s in plan.seeds_for(arm.name)}
+
+
+def _same_reason(row: ArmResult, runs: dict[int, Any]) -> str | None:
+    """What the method cannot do here: the reason that all of its runs failed for."""
+    reasons = set(row.failed.values())
+    return reasons.pop() if len(reasons) == 1 and len(row.failed) == len(runs) else None
+
+
+def _option_notes(arms: Sequence[Arm]) -> list[str]:
+    return [
+        f"{arm.tuned_as}: its method has no {', '.join(arm.not_known)}, which the plan sets for all arms"
+        for arm in {arm.tuned_as: arm for arm in arms}.values()
+        if arm.not_known
+    ]

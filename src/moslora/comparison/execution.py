@@ -1,0 +1,114 @@
+"""One run of a comparison: at most one process does it, a failure is kept as a line, and what is not needed goes.
+
+Beside a run's folder lie `.NAME.lock` (held while a process is at it) and, after a failure, `NAME.failed` (the reason).
+"""
+
+import math
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from filelock import FileLock, Timeout
+
+from moslora.comparison.matrix import Run
+from moslora.comparison.memory import forget_peak_memory, release_memory
+from moslora.errors import CheckpointError
+from moslora.files import write_atomically
+from moslora.records import RunRecord
+from moslora.runs.folder import RunFolder
+from moslora.runs.recipe import parse_recipe
+from moslora.runs.run import run_recipe
+
+State = Literal["open", "finished", "diverged", "failed", "busy"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Where a run stands: its record once finished, the reason in a line if it failed or diverged."""
+
+    state: State
+    record: RunRecord | None = None
+    reason: str = ""
+
+
+def outcome(run: Run, folder: Path) -> Outcome:
+    """What the disk says of a run; changes nothing."""
+    place = RunFolder(folder / run.folder)
+    try:
+        record = place.record()
+    except CheckpointError:
+        record = None
+    if record is not None and record.status == "finished":
+        if parse_recipe(record.recipe, source=str(place.record_path)) != run.recipe:
+            return Outcome("failed", None, f"{place.path} holds a run with other settings: remove it")
+        loss = record.validation_loss
+        if run.kind == "tuning" and (loss is None or not math.isfinite(loss)):
+            return Outcome("diverged", record, f"the validation loss is {loss}")
+        return Outcome("finished", record)
+    failure = _failure_file(place)
+    if not failure.is_file():
+        return Outcome("open")
+    reason = failure.read_text(encoding="utf-8").strip()
+    return Outcome("diverged" if "training diverged" in reason else "failed", None, reason)
+
+
+def execute(run: Run, folder: Path) -> Outcome:
+    """Do a run, or what is left of it; finished runs, and learning rates that diverged, are left as they are.
+
+    A failure becomes a reason in a line. Raises KeyboardInterrupt once the run's checkpoint is saved.
+    """
+    place = RunFolder(folder / run.folder)
+    place.path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(place.path.with_name(f".{place.path.name}.lock"), timeout=0):
+            found = outcome(run, folder)
+            if found.state == "finished" or (found.state == "diverged" and run.kind == "tuning"):
+                _keep_what_is_needed(run, place)
+                return found
+            with _failure_kept(place):
+                forget_peak_memory()
+                run_recipe(run.recipe, place.path, resume=place.record_path.is_file(), progress=False)
+                _keep_what_is_needed(run, place)
+            found = outcome(run, folder)
+            if found.state == "diverged":
+                shutil.rmtree(place.checkpoints, ignore_errors=True)
+            return found
+    except Timeout:
+        return Outcome("busy", None, "another process is at it")
+
+
+@contextmanager
+def _failure_kept(place: RunFolder) -> Iterator[None]:
+    failure = _failure_file(place)
+    try:
+        yield
+    except Exception as error:  # whatever it is, the other runs go on
+        first_line = next(iter(str(error).splitlines()), "")
+        kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+        write_atomically(failure, f"{kind}{first_line}\n")
+    else:
+        failure.unlink(missing_ok=True)
+    finally:
+        release_memory()  # or this run's model would stay beside the next one's
+
+
+def _keep_what_is_needed(run: Run, place: RunFolder) -> None:
+    """Remove checkpoints, and weights that are not an adapter to keep: those of tuning runs, and whole models."""
+    shutil.rmtree(place.checkpoints, ignore_errors=True)
+    record = place.record()
+    removed = [name for name in record.artifacts if name == "model" or run.kind == "tuning"]
+    for name in removed:
+        shutil.rmtree(place.path / record.artifacts[name], ignore_errors=True)
+    if run.kind == "tuning":
+        place.pictures_path.unlink(missing_ok=True)
+    if removed:
+        record.artifacts = {name: path for name, path in record.artifacts.items() if name not in removed}
+        record.notes = [*record.notes, "its weights were removed by `moslora compare` to save space"]
+        record.save(place.record_path)
+
+
+def _failure_file(place: RunFolder) -> Path:
+    return place.path.with_name(f"{place.path.name}.failed")

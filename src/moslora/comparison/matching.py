@@ -1,0 +1,60 @@
+"""Ranks at which the arms of a comparison train about as many parameters as its baseline."""
+
+from dataclasses import replace
+
+from moslora.adapter.inspection import count_parameters
+from moslora.adapter.methods import method_config
+from moslora.comparison.matrix import Arm, arms_of, at_rank
+from moslora.comparison.plan import Plan
+from moslora.errors import MosloraError
+from moslora.runs.adapters import adapted_on_meta
+from moslora.runs.recipe import ModelSettings
+
+LARGEST_RANK = 1024
+
+
+def matched_arms(plan: Plan) -> list[Arm]:
+    """The plan's arms, with `match_parameters` each at the rank that comes closest to the baseline's parameters.
+
+    Counts on the meta device: no weights are read. Raises the errors of `moslora.errors` for a baseline that the model
+    cannot carry; another arm that it cannot carry stays as it is, for its runs to say so.
+    """
+    arms = arms_of(plan)
+    if not plan.match_parameters:
+        return arms
+    model = plan.recipe.model
+    baseline = next(arm for arm in arms if arm.name == plan.baseline)
+    target = trainable_parameters(model, baseline)
+    return [arm if arm.name == plan.baseline else _matched(model, arm, target) for arm in arms]
+
+
+def trainable_parameters(model: ModelSettings, arm: Arm) -> int:
+    """How many parameters an arm trains. Raises the errors of `moslora.errors`."""
+    return count_parameters(adapted_on_meta(model, method_config(arm.method, arm.options)))["trainable"]
+
+
+def _matched(model: ModelSettings, arm: Arm, target: int) -> Arm:
+    """The arm at the rank closest to `target` parameters, found by halving: more rank is never fewer parameters."""
+    own = arm.rank and _count(model, arm, arm.rank)
+    if not arm.rank or not own:
+        return arm
+    own_rank, counts = arm.rank, {arm.rank: own}
+    low, high = 1, LARGEST_RANK
+    while low <= high:
+        middle = (low + high) // 2
+        possible = next((rank for rank in (middle, middle + 1) if (counted := _count(model, arm, rank))), None)
+        if possible is None or not (counted := _count(model, arm, possible)):
+            high = middle - 1
+            continue
+        counts[possible] = counted
+        low, high = (possible + 1, high) if counted < target else (low, middle - 1)
+    rank = min(counts, key=lambda rank: (abs(counts[rank] - target), abs(rank - own_rank)))
+    return replace(arm, rank=rank, options=at_rank(arm.options, rank))
+
+
+def _count(model: ModelSettings, arm: Arm, rank: int) -> int | None:
+    """The parameters at a rank, or None where the method refuses it (the butterfly wants an even one)."""
+    try:
+        return trainable_parameters(model, replace(arm, options=at_rank(arm.options, rank)))
+    except MosloraError:
+        return None

@@ -1,0 +1,229 @@
+"""A plan: which methods a comparison tries, on what, with which seeds and learning rates; read from YAML and checked.
+
+Unknown keys are refused with the nearest valid name. What every run shares is written as the groups of a recipe.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from moslora.errors import ConfigError, suggestion, unknown_name
+from moslora.runs.recipe import (
+    NAME_PATTERN,
+    SUFFIXES,
+    AdapterSettings,
+    DataSettings,
+    EvaluationSettings,
+    ModelSettings,
+    TrainingSettings,
+)
+from moslora.runs.settings import override, read_settings
+from moslora.runs.validation import validated
+
+Count = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Rate = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(gt=0, le=1)]
+Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_+-]*$")]
+
+AXES = {  # settings of a recipe that a plan sets itself, and where
+    ("training", "learning_rate"): "tuning.learning_rates",
+    ("data", "fraction"): "fractions",
+}
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class SharedSettings(_Settings):
+    """What every run has in common: the groups of a recipe; each arm takes the adapter options its method knows."""
+
+    model: ModelSettings
+    adapter: dict[str, Any] = {}
+    data: DataSettings
+    training: TrainingSettings = TrainingSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+
+    @model_validator(mode="after")
+    def _leaves_the_axes_to_the_plan(self) -> Self:
+        for (group, name), axis in AXES.items():
+            if name in getattr(self, group).model_fields_set:
+                raise ConfigError(f"{group}.{name} is what a plan sets by {axis}: write it there")
+        if "method" in self.adapter:
+            raise ConfigError("adapter.method: every arm names its own method; remove it")
+        if not self.evaluation.tasks:
+            raise ConfigError("evaluation.tasks is empty: name what the arms are compared on, such as everyday")
+        return self
+
+
+class TuningSettings(_Settings):
+    """The learning rates tried for every arm; the lowest validation loss wins. One rate: nothing to try."""
+
+    learning_rates: Annotated[list[Rate], Field(min_length=1)]
+    of: dict[str, list[Rate]] = {}  # by arm, as many rates as learning_rates has
+    seed: Seed = 0  # not among the seeds compared
+    steps_share: Share = 0.5  # of the steps of a compared run
+    validation_samples: Count = 200  # of the training samples, set apart while tuning
+
+
+class Plan(_Settings):
+    """Every setting of one comparison."""
+
+    name: Annotated[str, Field(pattern=NAME_PATTERN)]
+    recipe: SharedSettings
+    arms: Annotated[dict[Label, AdapterSettings], Field(min_length=1)]  # method and its own options, by label
+    baseline: str  # the arm that the others are compared with
+    seeds: Annotated[list[Seed], Field(min_length=1)]
+    seeds_of: dict[str, list[Seed]] = {}  # for arms with more seeds, or fewer
+    ranks: list[Count] = []  # every arm at each of these ranks; none given: each at its own
+    fractions: Annotated[list[Share], Field(min_length=1)] = [1.0]  # shares of the training samples
+    match_parameters: bool = False  # choose each arm's rank so that it trains about as many parameters as the baseline
+    tuning: TuningSettings
+
+    @field_validator("arms", "seeds_of", mode="before")
+    @classmethod
+    def _null_takes_an_entry_back(cls, entries: Any) -> Any:
+        return {k: v for k, v in entries.items() if v is not None} if isinstance(entries, dict) else entries
+
+    @model_validator(mode="after")
+    def _settings_fit_together(self) -> Self:
+        if self.baseline not in self.arms:
+            raise unknown_name("arm as baseline:", self.baseline, self.arms)
+        if unnamed := [label for label, arm in self.arms.items() if "method" not in arm.model_fields_set]:
+            raise ConfigError(f"arms.{unnamed[0]}.method is missing: name the method, such as lora")
+        for setting, named in (("seeds_of", self.seeds_of), ("tuning.of", self.tuning.of)):
+            for label in named:
+                if label not in self.arms:
+                    raise unknown_name(f"arm in {setting}:", label, self.arms)
+        for setting, values in self._lists():
+            if len(set(values)) != len(values):
+                raise ConfigError(f"{setting} names a value twice: {values}")
+        self._check_seeds()
+        self._check_grids()
+        if self.match_parameters and self.ranks:
+            raise ConfigError("match_parameters chooses the ranks, so ranks must not be given with it")
+        return self
+
+    def seeds_for(self, arm: str) -> list[int]:
+        """The seeds of an arm's compared runs."""
+        return self.seeds_of.get(arm, self.seeds)
+
+    def rates_for(self, arm: str) -> list[float]:
+        """The learning rates tried for an arm."""
+        return self.tuning.of.get(arm, self.tuning.learning_rates)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every setting, defaults included, as plain values that `parse_plan` reads back."""
+        settings = self.model_dump(mode="json")
+        for group, name in AXES:
+            settings["recipe"][group].pop(name, None)
+        return settings
+
+    def to_yaml(self) -> str:
+        """Every setting, defaults included, as YAML; `load_plan` reads it back from a file."""
+        return yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True)
+
+    def _lists(self) -> list[tuple[str, Sequence[float]]]:
+        own = [("seeds", self.seeds), ("ranks", self.ranks), ("fractions", self.fractions)]
+        rates = [(f"tuning.of.{label}", rates) for label, rates in self.tuning.of.items()]
+        seeds = [(f"seeds_of.{label}", seeds) for label, seeds in self.seeds_of.items()]
+        return [*own, *seeds, ("tuning.learning_rates", self.tuning.learning_rates), *rates]
+
+    def _check_seeds(self) -> None:
+        for label in self.arms:
+            seeds = self.seeds_for(label)
+            if self.tuning.seed in seeds:
+                raise ConfigError(
+                    f"tuning.seed {self.tuning.seed} is among the seeds of '{label}' ({seeds}): learning rates must"
+                    " not be chosen on a run that is compared; choose another"
+                )
+            if not seeds:
+                raise ConfigError(f"seeds_of.{label} is empty: give at least one seed, or take the arm out")
+
+    def _check_grids(self) -> None:
+        wanted = len(self.tuning.learning_rates)
+        for label, rates in self.tuning.of.items():
+            if len(rates) != wanted:
+                raise ConfigError(
+                    f"tuning.of.{label} has {len(rates)} learning rates, the other arms have {wanted}: give every arm"
+                    " as many, or the comparison favours the one with more"
+                )
+
+
+def parse_plan(settings: Mapping[str, Any], *, source: str) -> Plan:
+    """Check settings and fill in the defaults. Raises `ConfigError` naming `source`, the setting and its value."""
+    given = {name: value for name, value in settings.items() if value is not None}
+    return validated(Plan, given, source=source)
+
+
+def load_plan(name_or_path: str | Path, overrides: Sequence[str] = (), *, data: str | Path | None = None) -> Plan:
+    """A shipped plan by name, or a YAML file, with overrides such as `seeds=[1,2]`.
+
+    `data` is the folder of training and test sets, for plans on sets that do not come with the package. A file without
+    `name` is named after itself. Raises `ConfigError`.
+    """
+    given = str(name_or_path)
+    is_path = given.endswith(SUFFIXES) or "/" in given or "\\" in given
+    text, name = (_read(Path(given)), Path(given).stem) if is_path else (plan_text(given), given)
+    source = f"plan {given}"
+    settings = {"name": name, **read_settings(text, source=source)}
+    if data is not None:
+        for key in ("recipe.data.folder", "recipe.evaluation.data"):
+            override(settings, f"{key}={json.dumps(str(data))}", source=source)  # JSON is YAML
+    for assignment in overrides:
+        override(settings, assignment, source=source)
+    return parse_plan(settings, source=source)
+
+
+def list_plans() -> dict[str, str]:
+    """The names of the shipped plans with what each compares, in alphabetical order."""
+    return {name: plan_text(name).partition("\n")[0].removeprefix("#").strip() for name in _plan_names()}
+
+
+def plan_text(name: str) -> str:
+    """The commented YAML of a shipped plan. Raises `ConfigError` for an unknown name."""
+    names = _plan_names()
+    if name not in names:
+        raise ConfigError(
+            f"unknown plan '{name}'{suggestion(name, names)} "
+            f"(shipped: {', '.join(names)}; your own: a path ending in {' or '.join(SUFFIXES)})"
+        )
+    return (resources.files("moslora") / "plans" / f"{name}.yaml").read_text(encoding="utf-8")
+
+
+def changes(former: Plan, wanted: Plan) -> dict[str, tuple[Any, Any]]:
+    """The settings in which two plans differ, by dotted name, with both values."""
+    was, now = _flat(former.to_dict()), _flat(wanted.to_dict())
+    names = sorted(was.keys() | now.keys())
+    return {name: (was.get(name), now.get(name)) for name in names if was.get(name) != now.get(name)}
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return flat
+
+
+def _plan_names() -> list[str]:
+    folder = resources.files("moslora") / "plans"
+    return sorted(Path(file.name).stem for file in folder.iterdir() if file.name.endswith(".yaml"))
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = "it is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else error.strerror
+        beside = [str(file) for end in SUFFIXES for file in path.parent.glob(f"*{end}")]
+        near = suggestion(str(path), beside) if isinstance(error, FileNotFoundError) else ""
+        raise ConfigError(
+            f"cannot read the plan {path}: {reason}{near} (shipped plans, given without a suffix: "
+            f"{', '.join(_plan_names())})"
+        ) from error

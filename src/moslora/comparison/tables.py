@@ -1,0 +1,218 @@
+"""A comparison as tables in the shape of the paper's Table 4, with the differences to the baseline under it."""
+
+import csv
+import io
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from rich.table import Table
+from rich.text import Text
+
+from moslora.comparison.verdict import AVERAGE, claim, points
+from moslora.records import ArmResult, ComparisonRecord, Difference, TaskResult
+
+NOTHING = "–"
+WORDS = {"method", "difference in points", "verdict"}  # columns set to the left
+LATEX_SIGNS = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+LATEX_SIGNS |= {sign: f"\\{sign}" for sign in "&%$#_{}"} | {"±": r"$\pm$", "–": "--", "<": r"$<$", ">": r"$>$"}
+CSV_ARM = ("arm", "method", "rank", "fraction", "learning_rate", "trainable", "train_seconds", "peak_memory_bytes")
+CSV_COST = ("seconds_per_step", "peak_memory_bytes")
+CSV_TASK = ("mean", "low", "high")
+CSV_DIFFERENCE = ("baseline", "mean", "low", "high", "p_value", "p_adjusted", "seeds", "verdict")
+
+
+class Cell(NamedTuple):
+    """What stands in a cell, and whether it stands out: the highest mean, or a difference that is shown."""
+
+    text: str
+    is_bold: bool = False
+
+
+class Grid(NamedTuple):
+    """A table before it takes a form."""
+
+    head: list[str]
+    rows: list[list[Cell]]
+
+
+def markdown(record: ComparisonRecord) -> str:
+    """Both tables, their footnotes and the verdict as Markdown."""
+
+    def cell(found: Cell) -> str:
+        text = found.text.replace("|", "\\|")
+        return f"**{text}**" if found.is_bold else text
+
+    def table(grid: Grid) -> list[str]:
+        rule = ["---" if name in WORDS else "---:" for name in grid.head]
+        lines = [[cell(Cell(name)) for name in grid.head], rule, *([cell(found) for found in row] for row in grid.rows)]
+        return [f"| {' | '.join(line)} |" for line in lines]
+
+    parts = [record.verdict, *_blocks(record, table), *(f"- {note}" for note in footnotes(record))]
+    return "\n".join(parts).strip() + "\n"
+
+
+def latex(record: ComparisonRecord) -> str:
+    """Both tables as LaTeX `tabular`s for the booktabs package, footnotes as comments."""
+
+    def cell(found: Cell) -> str:
+        text = "".join(LATEX_SIGNS.get(sign, sign) for sign in found.text)
+        return f"\\textbf{{{text}}}" if found.is_bold else text
+
+    def line(cells: Iterable[Cell]) -> str:
+        return " & ".join(cell(found) for found in cells) + r" \\"
+
+    def table(grid: Grid) -> list[str]:
+        columns = "".join("l" if name in WORDS else "r" for name in grid.head)
+        start = [f"\\begin{{tabular}}{{{columns}}}", r"\toprule", line(map(Cell, grid.head))]
+        return [*start, r"\midrule", *map(line, grid.rows), r"\bottomrule", r"\end{tabular}"]
+
+    parts = [*(f"% {note}" for note in footnotes(record)), *_blocks(record, table)]
+    return "\n".join(parts).strip() + "\n"
+
+
+def csv_text(record: ComparisonRecord) -> str:
+    """The raw numbers, one row for each arm and task: shares, not percent; empty where there is nothing."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    head = [*CSV_ARM, *(f"measured_{name}" for name in CSV_COST), "task", *CSV_TASK, "seeds"]
+    writer.writerow([*head, *(f"difference_{name}" for name in CSV_DIFFERENCE)])
+    differences = _by_place(record)
+    for arm in record.arms:
+        for task in [*record.tasks, AVERAGE]:
+            result, difference = arm.tasks.get(task), differences.get((arm.arm, task))
+            row = [getattr(arm, name) for name in CSV_ARM] + [getattr(arm.cost, name, None) for name in CSV_COST]
+            row += [task, *(getattr(result, name, None) for name in CSV_TASK), len(result.per_seed) if result else 0]
+            writer.writerow([*row, *(getattr(difference, name, None) for name in CSV_DIFFERENCE)])
+    return stream.getvalue()
+
+
+def terminal(record: ComparisonRecord) -> Table:
+    """The table of arms for the terminal, footnotes as its caption."""
+    grid = accuracy_grid(record)
+    table = Table(caption=Text("\n".join(footnotes(record))), caption_justify="left")
+    for name in grid.head:
+        table.add_column(Text(name), justify="left" if name in WORDS else "right")
+    for row in grid.rows:
+        table.add_row(*(Text(found.text, style="bold" if found.is_bold else "") for found in row))
+    return table
+
+
+def accuracy_grid(record: ComparisonRecord) -> Grid:
+    """Each arm's cost and accuracy in percent: mean ± half of the 95 % interval over seeds."""
+    columns = _columns(record)
+    is_measured = _is_measured(record)
+    best = {task: max((_shown(arm.tasks.get(task)) for arm in record.arms), default=-1.0) for task in columns}
+    rows = []
+    for arm in record.arms:
+        cells = [
+            Cell(text) for text in (arm.arm, count_text(arm.trainable), *_cost_texts(arm, is_measured=is_measured))
+        ]
+        cells.append(Cell(_seed_count(arm)))
+        for task in columns:
+            shown = _shown(arm.tasks.get(task))
+            cells.append(Cell(_accuracy_text(arm.tasks.get(task)), is_bold=shown >= 0 and shown == best[task]))
+        rows.append(cells)
+    seconds = "s / step" if is_measured else "train s"
+    return Grid(["method", "parameters", seconds, "memory GB", "seeds", *columns], rows)
+
+
+def difference_grid(record: ComparisonRecord) -> Grid:
+    """Each compared arm's difference in points with its 95 % interval, and the verdict on the average."""
+    columns, differences = _columns(record), _by_place(record)
+    arms = list(dict.fromkeys(difference.arm for difference in record.differences))
+    rows = []
+    for arm in arms:
+        found = [differences.get((arm, task)) for task in columns]
+        average = differences.get((arm, AVERAGE))
+        versus = average.baseline if average else record.baseline
+        cells = [Cell(_difference_text(one), is_bold=one is not None and claim(one) != 0) for one in found]
+        rows.append([Cell(f"{arm} - {versus}"), *cells, Cell(average.verdict if average else NOTHING)])
+    return Grid(["difference in points", *columns, "verdict"], rows)
+
+
+def footnotes(record: ComparisonRecord) -> list[str]:
+    """What a reader must know: intervals, bold, where seconds and memory come from, what failed or cannot be done."""
+    seconds = (
+        "Seconds (median of a step) and peak memory: measured apart from the runs."
+        if _is_measured(record)
+        else "Seconds (median over seeds) and peak memory (largest): of the training runs themselves."
+    )
+    notes = [
+        "Accuracy in %: mean ± half of the 95 % t interval over seeds, on the same questions; bold: the highest mean, "
+        "which alone shows nothing.",
+        "Differences: paired by seed, 95 % intervals for new seeds and new questions; bold: p < 0.05 after Holm's "
+        "correction over the arms of a task.",
+        seconds,
+    ]
+    notes += ["The comparison is not complete."] if not record.is_complete else []
+    notes += [f"{arm.arm}: {arm.cannot}" for arm in record.arms if arm.cannot]
+    notes += [f"{arm.arm}, seed {seed}: failed: {why}" for arm in record.arms for seed, why in arm.failed.items()]
+    return notes + record.notes
+
+
+def count_text(count: int | None) -> str:
+    """A number of parameters in three digits or so: 28.3M, 461k."""
+    for size, unit in ((1e9, "B"), (1e6, "M")):
+        if count is not None and count >= size:
+            return f"{count / size:.1f}{unit}"
+    if count is None:
+        return NOTHING
+    return f"{count / 1e3:.0f}k" if count >= 1e3 else str(count)
+
+
+def _blocks(record: ComparisonRecord, table: Callable[[Grid], list[str]]) -> list[str]:
+    """The lines of both tables, each with an empty line around it."""
+    lines = ["", *table(accuracy_grid(record)), ""]
+    return [*lines, *table(difference_grid(record)), ""] if record.differences else lines
+
+
+def _columns(record: ComparisonRecord) -> Sequence[str]:
+    return [*record.tasks, AVERAGE] if len(record.tasks) > 1 else record.tasks
+
+
+def _by_place(record: ComparisonRecord) -> Mapping[tuple[str, str], Difference]:
+    return {(difference.arm, difference.task): difference for difference in record.differences}
+
+
+def _is_measured(record: ComparisonRecord) -> bool:
+    """Only if all arms with results are measured apart, so that a column never mixes two kinds of numbers."""
+    with_results = [arm for arm in record.arms if arm.tasks]
+    return bool(with_results) and all(arm.cost for arm in with_results)
+
+
+def _cost_texts(arm: ArmResult, *, is_measured: bool) -> tuple[str, str]:
+    if is_measured:
+        seconds, memory = (arm.cost.seconds_per_step, arm.cost.peak_memory_bytes) if arm.cost else (None, None)
+    else:
+        seconds, memory = arm.train_seconds, arm.peak_memory_bytes
+    return (NOTHING if seconds is None else f"{seconds:.3g}" if seconds < 100 else f"{seconds:.0f}"), (
+        NOTHING if memory is None else f"{memory / 1e9:.2f}"
+    )
+
+
+def _seed_count(arm: ArmResult) -> str:
+    return str(max((len(result.per_seed) for result in arm.tasks.values()), default=0))
+
+
+def _shown(result: TaskResult | None) -> float:
+    """The mean as it is printed, so that arms that look alike are both the best; -1 without a result."""
+    return -1.0 if result is None else round(100 * result.mean, 1)
+
+
+def _accuracy_text(result: TaskResult | None) -> str:
+    if result is None:
+        return NOTHING
+    if result.low is None or result.high is None:
+        return f"{100 * result.mean:.1f}"
+    half = max(result.high - result.mean, result.mean - result.low)  # the side that 0 or 1 did not cut
+    return f"{100 * result.mean:.1f} ± {100 * half:.1f}"
+
+
+def _difference_text(difference: Difference | None) -> str:
+    if difference is None:
+        return NOTHING
+    sign = "+" if difference.mean > 0 else ""
+    mean = f"{sign}{points(difference.mean)}"
+    if difference.low is None or difference.high is None:
+        return mean
+    return f"{mean} ({points(difference.low)} to {points(difference.high)})"

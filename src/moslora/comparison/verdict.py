@@ -1,0 +1,106 @@
+"""What may be said in words: never more than the interval and the Holm-adjusted p value allow."""
+
+from collections.abc import Iterable, Sequence
+
+from moslora.records import ComparisonRecord, Difference
+
+AVERAGE = "average"  # the mean over tasks, each counting alike
+LEVEL = 0.05
+
+
+def claim(difference: Difference) -> int:
+    """1 if the arm is shown to be better than its baseline, -1 if worse, 0 if neither."""
+    if difference.p_adjusted is None or difference.p_adjusted >= LEVEL:
+        return 0
+    return 1 if difference.mean > 0 else -1
+
+
+def of_difference(difference: Difference) -> str:
+    """The verdict on an arm against its baseline on one task, from at least two seeds."""
+    assert difference.low is not None
+    assert difference.high is not None
+    interval = f"{points(difference.low)} to {points(difference.high)}"
+    if claim(difference):
+        return _claimed(difference, note=f"; {difference.seeds} seeds")
+    largest = points(max(abs(difference.low), abs(difference.high)))
+    is_lost_to_holm = difference.p_value is not None and difference.p_value < LEVEL
+    reason = f" once several arms are allowed for (Holm p {p_text(difference.p_adjusted)})" if is_lost_to_holm else ""
+    return f"no difference shown{reason}: {interval} points; differences above {largest} are unlikely"
+
+
+def of_one_seed(only_arm: int, only_baseline: int, p_value: float, *, baseline: str) -> str:
+    """The verdict from one seed: none, and a description of that seed by McNemar's test."""
+    return (
+        f"one seed: cannot tell (questions right only here {only_arm}, only with {baseline} {only_baseline}; "
+        f"within this seed McNemar p {p_text(p_value)})"
+    )
+
+
+def overall(record: ComparisonRecord) -> str:
+    """One sentence on the whole comparison: what is shown on the average over tasks, then on single tasks."""
+    average = [difference for difference in record.differences if difference.task == AVERAGE]
+    compared = {difference.arm for difference in average}
+    baselines = {record.baseline, *(difference.baseline for difference in average)}
+    left_out = [arm.arm for arm in record.arms if arm.arm not in compared | baselines]
+    if not average:
+        return f"Nothing can be compared: no arm has a seed in common with {record.baseline}."
+    several = [difference for difference in average if difference.seeds > 1]
+    shown = [d for sign in (1, -1) for d in sorted(several, key=lambda d: -abs(d.mean)) if claim(d) == sign]
+    unshown = [d for d in several if not claim(d)]
+    parts = [f"{d.arm} is {_claimed(d)}" for d in shown]
+    if unshown:
+        ranges = [f"{d.arm} ({points(d.low or 0)} to {points(d.high or 0)} points)" for d in unshown]
+        against = _joined(sorted({d.baseline for d in unshown}))
+        parts.append(f"no difference from {against} is shown for {_joined(ranges)}")
+    if one_seed := [d.arm for d in average if d.seeds == 1]:
+        parts.append(f"one seed cannot tell for {_joined(one_seed)}")
+    if left_out:
+        parts.append(f"not compared: {_joined(left_out)}")
+    if len(record.tasks) > 1 and several:
+        parts.append(_single_tasks(record.differences))
+    start = "" if record.is_complete else "Not complete yet. "
+    return f"{start}{_scope(record.tasks, average)}: {'; '.join(parts)}."
+
+
+def points(share: float) -> str:
+    """A share as percentage points with one decimal; what would look like 0 keeps a second one."""
+    text = f"{100 * share:.1f}"
+    return text if float(text) else f"{100 * share:.2f}".replace("-0.00", "0.0").replace("0.00", "0.0")
+
+
+def p_text(p_value: float | None) -> str:
+    """A p value in two digits."""
+    if p_value is None:
+        return "–"
+    return "< 0.001" if p_value < 0.001 else f"{p_value:.2g}"
+
+
+def _claimed(difference: Difference, *, note: str = "") -> str:
+    low, high = sorted([abs(difference.low or 0), abs(difference.high or 0)])
+    word = "better" if difference.mean > 0 else "worse"
+    size = f"{points(abs(difference.mean))} points ({points(low)} to {points(high)}{note})"
+    return f"{word} than {difference.baseline} by {size}"
+
+
+def _scope(tasks: Sequence[str], average: Iterable[Difference]) -> str:
+    counts = [difference.seeds for difference in average]
+    fewest, most = min(counts), max(counts)
+    seeds = f"{fewest} to {most} seeds" if fewest < most else f"{most} seed{'s' if most > 1 else ''}"
+    where = f"on the average of {len(tasks)} tasks" if len(tasks) > 1 else f"on {tasks[0]}"
+    return f"Over {seeds}, {where}"
+
+
+def _single_tasks(differences: Iterable[Difference]) -> str:
+    found: dict[int, dict[str, list[str]]] = {1: {}, -1: {}}
+    for difference in differences:
+        if difference.task != AVERAGE and (sign := claim(difference)):
+            found[sign].setdefault(difference.arm, []).append(difference.task)
+    texts = []
+    for sign, word in ((1, "better"), (-1, "worse")):
+        arms = [f"{arm} ({', '.join(tasks)})" for arm, tasks in found[sign].items()]
+        texts += [f"{word}: {_joined(arms)}"] if arms else []
+    return f"on single tasks {', '.join(texts)}" if texts else "on no single task is a difference shown"
+
+
+def _joined(names: Sequence[str]) -> str:
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)

@@ -1,0 +1,105 @@
+"""Loss against step: the mean of an arm's seeds, and the band from the lowest to the highest of them."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from math import ceil, isfinite
+
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+
+from moslora.reports.drawing import Look, Plot, legend_below, log_scale, new_figure, shortened
+from moslora.reports.reading import Metrics
+
+TOGETHER = 4  # arms in one panel; more get a panel each
+POINTS = 120  # along a curve; neighbours are averaged above that
+VALUES = {"loss": "Training loss", "eval_loss": "Validation loss"}
+Curve = list[tuple[float, float, float, float]]  # step, mean, lowest, highest
+
+
+def learning_curves(runs: Mapping[str, Sequence[Metrics]], *, looks: Mapping[str, Look], prefix: str) -> list[Plot]:
+    """A plot of the training loss and, where it was measured, of the validation loss; `runs` holds each arm's seeds."""
+    plots = []
+    for value, title in VALUES.items():
+        curves = {arm: _curve(seeds, value) for arm, seeds in runs.items()}
+        curves = {arm: curve for arm, curve in curves.items() if len(curve) > 1}
+        if curves:
+            plots.append(_plot(curves, looks, value=value, title=title, prefix=prefix))
+    return plots
+
+
+def _curve(seeds: Sequence[Metrics], value: str) -> Curve:
+    at: defaultdict[int, list[float]] = defaultdict(list)
+    for lines in seeds:
+        for line in lines:
+            found = line.get(value)
+            if isinstance(found, int | float) and isfinite(found) and "step" in line:
+                at[line["step"]].append(float(found))
+    steps = sorted(at)
+    size = ceil(len(steps) / POINTS) or 1
+    chunks = [steps[start : start + size] for start in range(0, len(steps), size)]
+    return [
+        (
+            _mean(chunk),
+            _mean([_mean(at[step]) for step in chunk]),
+            _mean([min(at[step]) for step in chunk]),
+            _mean([max(at[step]) for step in chunk]),
+        )
+        for chunk in chunks
+    ]
+
+
+def _plot(curves: Mapping[str, Curve], looks: Mapping[str, Look], *, value: str, title: str, prefix: str) -> Plot:
+    is_split = len(curves) > TOGETHER
+    baselines = [arm for arm in curves if looks[arm].line == "--"]
+    panels = [[*baselines, own] for own in curves if own not in baselines] or [[*curves]]
+    panels = panels if is_split else [[*curves]]
+    rows = ceil(len(panels) / 2) if is_split else 1
+    figure, grid = new_figure(
+        (150 * rows if is_split else 250) + 30,
+        rows=rows,
+        columns=2 if is_split else 1,
+        sharex=True,
+        sharey=True,
+        squeeze=False,
+    )
+    values = [point[1] for curve in curves.values() for point in curve]
+    is_log = min(values) > 0 and max(values) > 10 * min(values)
+    for axes, arms in zip(grid.flat, panels, strict=False):
+        for arm in arms:
+            _draw(axes, curves[arm], looks[arm])
+        if is_split:
+            axes.set_title(shortened(arms[-1], length=24))
+        if is_log:
+            log_scale(axes, axis="y")
+    for axes in grid.flat[len(panels) :]:
+        axes.set_visible(False)
+    for axes in grid[-1]:
+        axes.set_xlabel("step")
+    shown = baselines if is_split else [*curves]
+    if len(curves) > 1 and shown:
+        legend_below(figure, {arm: Line2D([], [], color=looks[arm].colour, ls=looks[arm].line) for arm in shown})
+    return Plot(
+        f"{prefix}-{value.replace('_', '-')}", title, _caption(curves, is_log=is_log, is_split=is_split), figure
+    )
+
+
+def _draw(axes: Axes, curve: Curve, look: Look) -> None:
+    steps, means, lows, highs = zip(*curve, strict=True)
+    axes.plot(steps, means, color=look.colour, ls=look.line)
+    if lows != highs:
+        axes.fill_between(steps, lows, highs, color=look.colour, alpha=0.16, lw=0)
+
+
+def _caption(curves: Mapping[str, Curve], *, is_log: bool, is_split: bool) -> str:
+    has_band = any(low != high for curve in curves.values() for _, _, low, high in curve)
+    parts = [
+        "Line: mean over seeds; band: lowest to highest seed." if has_band else "One seed.",
+        "Every panel repeats the baseline (dashed)." if is_split else "",
+        "Logarithmic scale." if is_log else "",
+        "A lower loss need not mean more right answers.",
+    ]
+    return " ".join(part for part in parts if part)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)

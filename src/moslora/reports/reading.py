@@ -1,0 +1,134 @@
+"""Reading the folders of runs and comparisons: records, logged values, adapter pictures and answers."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from moslora.errors import CheckpointError
+from moslora.records import AdapterPictures, ComparisonRecord, EvaluationRecord, RunRecord
+
+RUN, COMPARISON, METRICS, PICTURES, ANSWERS = (
+    "run.json",
+    "comparison.json",
+    "metrics.jsonl",
+    "adapter.json",
+    "answers",
+)
+Metrics = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run: its record, what it logged while training (one dict a line), and its adapter's pictures."""
+
+    label: str
+    folder: Path
+    record: RunRecord
+    metrics: Metrics
+    pictures: AdapterPictures | None
+
+    def evaluation(self, task: str, when: str) -> EvaluationRecord | None:
+        """The task's first evaluation at that moment ("before", "after"), the one that counts."""
+        return next((found for found in self.record.evaluations if (found.task, found.when) == (task, when)), None)
+
+    def answers(self, task: str, when: str = "after") -> Metrics:
+        """The answers to a task's questions, one dict each; empty where none were kept."""
+        found = self.evaluation(task, when)
+        scoring = found.scoring if found else "log_probability"
+        return read_lines(self.folder / ANSWERS / f"{task}-{when.replace(' ', '-')}-{scoring}.jsonl")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A comparison and the runs found in its folder, by arm and seed; `missing` are recorded and not there."""
+
+    folder: Path
+    record: ComparisonRecord
+    runs: dict[str, dict[str, Run]]
+    missing: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What a report is about."""
+
+    comparisons: list[Comparison]
+    runs: list[Run]
+
+
+def open_sources(paths: Sequence[str | Path]) -> Sources:
+    """Read the folders of runs and comparisons. Raises `CheckpointError` for a folder that is neither, or damaged."""
+    sources = Sources([], [])
+    for path in dict.fromkeys(Path(path) for path in paths):
+        if (path / COMPARISON).is_file():
+            sources.comparisons.append(_comparison(path))
+        elif (path / RUN).is_file():
+            sources.runs.append(_run(path, label=path.resolve().name))
+        else:
+            state = f"holds no {RUN} and no {COMPARISON}" if path.is_dir() else "is not a folder"
+            raise CheckpointError(f"{path} {state}; give folders that `moslora train` or `moslora compare` wrote")
+    _tell_apart(sources.runs)
+    return sources
+
+
+def read_lines(path: Path) -> Metrics:
+    """The JSON objects of a file, one a line; empty without a file, and without a last line that was cut off.
+
+    Raises `CheckpointError` for a damaged line elsewhere.
+    """
+    if not path.is_file():
+        return []
+    try:
+        return [*_parsed(path, path.read_text(encoding="utf-8").split("\n"))]
+    except (OSError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"cannot read {path}: {error}") from error
+
+
+def _parsed(path: Path, lines: Sequence[str]) -> Iterator[dict[str, Any]]:
+    for number, line in enumerate(lines, start=1):
+        if not line:
+            continue
+        try:
+            value = json.loads(line)
+        except ValueError as error:
+            if number == len(lines):  # a run that was killed while it wrote
+                return
+            raise CheckpointError(
+                f"{path}, line {number} is not JSON: {error}; restore the file or remove it"
+            ) from error
+        if isinstance(value, dict):
+            yield value
+
+
+def _comparison(folder: Path) -> Comparison:
+    record = ComparisonRecord.load(folder / COMPARISON)
+    found = Comparison(folder, record, {arm.arm: {} for arm in record.arms})
+    for arm in record.arms:
+        for seed, place in sorted(arm.runs.items(), key=lambda item: (len(item[0]), item[0])):
+            if (folder / place / RUN).is_file():
+                found.runs[arm.arm][seed] = _run(folder / place, label=arm.arm)
+            else:
+                found.missing.append(place)
+    return found
+
+
+def _run(folder: Path, *, label: str) -> Run:
+    pictures = folder / PICTURES
+    return Run(
+        label=label,
+        folder=folder,
+        record=RunRecord.load(folder / RUN),
+        metrics=read_lines(folder / METRICS),
+        pictures=AdapterPictures.load(pictures) if pictures.is_file() else None,
+    )
+
+
+def _tell_apart(runs: list[Run]) -> None:
+    """Give runs whose folders have one name the path above it too."""
+    names = [run.label for run in runs]
+    for index, run in enumerate(runs):
+        if names.count(run.label) > 1:
+            folder = run.folder.resolve()
+            runs[index] = Run(f"{folder.parent.name}/{folder.name}", folder, run.record, run.metrics, run.pictures)

@@ -1,0 +1,165 @@
+"""Single runs as a chapter: accuracy before and after, curves, adapters, answers that differ, settings."""
+
+from collections.abc import Sequence
+
+from moslora.records import EvaluationRecord
+from moslora.reports.accuracy import Estimate, accuracy_plot
+from moslora.reports.disagreement import disagreement
+from moslora.reports.drawing import Plot, looks
+from moslora.reports.inside import adapter_plots
+from moslora.reports.insides import insides_table
+from moslora.reports.learning import learning_curves
+from moslora.reports.parts import Cell, Chapter, Fold, Part, Plots, Points, Table, Text
+from moslora.reports.reading import Run
+from moslora.reports.wording import NONE, amount, duration, estimate, facts_table, gigabytes, percent, settings
+
+ROWS = 40  # questions shown side by side for a pair
+LIMIT = (
+    "Intervals are over the questions of one run (Wilson): another seed may give another accuracy. To compare methods,"
+    " give several seeds to `moslora compare`."
+)
+
+
+def runs_chapter(runs: Sequence[Run], *, name: str) -> Chapter:
+    """The chapter of one run or several; `name` keeps its sections and drawings apart from other chapters'."""
+    labels = [run.label for run in runs]
+    title = labels[0] if len(runs) == 1 else f"{len(runs)} runs"
+    chapter = Chapter(name, title, _summary(runs), _facts(runs))
+    chapter.add("results", "Results", _table(runs), _kinds(runs), intro="Accuracy in percent, 95 % interval below.")
+    chapter.add("accuracy", "Accuracy with intervals", Plots(_accuracy(runs, name)))
+    curves = {run.label: [run.metrics] for run in runs}
+    look = looks(labels)
+    chapter.add("learning", "Learning curves", Plots(learning_curves(curves, looks=look, prefix=name)))
+    chapter.add("inside", "Inside the adapter" if len(runs) == 1 else "Inside the adapters", *_inside(runs, name))
+    chapter.add("answers", "Wrong answers side by side", *_answers(runs))
+    notes = [f"{run.label}: {note}" for run in runs for note in run.record.notes]
+    unfinished = [f"{run.label} is {run.record.status}." for run in runs if run.record.status != "finished"]
+    chapter.add("limits", "Limits", Points([LIMIT, *unfinished, *notes]))
+    chapter.add("settings", "Settings, versions and seeds", *_settings(runs))
+    return chapter
+
+
+def _summary(runs: Sequence[Run]) -> str:
+    parts = []
+    for run in runs:
+        label = f"{run.label}: " if len(runs) > 1 else ""
+        found = next((one for one in run.record.evaluations if one.when in ("after", "evaluated")), None)
+        if found is None:
+            parts.append(f"{run.label} is {run.record.status} and has no evaluation after training.")
+            continue
+        before = run.evaluation(found.task, "before")
+        start = f", {percent(before.accuracy)}\N{NO-BREAK SPACE}% before training" if before else ""
+        parts.append(
+            f"{label}{percent(found.accuracy)}\N{NO-BREAK SPACE}% of {found.total} questions of {found.task} right"
+            f" (95 % interval {percent(found.low)} to {percent(found.high)}){start}."
+        )
+    return " ".join(parts)
+
+
+def _facts(runs: Sequence[Run]) -> str:
+    first = runs[0].record
+    methods = ", ".join(dict.fromkeys(_setting(run, "adapter", "method") for run in runs))
+    models = ", ".join(dict.fromkeys(_setting(run, "model", "path") for run in runs))
+    seeds = ", ".join(dict.fromkeys(str(run.record.seed) for run in runs))
+    word = "seed" if "," not in seeds else "seeds"
+    return f"{methods} on {models}, {word} {seeds}; {first.created:%d %B %Y}, moslora {first.moslora_version}."
+
+
+def _setting(run: Run, group: str, name: str) -> str:
+    found = run.record.recipe.get(group)
+    return str(found.get(name, NONE)) if isinstance(found, dict) else NONE
+
+
+def _moment(found: EvaluationRecord) -> str:
+    return f"{found.task}, {found.when}" + (", generated" if found.scoring == "generation" else "")
+
+
+def _table(runs: Sequence[Run]) -> Table:
+    moments = [*dict.fromkeys(_moment(found) for run in runs for found in run.record.evaluations)]
+    rows = []
+    for run in runs:
+        record, by_moment = run.record, {_moment(found): found for found in run.record.evaluations}
+        trained = Cell(amount(record.parameters and record.parameters.trainable))
+        found = [by_moment.get(moment) for moment in moments]
+        rows.append(
+            [
+                Cell(run.label, _setting(run, "adapter", "method")),
+                trained,
+                duration(record.wall_seconds.get("train")),
+                gigabytes(record.peak_memory_bytes),
+                str(record.steps),
+                f"{record.train_loss:.3f}" if record.train_loss is not None else NONE,
+                *(estimate(one.accuracy, one.low, one.high) if one else NONE for one in found),
+            ]
+        )
+    return Table(
+        "Cost and accuracy", ["run", "parameters", "training", "memory", "steps", "training loss", *moments], rows
+    )
+
+
+def _kinds(runs: Sequence[Run]) -> Part | None:
+    found = [(run, one) for run in runs for one in run.record.evaluations if one.by_kind and one.agreement is None]
+    if not found:
+        return None
+    kinds = sorted({kind for _, one in found for kind in one.by_kind})
+    head = ["kind", *(f"{run.label + ', ' if len(runs) > 1 else ''}{one.when}" for run, one in found)]
+    scores = [[one.by_kind.get(kind) for _, one in found] for kind in kinds]
+    rows = [
+        [kind, *(estimate(score.accuracy, score.low, score.high) if score else NONE for score in row)]
+        for kind, row in zip(kinds, scores, strict=True)
+    ]
+    return Fold("By kind of question", [Table("Accuracy by kind of question", head, rows)])
+
+
+def _accuracy(runs: Sequence[Run], name: str) -> list[Plot]:
+    plots = []
+    for task in dict.fromkeys(found.task for run in runs for found in run.record.evaluations):
+        estimates = []
+        for run in runs:
+            for found in run.record.evaluations:
+                if found.task == task and found.agreement is None:
+                    label = found.when if len(runs) == 1 else f"{run.label}, {found.when}"
+                    estimates.append(Estimate(label, found.accuracy, found.low, found.high))
+        look = looks([one.label for one in estimates], baselines=["before"])
+        plots.append(accuracy_plot(estimates, task=task, looks=look, prefix=name, interval="over questions (Wilson)"))
+    return plots
+
+
+def _inside(runs: Sequence[Run], name: str) -> list[Part]:
+    pictured = {run.label: run.pictures for run in runs if run.pictures and run.pictures.layers}
+    if not pictured:
+        return []
+    plots = [adapter_plots(found, prefix=f"{name}-adapter{number}") for number, found in enumerate(pictured.values())]
+    if len(runs) == 1:
+        return [insides_table(pictured), Plots(plots[0])]
+    folds = [
+        Fold(label, [Plots(own)], is_open=not n) for n, (label, own) in enumerate(zip(pictured, plots, strict=True))
+    ]
+    return [insides_table(pictured), *folds]
+
+
+def _answers(runs: Sequence[Run]) -> list[Part]:
+    """The first run beside each other one; a single run before and after training."""
+    first = runs[0]
+    tasks = [*dict.fromkeys(found.task for found in first.record.evaluations)]
+    rows = max(6, ROWS // max(1, len(tasks)))
+    parts: list[Part] = []
+    for task in tasks:
+        if len(runs) == 1:
+            pair = first.answers(task, "before"), first.answers(task)
+            parts += disagreement(*pair, names=("before", "after"), task=task, rows=rows)
+        for other in runs[1:]:
+            pair = first.answers(task), other.answers(task)
+            found = disagreement(*pair, names=(first.label, other.label), task=task, rows=rows)
+            parts += [Fold(f"{first.label} and {other.label}, {task}", found)] if found else []
+    return parts if any(not isinstance(part, Text) for part in parts) else parts[:0]
+
+
+def _settings(runs: Sequence[Run]) -> list[Part]:
+    parts: list[Part] = []
+    for run in runs:
+        machine = facts_table("Versions and machine", run.record.versions, run.record.machine)
+        inner: list[Part] = [settings(f"The recipe of {run.label} as YAML", run.record.recipe)]
+        inner += [machine] if machine else []
+        parts.append(Fold(f"{run.label}, seed {run.record.seed}", inner))
+    return parts

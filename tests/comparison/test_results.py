@@ -1,0 +1,118 @@
+import json
+
+import numpy as np
+import pytest
+
+from moslora.comparison.matrix import Arm
+from moslora.comparison.results import arm_result, read_correct, read_scores
+from moslora.data.tasks import task
+from moslora.errors import CheckpointError
+from moslora.evaluation.scores import Answer
+from moslora.records import Cost, Parameters, RunRecord
+from moslora.runs.scoring import answers_path, save_answers
+
+
+def run_folder(folder, right, *, expected="abab", kinds=None, scoring="log_probability"):
+    """A run's folder with one answer a question of everyday; `right` such as "1101"."""
+    folder.mkdir(parents=True)
+    RunRecord(recipe={"evaluation": {"scoring": scoring}}, seed=1).save(folder / "run.json")
+    answers = [
+        Answer(index, label, label if mark == "1" else "z", mark == "1", kind=kinds[index] if kinds else None)
+        for index, (label, mark) in enumerate(zip(expected, right, strict=True))
+    ]
+    save_answers(answers_path(folder / "answers", task=task("everyday"), when="after", scoring=scoring), answers)
+    return folder
+
+
+def record(*, trainable=100, train=10.0, memory=2_000):
+    seconds = {"all": train + 5, "train": train}
+    parameters = Parameters(trainable=trainable, total=1000)
+    return RunRecord(recipe={}, seed=1, parameters=parameters, wall_seconds=seconds, peak_memory_bytes=memory)
+
+
+ARM = Arm("dora r=8", "dora", "dora", {"r": 8, "use_dora": True}, 8, 0.5, "dora r=8")
+COST = Cost(seconds_per_step=0.5, peak_memory_bytes=1_000, trainable=100, steps=10)
+
+
+def test_answers_are_read_in_the_order_of_the_questions(tmp_path):
+    assert read_correct(run_folder(tmp_path / "a", "1101"), "everyday") == [True, True, False, True]
+
+
+def test_the_scoring_the_recipe_names_is_read(tmp_path):
+    folder = run_folder(tmp_path / "a", "1101", scoring="generation")
+    (folder / "answers" / "everyday-after-log_probability.jsonl").write_text("not these")
+    assert read_correct(folder, "everyday") == [True, True, False, True]
+
+
+def test_scores_are_vectors_by_arm_seed_and_task(tmp_path):
+    folders = {
+        "lora": {1: run_folder(tmp_path / "a", "1101"), 2: run_folder(tmp_path / "b", "0001")},
+        "dora": {2: run_folder(tmp_path / "c", "1111")},
+    }
+    scores = read_scores(folders, tasks=["everyday"])
+    assert {arm: list(by_seed) for arm, by_seed in scores.items()} == {"lora": [1, 2], "dora": [2]}
+    np.testing.assert_array_equal(scores["lora"][2]["everyday"], [0, 0, 0, 1])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"expected": "abaa"}, "question 3 expecting b and question 3 expecting a"),
+        ({"expected": "ababa", "right": "11111"}, "4 questions and 5"),
+        ({"kinds": ["is_a"] * 4}, "question 0 expecting a and question 0 expecting a, kinds None and is_a"),
+    ],
+)
+def test_runs_on_other_questions_are_refused(tmp_path, changes, message):
+    folders = {
+        "lora": {1: run_folder(tmp_path / "first", "1101")},
+        "dora": {1: run_folder(tmp_path / "second", **{"right": "1111", **changes})},
+    }
+    with pytest.raises(
+        CheckpointError, match=f"first and .*second did not answer the same questions of everyday .{message}"
+    ):
+        read_scores(folders, tasks=["everyday"])
+
+
+def test_missing_answers_say_what_to_do(tmp_path):
+    folder = run_folder(tmp_path / "a", "1101")
+    with pytest.raises(CheckpointError, match=r"no answers to piqa at .*piqa-after-log_probability.jsonl; let the run"):
+        read_correct(folder, "piqa")
+    with pytest.raises(CheckpointError, match="is not a folder, so it is not a run"):
+        read_correct(tmp_path / "none", "everyday")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["{", "[]", "3", json.dumps({"index": 0, "expected": "a"}), '{"index": 0, "expected": "a", "is_correct": 1}'],
+)
+def test_damaged_answers_are_refused(tmp_path, text):
+    folder = run_folder(tmp_path / "a", "1101")
+    (folder / "answers" / "everyday-after-log_probability.jsonl").write_text(text + "\n")
+    with pytest.raises(CheckpointError, match=r"cannot read the answers in .*; run .* again"):
+        read_correct(folder, "everyday")
+
+
+def test_no_answers_are_no_result(tmp_path):
+    with pytest.raises(CheckpointError, match="holds no answers"):
+        read_correct(run_folder(tmp_path / "a", "", expected=""), "everyday")
+
+
+def test_a_row_has_the_median_seconds_and_the_largest_memory():
+    runs = {1: record(train=10), 2: record(train=12, memory=5_000), 3: record(train=90)}
+    row = arm_result(ARM, runs, tuned_rate=1e-3, cost=COST)
+    assert (row.arm, row.method, row.rank, row.fraction, row.learning_rate) == ("dora r=8", "dora", 8, 0.5, 1e-3)
+    assert row.options == {"r": 8, "use_dora": True}
+    assert (row.train_seconds, row.peak_memory_bytes, row.trainable, row.cost) == (12, 5_000, 100, COST)
+
+
+def test_a_row_without_runs_is_empty_but_for_what_was_measured():
+    row = arm_result(ARM, {}, tuned_rate=None, cost=COST)
+    assert (row.train_seconds, row.peak_memory_bytes, row.trainable, row.tasks) == (None, None, 100, {})
+    assert arm_result(ARM, {}, tuned_rate=None, cost=None).trainable is None
+
+
+def test_runs_that_train_different_numbers_of_parameters_are_refused():
+    with pytest.raises(
+        CheckpointError, match=r"dora r=8 train different numbers of parameters \(100 with seed 1, 90 with"
+    ):
+        arm_result(ARM, {1: record(), 2: record(trainable=90)}, tuned_rate=None, cost=None)

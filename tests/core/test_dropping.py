@@ -1,0 +1,54 @@
+"""What dropout drops: the right share, independently, the same again from the same seed."""
+
+import pytest
+import torch
+
+from moslora.core.dropping import draw_dropped, drop, drop_
+
+
+def dropped_of(count, p, seed=0):
+    torch.manual_seed(seed)
+    positions = draw_dropped(torch.empty(count), p)
+    assert torch.equal(positions, positions.unique())
+    dropped = torch.zeros(count, dtype=torch.float64)
+    dropped[positions.long()] = 1
+    return dropped
+
+
+@pytest.mark.parametrize("p", [0.01, 0.05, 0.5, 0.9])
+def test_the_share_is_p_and_the_elements_are_independent(p):
+    count = 1_003_000
+    deviation = (p * (1 - p)) ** 0.5
+    values = (dropped_of(count, p) - p) / deviation
+    assert abs(values.mean().item()) < 4 / count**0.5
+    for lag in (1, 2, 3, 4, 8, 1003):
+        assert abs((values[:-lag] * values[lag:]).mean().item()) < 4 / count**0.5
+    assert abs(values[:1000].mean().item()) < 4 / 1000**0.5
+    assert abs(values[-1000:].mean().item()) < 4 / 1000**0.5
+
+
+def test_every_position_is_dropped_equally_often():
+    counts = sum(dropped_of(40, 0.3, seed=seed) for seed in range(4000)) / 4000
+    assert (counts - 0.3).abs().max() < 4.5 * (0.21 / 4000) ** 0.5
+
+
+def test_the_seed_decides_and_successive_draws_differ():
+    assert torch.equal(dropped_of(5000, 0.1), dropped_of(5000, 0.1))
+    torch.manual_seed(0)
+    x = torch.empty(5000)
+    assert not torch.equal(draw_dropped(x, 0.1), draw_dropped(x, 0.1))
+
+
+@pytest.mark.parametrize(("p", "share"), [(1.0, 1.0), (1e-9, 0.0)])
+def test_the_ends_of_the_range(p, share):
+    assert dropped_of(5000, p).mean() == share
+
+
+@pytest.mark.parametrize("as_mask", [False, True])
+def test_dropping_zeroes_the_chosen_elements_of_any_layout(as_mask):
+    x = torch.randn(6, 4).t()
+    chosen = torch.tensor([0, 7, 23])
+    expected = x.contiguous().flatten().index_fill(0, chosen, 0).view(4, 6)
+    dropped = torch.ones(24, dtype=torch.bool).index_fill_(0, chosen, False).view(4, 6) if as_mask else chosen.int()
+    assert torch.equal(drop(x, dropped), expected)
+    assert torch.equal(drop_(x.contiguous(), dropped), expected)

@@ -1,0 +1,159 @@
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from moslora.errors import CheckpointError, OutputError
+from moslora.records import AdapterPictures, ComparisonRecord, LayerPicture
+from moslora.reports.page import make_report, write_adapter_pictures, write_report
+
+WriteComparison = Callable[..., Path]
+
+
+def sections(sources: list[Path]) -> dict[str, str]:
+    """The HTML of every section, by name."""
+    parts = make_report(sources).html().split("<section id=")[1:]
+    return {part.split('"')[1]: part for part in parts}
+
+
+def test_a_comparison_shows_every_section(write_comparison: WriteComparison):
+    found = sections([write_comparison()])
+    names = ["results", "accuracy", "differences", "cost", "fraction", "learning", "inside", "answers", "limits"]
+    assert [*found] == [f"c1-{name}" for name in [*names, "settings"]]
+    assert "57.5 to 62.5" in found["c1-results"]
+    assert "does not load beside 4-bit weights" in found["c1-results"]
+    assert "+8.0" in found["c1-differences"]
+    assert "better than lora here" in found["c1-differences"]
+    assert "Differences from the baseline" in found["c1-differences"]  # two: each share of the data has its own
+    assert "percentage points above its baseline" in found["c1-differences"]
+    assert "better than lora 50% here" in found["c1-differences"]
+    assert "moslora, seed 1" in found["c1-inside"]
+    assert "dora, seed 4, failed: training diverged (loss nan)" in found["c1-limits"]
+    assert "Costs were measured on an idle machine." in found["c1-limits"]
+    assert "name: table4-small" in found["c1-settings"]
+
+
+def test_a_run_shows_its_accuracy_before_and_after(run_folder: Path):
+    html = make_report([run_folder]).html()
+    html = html.replace("\N{NO-BREAK SPACE}", " ")
+    assert "65.0 % of 60 questions of everyday right (95 % interval 52.4 to 75.8), 28.3 % before training" in html
+    assert [*sections([run_folder])] == [
+        f"runs-{name}" for name in ("results", "accuracy", "learning", "inside", "answers", "limits", "settings")
+    ]
+
+
+def test_a_run_that_was_killed_at_once_still_has_a_page(run_folder: Path):
+    for name in ("adapter.json", "metrics.jsonl"):
+        (run_folder / name).unlink()
+    record = (run_folder / "run.json").read_text()
+    (run_folder / "run.json").write_text(record.replace('"finished"', '"interrupted"'))
+    found = sections([run_folder])
+    assert "runs-inside" not in found
+    assert "runs-learning" not in found
+    assert "demo is interrupted." in found["runs-limits"]
+
+
+def test_one_seed_is_said_to_show_nothing(write_comparison: WriteComparison):
+    assert "its place may be luck" in sections([write_comparison(seeds=(1,))])["c1-limits"]
+
+
+def test_text_from_records_is_text_in_the_page(write_comparison: WriteComparison):
+    folder = write_comparison()
+    record = ComparisonRecord.load(folder / "comparison.json")
+    evil = '<script>alert("x")</script> a$b_$'
+    record.arms[1].arm = record.differences[0].arm = evil
+    record.verdict = record.notes[0] = evil
+    record.plan["name"] = "<img src=x>"
+    record.save(folder / "comparison.json")
+    html = make_report([folder]).html()
+    assert html.count("<script") == 1  # the page's own
+    assert "<img" not in html
+    assert "&lt;script&gt;" in html
+    assert "a$b_$" in html
+
+
+def test_the_same_records_give_the_same_page(run_folder: Path):
+    assert make_report([run_folder]).html() == make_report([run_folder]).html()
+
+
+def test_plots_are_also_written_as_files(run_folder: Path, tmp_path: Path):
+    written = write_report([run_folder], tmp_path / "report.html", plots=tmp_path / "plots")
+    assert written[0] == tmp_path / "report.html"
+    images = {path.name for path in (tmp_path / "plots").iterdir()}
+    assert {"runs-loss.png", "runs-loss.svg", "runs-adapter0-mixers.png"} <= images
+    assert len(written) == len(images) + 1
+    with Image.open(tmp_path / "plots" / "runs-loss.png") as image:
+        assert image.width > 1000
+        assert image.convert("RGB").getpixel((0, 0)) == (255, 255, 255)
+    assert b"var(--" not in (tmp_path / "plots" / "runs-loss.svg").read_bytes()
+
+
+def test_no_file_is_replaced_unasked(run_folder: Path, tmp_path: Path):
+    page, plots = tmp_path / "report.html", tmp_path / "plots"
+    page.write_text("mine")
+    with pytest.raises(OutputError, match=r"report.html exists; replace it with --overwrite"):
+        write_report([run_folder], page)
+    assert page.read_text() == "mine"
+    plots.mkdir()
+    (plots / "note").touch()
+    with pytest.raises(OutputError, match="is not empty"):
+        write_report([run_folder], tmp_path / "new.html", plots=plots)
+    assert not (tmp_path / "new.html").exists()
+    write_report([run_folder], page, plots=plots, overwrite=True)
+    assert page.read_text().startswith("<!doctype html>")
+    assert (plots / "note").exists()
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path: Path):
+    with pytest.raises(CheckpointError, match=r"holds no run.json and no comparison.json; give folders that"):
+        make_report([tmp_path])
+    with pytest.raises(CheckpointError, match="is not a folder"):
+        make_report([tmp_path / "absent"])
+
+
+def test_an_adapter_is_drawn_on_one_sheet(run_folder: Path, tmp_path: Path):
+    pictures = AdapterPictures.load(run_folder / "adapter.json")
+    for name in ("inside.png", "inside.svg"):
+        write_adapter_pictures(pictures, tmp_path / name)
+    with Image.open(tmp_path / "inside.png") as image:
+        assert image.width > 2300  # two columns of 420 points at 200 dots an inch
+    text = (tmp_path / "inside.svg").read_text()
+    assert text.count("<svg") == 6  # the sheet and its five drawings
+    with pytest.raises(OutputError, match="exists"):
+        write_adapter_pictures(pictures, tmp_path / "inside.png")
+    with pytest.raises(OutputError, match=r"inside.pdf does not end in .png or .svg"):
+        write_adapter_pictures(pictures, tmp_path / "inside.pdf")
+    with pytest.raises(OutputError, match="method 'loha'"):
+        write_adapter_pictures(AdapterPictures(method="loha", layers=[]), tmp_path / "none.png")
+
+
+def test_pages_stay_small_for_large_adapters(run_folder: Path):
+    numbers = [[(row - column) / 64 for column in range(64)] for row in range(64)]
+    values = [0.9**index for index in range(64)]
+    layers = [
+        LayerPicture(
+            name=f"layers.{block}.{kind}",
+            rank=64,
+            update_norm=1,
+            singular_values=values,
+            effective_rank=20,
+            mixer=numbers,
+        )
+        for block in range(30)
+        for kind in ("q", "k", "v", "up", "down")
+    ]
+    AdapterPictures(method="moslora", layers=layers).save(run_folder / "adapter.json")
+    assert len(make_report([run_folder]).html()) < 1_000_000
+
+
+def test_reports_need_no_torch(run_folder: Path, tmp_path: Path):
+    code = (
+        "import sys; from moslora.reports.page import write_report;"
+        f"write_report([{str(run_folder)!r}], {str(tmp_path / 'report.html')!r});"
+        "print(sorted({'torch', 'transformers', 'peft', 'datasets'} & set(sys.modules)))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert (result.stdout, result.stderr) == ("[]\n", "")

@@ -1,0 +1,122 @@
+"""Training data read from several sources, and its fixed split into validation samples and shares."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from moslora.errors import ConfigError, DataError, MosloraError
+from moslora.runs.material import Material, read_sources, tokenise
+from moslora.runs.recipe import load_recipe
+
+Read = Callable[..., Material]
+
+
+@pytest.fixture
+def read(write_recipe: Callable[..., Path], tiny_tokenizer: Any) -> Read:
+    """The material of the tiny recipe, with changed groups of settings."""
+
+    def run(**changes: Any) -> Material:
+        recipe = load_recipe(write_recipe(**changes))
+        return tokenise(recipe, read_sources(recipe), tiny_tokenizer)
+
+    return run
+
+
+def texts(material: Material, tokenizer: Any, *, validation: bool = False) -> list[str]:
+    examples = material.validation if validation else material.rows
+    return [tokenizer.decode(example["input_ids"]) for example in examples]
+
+
+@pytest.fixture
+def tasks(tmp_path: Path) -> Path:
+    """A folder with the training files of two tasks, in the two layouts."""
+    samples = {
+        "ARC-Easy": [{"instruction": f"Easy {n}: answer1 or answer2?", "output": "answer1"} for n in range(3)],
+        "openbookqa": [{"instruction": f"Open {n}: answer1 or answer2?", "output": "answer2"} for n in range(2)],
+    }
+    places = {
+        "ARC-Easy": tmp_path / "tasks" / "train" / "ARC-Easy.jsonl",
+        "openbookqa": tmp_path / "tasks" / "openbookqa" / "train.jsonl",
+    }
+    for name, place in places.items():
+        place.parent.mkdir(parents=True)
+        rows = [{**sample, "answer": sample["output"]} for sample in samples[name]]
+        place.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return tmp_path / "tasks"
+
+
+def test_several_sources_are_read_one_after_the_other(read: Read, tasks: Path, tmp_path: Path, tiny_tokenizer: Any):
+    (tmp_path / "own.jsonl").write_text(json.dumps({"instruction": "Mine?", "output": "yes"}) + "\n")
+    sources = ["openbookqa", str(tmp_path / "own.jsonl"), "ARC-Easy"]
+    found = texts(read(data={"train": sources, "folder": str(tasks)}), tiny_tokenizer)
+    assert len(found) == 6
+    assert ["Open" in found[0], "Mine" in found[2], "Easy" in found[3]] == [True] * 3
+
+
+def test_a_limit_holds_for_each_source(read: Read, tasks: Path):
+    assert len(read(data={"train": ["ARC-Easy", "openbookqa"], "folder": str(tasks), "limit": 1}).rows) == 2
+
+
+def test_a_task_alone_is_read_from_its_folder(read: Read, tasks: Path):
+    assert len(read(data={"train": "ARC-Easy", "folder": str(tasks)}).rows) == 3
+
+
+def test_a_task_without_a_folder_or_file_says_where_it_is_looked_for(read: Read, tasks: Path):
+    with pytest.raises(DataError, match=r"task 'piqa' needs a data folder with train/piqa\.jsonl or piqa/train\.json"):
+        read(data={"train": "piqa"})
+    with pytest.raises(DataError, match=r"no train questions for task 'piqa': looked for .*train/piqa"):
+        read(data={"train": ["ARC-Easy", "piqa"], "folder": str(tasks)})
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (5, "data.train: 5 names no source; allowed: text that is not empty, or a list of such texts"),
+        ([], "data.train: the list [] names no source; allowed:"),
+        (["everyday", 5], "data.train: the list [everyday, 5] names no source; allowed:"),
+        (["everyday", "everyday"], "data.train: names everyday more than once"),
+    ],
+)
+def test_what_names_no_source_is_refused(given: Any, expected: str, write_recipe: Callable[..., Path]):
+    with pytest.raises(ConfigError) as caught:
+        load_recipe(write_recipe(data={"train": given}))
+    assert expected in str(caught.value)
+
+
+@pytest.mark.parametrize("fraction", [0, 1.5, "half"])
+def test_a_fraction_is_a_share(fraction: Any, write_recipe: Callable[..., Path]):
+    with pytest.raises(MosloraError, match=r"data\.fraction"):
+        load_recipe(write_recipe(data={"fraction": fraction}))
+
+
+def test_a_mistake_in_one_source_is_named_with_that_source(read: Read, tmp_path: Path):
+    (tmp_path / "broken.jsonl").write_text('{"instruction": "a", "output": "b"}\n{"instruction": "a"}\n')
+    with pytest.raises(DataError, match=r"broken\.jsonl: sample 2: field 'output' is missing"):
+        read(data={"train": ["everyday", str(tmp_path / "broken.jsonl")], "limit": 3})
+
+
+def test_validation_samples_are_the_same_for_every_seed_and_fraction(read: Read, tiny_tokenizer: Any):
+    held_out = texts(read(data={"validation_samples": 4}), tiny_tokenizer, validation=True)
+    assert len(set(held_out)) == 4
+    for seed, fraction in ((3, 0.25), (4, 1.0), (5, 0.5)):
+        material = read(seed=seed, data={"validation_samples": 4, "fraction": fraction})
+        assert texts(material, tiny_tokenizer, validation=True) == held_out
+        assert not set(texts(material, tiny_tokenizer)) & set(held_out)
+
+
+def test_a_smaller_fraction_is_part_of_a_larger_one(read: Read, tiny_tokenizer: Any):
+    shares = {
+        share: texts(read(seed=seed, data={"validation_samples": 4, "fraction": share}), tiny_tokenizer)
+        for seed, share in enumerate((0.01, 0.25, 0.5, 1.0))
+    }
+    assert [len(found) for found in shares.values()] == [1, 3, 6, 12]
+    assert set(shares[0.01]) < set(shares[0.25]) < set(shares[0.5]) < set(shares[1.0])
+
+
+def test_all_samples_stay_in_their_own_order(read: Read, tiny_tokenizer: Any):
+    assert [text.split("Say ")[1][:3] for text in texts(read(), tiny_tokenizer)] == [
+        f"{word} {n}" for n in range(4) for word in "abcd"
+    ]
