@@ -17,6 +17,7 @@ from benchmarks.results import Row, load_rows
 NAMES = (
     "training_step",
     "decoder_layer",
+    "crossover",
     "memory",
     "choice_scoring",
     "exports",

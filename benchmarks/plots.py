@@ -1,0 +1,73 @@
+"""The pictures of docs/performance.md, from the stored results: `python -m benchmarks.plots`."""
+
+import json
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import matplotlib
+from matplotlib import pyplot as plt
+
+from benchmarks.results import FOLDER
+
+matplotlib.use("svg")
+matplotlib.rcParams["svg.hashsalt"] = "moslora"  # the same numbers give the same file
+PICTURES = Path(__file__).parents[1] / "docs" / "images"
+COLOURS = {"float32": "#1f6f8b", "bfloat16": "#b5541c"}
+
+
+def stored(name: str) -> dict[str, Any]:
+    return json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def growth() -> None:
+    figures = stored("growth")["figures"]
+    drawing, axes = plt.subplots(1, 2, figsize=(9, 3.4), sharey=True)
+    for dtype, colour in COLOURS.items():
+        for axis, key, fixed in ((axes[0], "tokens", ("rank", 16)), (axes[1], "rank", ("tokens", 512))):
+            points = sorted((f[key], f["ratio"], f["low"], f["high"]) for f in figures if f["dtype"] == dtype and f[fixed[0]] == fixed[1])
+            x, middle, low, high = zip(*points, strict=True)
+            axis.plot(x, middle, "o-", color=colour, label=dtype, markersize=4)
+            axis.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
+    counted = sorted({(f["rank"], f["operations_ratio"]) for f in figures if f["tokens"] == 512})
+    axes[1].plot(*zip(*counted, strict=True), "--", color="#777777", label="multiplications, counted")
+    for axis, label in zip(axes, ("tokens a step (rank 16)", "rank (512 tokens)"), strict=True):
+        axis.axhline(1, color="#999999", linewidth=0.8)
+        axis.set_xscale("log", base=2)
+        axis.set_xlabel(label)
+        axis.grid(alpha=0.2)
+    axes[0].set_ylabel("step time / PEFT LoRA's")
+    axes[1].legend(frameon=False, fontsize=8)
+    finish(drawing, "growth.svg")
+
+
+def crossover() -> None:
+    record = stored("crossover")
+    ranks = sorted({figure["rank"] for figure in record["figures"]})
+    drawing, axes = plt.subplots(1, len(ranks), figsize=(10, 3.2))
+    for axis, rank in zip(axes, ranks, strict=True):
+        figures = [figure for figure in record["figures"] if figure["rank"] == rank]
+        tokens = [figure["tokens"] for figure in figures]
+        for order, colour in (("into_a", "#1f6f8b"), ("unfolded", "#b5541c")):
+            axis.plot(tokens, [1e3 * median(f["seconds"][order]) for f in figures], "o-", color=colour, label=order, markersize=4)
+        axis.axvline(record["features"], color="#777777", linestyle="--", linewidth=0.8)
+        axis.set_xscale("log", base=2)
+        axis.set_yscale("log")
+        axis.set_title(f"rank {rank}", fontsize=10)
+        axis.set_xlabel("tokens")
+        axis.grid(alpha=0.2)
+    axes[0].set_ylabel("milliseconds, forward and backward")
+    axes[0].legend(frameon=False, fontsize=8, labels=["folded into A", "applied to every token"])
+    finish(drawing, "crossover.svg")
+
+
+def finish(drawing: Any, name: str) -> None:
+    drawing.tight_layout()
+    PICTURES.mkdir(exist_ok=True)
+    drawing.savefig(PICTURES / name, metadata={"Date": None})
+    plt.close(drawing)
+
+
+if __name__ == "__main__":
+    growth()
+    crossover()
