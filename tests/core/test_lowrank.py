@@ -62,6 +62,21 @@ def test_the_mask_of_the_forward_pass_is_that_of_the_backward_pass():
         torch.testing.assert_close(one, two)
 
 
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+@pytest.mark.parametrize("order", SHAPES)
+def test_the_base_layers_product_can_be_passed_in_the_same_backward_pass(order, dropout):
+    _, x, a, mixer, b = drawn(*SHAPES[order])
+    base = torch.randn(len(b), a.shape[1], dtype=torch.float64)
+    found = []
+    for base_OI in (None, base):
+        torch.manual_seed(3)
+        y = (x.unsqueeze(0) @ base.T) * 1
+        output = add_update(y, x.unsqueeze(0), a, mixer, b, scale=1.5, dropout=dropout, base_OI=base_OI)
+        found.append([output, *torch.autograd.grad(output.sin().sum(), (x, a, mixer, b))])
+    for one, two in zip(*found, strict=True):
+        torch.testing.assert_close(one, two)
+
+
 def test_fewer_tokens_than_ranks_pass_through_a_chain_link_by_link():
     assert contraction(tokens=3, inputs=12, outputs=10, rank=4, depth=3) == "chained"
     parts = drawn(3, 12, 10, kind="normal", depth=3)

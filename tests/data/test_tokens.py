@@ -61,3 +61,20 @@ def test_a_tokenizer_without_an_end_token_is_refused():
 
     with pytest.raises(DataError, match="the tokenizer has no end token; set its eos_token"):
         pad_token_id(Without())
+
+
+def test_a_loss_near_the_ends_needs_the_logits_there_only(tiny_llama):
+    rows = [example(5, 6, 7, 8, 9, learned_from=3), example(11, 12, 13, 14, 15, 16, 17, learned_from=6)]
+    batch = collate(rows, pad_token_id=0, at_end=True)
+    assert batch["logits_to_keep"] == 3
+    assert batch["labels"].shape == (2, 3)
+    assert tiny_llama(**batch).logits.shape[1] == 3
+    expected = tiny_llama(**collate(rows, pad_token_id=0)).loss.item()
+    assert tiny_llama(**batch).loss.item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_loss_on_everything_keeps_all_logits():
+    rows = [example(5, 6, 7), example(11, 12)]
+    batch, plain = collate(rows, pad_token_id=0, at_end=True), collate(rows, pad_token_id=0)
+    assert batch.keys() == plain.keys()
+    assert all(torch.equal(batch[name], plain[name]) for name in plain)

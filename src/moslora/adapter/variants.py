@@ -12,9 +12,13 @@ from torch import nn
 
 from moslora.adapter.presenting import folded_factors
 from moslora.core.folding import fold_into_a
-from moslora.core.lowrank import add_update
+from moslora.core.lowrank import add_update, is_forward_mode
 from moslora.core.mixers import Mixer
 from moslora.errors import UnsupportedLayerError
+
+
+# What autograd calls the result of a linear layer, with two or more dimensions, with or without a bias.
+LINEAR_NODES = ("MmBackward0", "AddmmBackward0", "ViewBackward0", "UnsafeViewBackward0", "LinearBackward0")
 
 
 class MixerVariant(LoraVariant):
@@ -204,7 +208,20 @@ def _fused_update(module: Any, adapter_name: str, x: torch.Tensor, result: torch
         scale=module.scaling[adapter_name],
         dropout=dropout.p if isinstance(dropout, nn.Dropout) and dropout.training else 0.0,
         channel_dim=-1 if isinstance(a, nn.Linear) else 1,
+        base_OI=_base_to_pass(module, adapter_name, x, result),
     )
+
+
+def _base_to_pass(module: Any, adapter_name: str, x: torch.Tensor, result: torch.Tensor) -> torch.Tensor | None:
+    """The base layer's weight, if `result` is nothing but its product with x and no gradient or hook needs the rest."""
+    base, grad_fn = module.base_layer, result.grad_fn
+    if type(base) is not nn.Linear or type(grad_fn).__name__ not in LINEAR_NODES or _is_hooked(base):
+        return None
+    if any(parameter.requires_grad for parameter in base._parameters.values() if parameter is not None):
+        return None
+    first = next((name for name in module.active_adapters if name in module.lora_A), None)
+    is_alone = first == adapter_name and not (base._backward_hooks or base._backward_pre_hooks or is_forward_mode())
+    return base.weight if is_alone and x.dtype == base.weight.dtype else None
 
 
 @cache

@@ -51,11 +51,14 @@ def add_update(
     scale: float,
     dropout: float = 0.0,
     channel_dim: int = -1,
+    base_OI: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """`y + scale · dropout(x) · (B·M·A)ᵀ` in y's dtype; y is changed in place where autograd allows it.
 
     x is (..., I) and y (..., O), or with `channel_dim=1` (a 1×1 convolution) (batch, I, ...) and (batch, O, ...).
-    `mixer_DRR` is None for plain LoRA; `dropout` is the probability to drop, 0 outside training.
+    `mixer_DRR` is None for plain LoRA; `dropout` is the probability to drop, 0 outside training. `base_OI` is the frozen
+    weight that y was computed from x with, y = x·Wᵀ (+ bias), if the backward pass may go through it here instead of
+    through y: one sum of gradients of x's size less.
     """
     links: list[torch.Tensor] = []
     if mixer_DRR is not None:
@@ -73,10 +76,12 @@ def add_update(
             links = []
     if torch.compiler.is_compiling() or len(links) > 1:
         return _plain(y, x, a_RI, links, b_OR, scale=scale, dropout=dropout, channel_dim=channel_dim)
+    if base_OI is not None:
+        y = y.detach()
     if not _may_write(y):
         y = y.clone(memory_format=torch.contiguous_format)
     mixer_RR = links[0] if links else None
-    updated: Any = _AddUpdate.apply(y, x, a_RI, mixer_RR, b_OR, scale, dropout, channel_dim != -1)
+    updated: Any = _AddUpdate.apply(y, x, a_RI, mixer_RR, b_OR, base_OI, scale, dropout, channel_dim != -1)
     return updated
 
 
@@ -96,6 +101,7 @@ class _AddUpdate(torch.autograd.Function):
         a_RI: torch.Tensor,
         mixer_RR: torch.Tensor | None,
         b_OR: torch.Tensor,
+        base_OI: torch.Tensor | None,
         scale: float,
         dropout: float,
         is_convolution: bool,
@@ -113,13 +119,13 @@ class _AddUpdate(torch.autograd.Function):
         else:
             y_rows.addmm_(h.to(y.dtype), b_OR.t().to(y.dtype), alpha=ctx.scale)
         ctx.mark_dirty(y)
-        ctx.save_for_backward(x, a_RI, mixer_RR, b_OR, first, None if mixer_RR is None else h, dropped)
+        ctx.save_for_backward(x, a_RI, mixer_RR, b_OR, base_OI, first, None if mixer_RR is None else h, dropped)
         return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[Any, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        x, a_RI, mixer_RR, b_OR, first, h, dropped = ctx.saved_tensors
+        x, a_RI, mixer_RR, b_OR, base_OI, first, h, dropped = ctx.saved_tensors
         (grad_y,) = gradients
         dtype_a, dtype_b = ctx.dtypes
         g = ctx.rows(grad_y).to(x.dtype)
@@ -137,7 +143,10 @@ class _AddUpdate(torch.autograd.Function):
             grad_rows = grad_h @ a_RI
             grad_x = (grad_rows if ctx.rows is _linear_rows else grad_rows.transpose(1, 2)).reshape(x.shape)
             grad_x = grad_x if dropped is None else drop_(grad_x.contiguous(), dropped)
-        return grad_y, grad_x, grad_a, grad_mixer, grad_b, None, None, None
+            if base_OI is not None:
+                _linear_rows(grad_x).addmm_(g, base_OI)
+        grad_y = grad_y if base_OI is None else None
+        return grad_y, grad_x, grad_a, grad_mixer, grad_b, None, None, None, None
 
 
 def _linear_rows(x: torch.Tensor) -> torch.Tensor:
@@ -171,9 +180,13 @@ def _plain(
     return y + (h * scale).to(y.dtype).movedim(-1, channel_dim)
 
 
+def is_forward_mode() -> bool:
+    """Whether forward-mode differentiation is on."""
+    return torch.autograd.forward_ad._current_level >= 0
+
+
 def _may_write(y: torch.Tensor) -> bool:
     """Whether y may be changed in place: no leaf that needs a gradient, no view, not under forward-mode."""
-    is_forward_mode = torch.autograd.forward_ad._current_level >= 0
     is_guarded_leaf = y.is_leaf and y.requires_grad
     is_dense = y.is_contiguous() or (y.dim() == 4 and y.is_contiguous(memory_format=torch.channels_last))
-    return is_dense and not (is_guarded_leaf or y._is_view() or is_forward_mode)
+    return is_dense and not (is_guarded_leaf or y._is_view() or is_forward_mode())

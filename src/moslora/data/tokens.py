@@ -44,30 +44,50 @@ def cut_examples(full: Sequence[Example], *, max_length_tokens: int, source: str
     return Examples(cut, truncated=sum(len(example["input_ids"]) > max_length_tokens for example in full))
 
 
-def collate(examples: Sequence[Example], *, pad_token_id: int, pad_to_multiple_of: int | None = None) -> dict[str, Any]:
+def collate(
+    examples: Sequence[Example], *, pad_token_id: int, pad_to_multiple_of: int | None = None, at_end: bool = False
+) -> dict[str, Any]:
     """A batch of int64 tensors of shape (examples, longest example), padded on the right; padding has no label.
 
     Plain examples get an `attention_mask`. Packed ones get `position_ids` instead, whose restarts tell the model where
     a document starts (padding is a document of its own), and `use_cache=False`, without which transformers overlooks
     the restarts.
+
+    With `at_end`, plain examples whose labels all lie near their ends are padded on the left, and the model is asked
+    for the logits there only (`logits_to_keep`), which is the same loss for less work.
     """
     assert examples, "a batch has at least one example"
     longest = max(len(example["input_ids"]) for example in examples)
     step = pad_to_multiple_of or 1
     width = -(-longest // step) * step
+    is_packed = "position_ids" in examples[0]
+    kept = width if is_packed or not at_end else max(_needed_logits(example) for example in examples)
+    is_left = kept < width
 
     def padded(name: str, fill: int) -> torch.Tensor:
-        return torch.tensor([example[name] + [fill] * (width - len(example[name])) for example in examples])
+        rows = [(example[name], [fill] * (width - len(example[name]))) for example in examples]
+        return torch.tensor([padding + row if is_left else row + padding for row, padding in rows])
 
     batch: dict[str, Any] = {"input_ids": padded("input_ids", pad_token_id), "labels": padded("labels", IGNORED)}
-    if "position_ids" in examples[0]:
+    if is_packed:
         rows = [example["position_ids"] for example in examples]
         batch["position_ids"] = torch.tensor([row + list(range(width - len(row))) for row in rows])
         batch["use_cache"] = False
-    else:
-        lengths = torch.tensor([len(example["input_ids"]) for example in examples])
-        batch["attention_mask"] = (torch.arange(width) < lengths[:, None]).long()
+        return batch
+    lengths = torch.tensor([[len(example["input_ids"])] for example in examples])
+    positions = torch.arange(width)
+    batch["attention_mask"] = (positions >= width - lengths if is_left else positions < lengths).long()
+    if is_left:
+        batch["position_ids"] = (positions - (width - lengths)).clamp(min=0)
+        batch["labels"], batch["logits_to_keep"] = batch["labels"][:, -kept:], kept
     return batch
+
+
+def _needed_logits(example: Example) -> int:
+    """How many positions from the end on predict something: those from the one before the first label."""
+    labels = example["labels"]
+    first = next((index for index, label in enumerate(labels) if index and label != IGNORED), len(labels))
+    return len(labels) - first + 1
 
 
 def pad_token_id(tokenizer: PreTrainedTokenizerBase) -> int:

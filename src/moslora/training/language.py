@@ -3,6 +3,7 @@
 Read from top to bottom: `train` builds the Trainer, finds where to resume, runs it, and says what came out.
 """
 
+import inspect
 import json
 import shutil
 import signal
@@ -74,6 +75,7 @@ def train(
     KeyboardInterrupt at once.
     """
     checkpoint = newest_checkpoint(Path(str(arguments.output_dir))) if resume else None
+    at_end = {"logits_to_keep", "position_ids"} <= inspect.signature(_base(model).forward).parameters.keys()
     forget_after(metrics_path, step=_step(checkpoint))
     with StopAfterStep() as stop, ShowProgress(is_hidden=not progress) as bar:
         trainer = MethodTrainer(
@@ -81,7 +83,7 @@ def train(
             args=arguments,
             train_dataset=list(examples),  # pyright: ignore[reportArgumentType]
             eval_dataset=list(validation) if validation else None,  # pyright: ignore[reportArgumentType]
-            data_collator=lambda batch: collate(batch, pad_token_id=pad_token_id),
+            data_collator=lambda batch: collate(batch, pad_token_id=pad_token_id, at_end=at_end),
             callbacks=[stop, WriteMetrics(metrics_path), bar, *callbacks],
         )
         trainer.make_optimizer = make_optimizer
@@ -223,6 +225,11 @@ def _validation_loss(trainer: Trainer) -> float:
     """The loss of the weights as they are, which is no part of the learning curve."""
     trainer.remove_callback(WriteMetrics)
     return trainer.evaluate()["eval_loss"]
+
+
+def _base(model: Any) -> Any:
+    """The transformers model beneath an adapter, or the model itself."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def _steps_done(trainer: Trainer, checkpoint: Path | None) -> int | None:
