@@ -1,8 +1,8 @@
 """Run the benchmarks, each in a process of its own, and print the table: `python -m benchmarks [NAME...]`.
 
-    python -m benchmarks --data PATH --adapter RUN_FOLDER   # all of them; choice scoring needs both options
-    python -m benchmarks memory startup                     # some of them
-    python -m benchmarks --table                            # print the stored results
+python -m benchmarks --data PATH --adapter RUN_FOLDER   # all of them; choice scoring needs both options
+python -m benchmarks memory startup                     # some of them
+python -m benchmarks --table                            # print the stored results
 """
 
 import argparse
@@ -26,6 +26,8 @@ NAMES = (
     "null_simulation",
 )
 
+HEADER = ("what", "against", "reached", "range", "target", "met")
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -33,8 +35,9 @@ def main() -> None:
     parser.add_argument("--data", help="folder of the commonsense sets, for choice_scoring")
     parser.add_argument("--adapter", help="folder of a finished run of the recipe demo, for choice_scoring")
     parser.add_argument("--table", action="store_true", help="only print what is stored in benchmarks/results")
+    parser.add_argument("--markdown", action="store_true", help="the same in Markdown, for docs/performance.md")
     given = parser.parse_args()
-    for name in [] if given.table else given.names or NAMES:
+    for name in [] if given.table or given.markdown else given.names or NAMES:
         command = [sys.executable, "-m", f"benchmarks.{name}"]
         if name == "choice_scoring":
             if not (given.data and given.adapter):
@@ -43,18 +46,23 @@ def main() -> None:
             command += ["--data", given.data, "--adapter", given.adapter]
         print(f"benchmark {name}", file=sys.stderr)
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    Console(width=140).print(table(load_rows()))
+    lines = [HEADER, *(cells(row) for _, row in load_rows())]
+    if given.markdown:
+        lines.insert(1, tuple("---" for _ in HEADER))
+        print("\n".join(f"| {' | '.join(line)} |" for line in lines))
+        return
+    shown = Table(*HEADER, title="benchmarks (ratios: lower is faster)")
+    for line in lines[1:]:
+        shown.add_row(*line)
+    Console(width=150).print(shown)
 
 
-def table(rows: list[tuple[str, Row]]) -> Table:
-    shown = Table("what", "against", "reached", "range", "target", "met", title="benchmarks (ratios: lower is faster)")
-    for _, row in rows:
-        target = "-" if row.target is None else f"{'>=' if row.at_least else '<='} {row.target:g}"
-        spread = "" if row.low is None or row.high is None else f"{row.low:.3g} - {row.high:.3g}"
-        met = {None: "", True: "yes", False: "[bold]no[/bold]"}[row.is_met]
-        unit = "" if row.unit == "x" else f" {row.unit}"
-        shown.add_row(row.what, row.against, f"{row.reached:.3g}{unit}", spread, target, met)
-    return shown
+def cells(row: Row) -> tuple[str, ...]:
+    target = "" if row.target is None else f"{'≥' if row.at_least else '≤'} {row.target:g}"
+    spread = "" if row.low is None or row.high is None else f"{row.low:.3g} to {row.high:.3g}"
+    met = {None: "", True: "yes", False: "no"}[row.is_met]
+    unit = "" if row.unit == "x" else f" {row.unit}"
+    return row.what, row.against, f"{row.reached:.3g}{unit}", spread, target, met
 
 
 if __name__ == "__main__":

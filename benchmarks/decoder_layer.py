@@ -12,9 +12,10 @@ from benchmarks.peers import optimizer_of, peer
 from benchmarks.results import Row, save
 from benchmarks.timing import interleaved, ratio
 
+FIELDS = ("hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads")
 SHAPES = {
-    "InternLM2-7B": {"hidden_size": 4096, "intermediate_size": 14336, "num_attention_heads": 32, "num_key_value_heads": 8},
-    "SmolLM2-135M": {"hidden_size": 576, "intermediate_size": 1536, "num_attention_heads": 9, "num_key_value_heads": 3},
+    "InternLM2-7B": dict(zip(FIELDS, (4096, 14336, 32, 8), strict=True)),
+    "SmolLM2-135M": dict(zip(FIELDS, (576, 1536, 9, 3), strict=True)),
 }
 TOKENS, RANKS, REPORTED_RANKS = (128, 256, 512, 1024, 2048, 4096), (4, 8, 16, 32, 64, 128), (256, 512)
 

@@ -22,7 +22,7 @@ def seconds_apart(prepare: dict[str, Any], act: dict[str, Any], *, rounds: int) 
     """Seconds of each action alone, on something prepared anew each time, interleaved."""
     seconds: dict[str, list[float]] = {name: [] for name in act}
     for number in range(rounds + 1):
-        for name in (list(act) if number % 2 else list(act)[::-1]):
+        for name in list(act) if number % 2 else list(act)[::-1]:
             given = prepare[name]()
             started = time.perf_counter()
             act[name](given)

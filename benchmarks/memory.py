@@ -19,7 +19,7 @@ from benchmarks.results import Row, save
 
 PEERS = ("none", "lora", "lora-bf16-factors", "naive", "fused-lora", "moslora")
 TARGETS = {"float32": 0.50, "bfloat16": 0.30}
-STEPS, REPEATS = 3, 3
+STEPS, REPEATS = 3, 1
 
 
 def peak_bytes(name: str, dtype: str, dropout: float) -> int:

@@ -25,7 +25,8 @@ def growth() -> None:
     drawing, axes = plt.subplots(1, 2, figsize=(9, 3.4), sharey=True)
     for dtype, colour in COLOURS.items():
         for axis, key, fixed in ((axes[0], "tokens", ("rank", 16)), (axes[1], "rank", ("tokens", 512))):
-            points = sorted((f[key], f["ratio"], f["low"], f["high"]) for f in figures if f["dtype"] == dtype and f[fixed[0]] == fixed[1])
+            chosen = [f for f in figures if f["dtype"] == dtype and f[fixed[0]] == fixed[1]]
+            points = sorted((f[key], f["ratio"], f["low"], f["high"]) for f in chosen)
             x, middle, low, high = zip(*points, strict=True)
             axis.plot(x, middle, "o-", color=colour, label=dtype, markersize=4)
             axis.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
@@ -49,7 +50,8 @@ def crossover() -> None:
         figures = [figure for figure in record["figures"] if figure["rank"] == rank]
         tokens = [figure["tokens"] for figure in figures]
         for order, colour in (("into_a", "#1f6f8b"), ("unfolded", "#b5541c")):
-            axis.plot(tokens, [1e3 * median(f["seconds"][order]) for f in figures], "o-", color=colour, label=order, markersize=4)
+            milliseconds = [1e3 * median(figure["seconds"][order]) for figure in figures]
+            axis.plot(tokens, milliseconds, "o-", color=colour, label=order, markersize=4)
         axis.axvline(record["features"], color="#777777", linestyle="--", linewidth=0.8)
         axis.set_xscale("log", base=2)
         axis.set_yscale("log")

@@ -88,7 +88,8 @@ def run_agreement() -> list[Row]:
             with torch.no_grad():
                 losses[name].append(model(**batch).loss.item())
     gaps = [abs(one / other - 1) for one, other in zip(*losses.values(), strict=True)]
-    rows = [Row(f"largest relative gap of the loss, {STEPS} steps in float32", "the plain path", max(gaps), 1e-4, unit="")]
+    what = f"largest relative gap of the loss, {STEPS} steps in float32"
+    rows = [Row(what, "the plain path", max(gaps), 1e-4, unit="")]
     save("agreement", {"steps": STEPS, "losses": losses}, rows)
     return rows
 

@@ -1,5 +1,7 @@
-"""Is learning the mixer the same as folding it into A first? Only for a fixed orthogonal one, under plain gradient steps
-(paper, appendix E). Each test trains two adapters of one linear layer and compares their updates B·M·A on the way."""
+"""Is a mixer more than an initialisation of A? All but a fixed orthogonal one are, and under Adam that one too.
+
+Each test trains two adapters of one linear layer and compares their updates B·M·A on the way (paper, appendix E).
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -66,7 +68,7 @@ def distance(mixer: str, *, is_trained: bool, make: Optimizer) -> float:
 
 
 def test_a_fixed_orthogonal_mixer_is_an_initialisation_under_sgd() -> None:
-    assert distance("orthogonal", is_trained=False, make=sgd) < 1e-12
+    assert distance("orthogonal", is_trained=False, make=sgd) < 1e-7  # it is drawn, and so orthogonal, in float32
 
 
 @pytest.mark.parametrize("mixer", ["kaiming", "normal"])

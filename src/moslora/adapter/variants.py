@@ -16,7 +16,6 @@ from moslora.core.lowrank import add_update, is_forward_mode
 from moslora.core.mixers import Mixer
 from moslora.errors import UnsupportedLayerError
 
-
 # What autograd calls the result of a linear layer, with two or more dimensions, with or without a bias.
 LINEAR_NODES = ("MmBackward0", "AddmmBackward0", "ViewBackward0", "UnsafeViewBackward0", "LinearBackward0")
 
@@ -214,6 +213,8 @@ def _fused_update(module: Any, adapter_name: str, x: torch.Tensor, result: torch
 
 def _base_to_pass(module: Any, adapter_name: str, x: torch.Tensor, result: torch.Tensor) -> torch.Tensor | None:
     """The base layer's weight, if `result` is nothing but its product with x and no gradient or hook needs the rest."""
+    if torch.compiler.is_compiling():
+        return None
     base, grad_fn = module.base_layer, result.grad_fn
     if type(base) is not nn.Linear or type(grad_fn).__name__ not in LINEAR_NODES or _is_hooked(base):
         return None

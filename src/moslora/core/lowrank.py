@@ -56,9 +56,9 @@ def add_update(
     """`y + scale · dropout(x) · (B·M·A)ᵀ` in y's dtype; y is changed in place where autograd allows it.
 
     x is (..., I) and y (..., O), or with `channel_dim=1` (a 1×1 convolution) (batch, I, ...) and (batch, O, ...).
-    `mixer_DRR` is None for plain LoRA; `dropout` is the probability to drop, 0 outside training. `base_OI` is the frozen
-    weight that y was computed from x with, y = x·Wᵀ (+ bias), if the backward pass may go through it here instead of
-    through y: one sum of gradients of x's size less.
+    `mixer_DRR` is None for plain LoRA; `dropout` is the probability to drop, 0 outside training. `base_OI` is the
+    frozen weight that y was computed from x with, y = x·Wᵀ (+ bias), if the backward pass may go through it here
+    instead of through y: one sum of gradients of x's size less.
     """
     links: list[torch.Tensor] = []
     if mixer_DRR is not None:
