@@ -31,7 +31,7 @@ demo: install
 	$(BIN)/moslora fold $(RUN)
 	$(BIN)/moslora merge $(RUN)
 
-# Every figure of docs/performance.md, in about an hour on two cores; DATA holds the commonsense sets.
+# Every figure of docs/performance.md; DATA holds the commonsense sets.
 DATA ?= ../shared/data/commonsense
 bench: install $(RUN)/run.json
 	$(BIN)/python -m pip install --quiet --progress-bar off --no-deps lm_eval==0.4.13

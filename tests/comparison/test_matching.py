@@ -1,7 +1,8 @@
 from collections.abc import Callable
 
-from moslora.comparison.matching import matched_arms, trainable_parameters
+from moslora.comparison.matching import matched_arms
 from moslora.comparison.plan import Plan
+from moslora.runs.counting import trainable_parameters
 
 ARMS = {
     "lora": {"method": "lora", "r": 16, "lora_alpha": 32},
@@ -15,7 +16,7 @@ def test_ranks_are_matched_to_the_parameters_of_the_baseline(tiny_plan: Callable
     plan = tiny_plan(arms=ARMS, match_parameters=True)
     lora, moslora, butterfly, full = matched_arms(plan)
     model = plan.recipe.model
-    target = trainable_parameters(model, lora)
+    target = trainable_parameters(model, lora.method, lora.options)
     assert target == 16 * 2 * ((64 + 64) + (64 + 32))  # q and v of two layers
     gaps = []
     for rank in (moslora.rank - 1, moslora.rank, moslora.rank + 1):

@@ -20,28 +20,21 @@ from moslora.core.folding import is_finite
 from moslora.errors import CheckpointError
 
 PREFIX = "base_model.model."
+Shapes = Mapping[str, tuple[int, ...]]
 
 
 def check_loaded(model: nn.Module, adapter_name: str, remapped: Mapping[str, torch.Tensor]) -> None:
     """Raise CheckpointError unless `remapped` fills every tensor of the adapter, with its shape, and nothing else."""
     modules = dict(model.named_modules())
     state = {
-        f"{name}.{key}" if name else key: tensor
+        f"{name}.{key}" if name else key: tuple(tensor.shape)
         for name, module in modules.items()
         for key, tensor in (*module._parameters.items(), *module._buffers.items())
-        if tensor is not None
+        if tensor is not None and key not in module._non_persistent_buffers_set
     }
-    given = {_model_key(key, state): tensor for key, tensor in remapped.items()}
-    expected = {key for key in state if _belongs_to(key, adapter_name)}
-    missing = sorted(expected - set(given))
-    unexpected = sorted(set(given) - set(state))
-    misshaped = [
-        f"{key} has shape {tuple(given[key].shape)}, the model {tuple(state[key].shape)}"
-        for key in sorted(expected & set(given))
-        if given[key].shape != state[key].shape
-    ]
-    if missing or unexpected or misshaped:
-        raise CheckpointError(_complaint(adapter_name, missing, unexpected, misshaped))
+    given = {_model_key(key, state): tuple(tensor.shape) for key, tensor in remapped.items()}
+    expected = {key: shape for key, shape in state.items() if _belongs_to(key, adapter_name)}
+    _check_shapes(adapter_name, given, expected, known=state)
     for module in modules.values():
         _stop_watching(module, adapter_name)
 
@@ -65,15 +58,20 @@ def load_adapter(model: Any, folder: str | Path, *, is_trainable: bool = False) 
                 " target_modules and the base model in adapter_config.json"
             ) from error
     expected = {key: tuple(tensor.shape) for key, tensor in get_peft_model_state_dict(adapted).items()}
-    missing, unexpected = sorted(expected.keys() - given), sorted(given.keys() - expected)
+    _check_shapes("default", given, expected, known=expected)
+    return adapted
+
+
+def _check_shapes(adapter_name: str, given: Shapes, expected: Shapes, *, known: Shapes) -> None:
+    """Raise CheckpointError unless what is given fills all that is expected, and holds nothing that is not known."""
+    missing, unexpected = sorted(expected.keys() - given.keys()), sorted(given.keys() - known.keys())
     misshaped = [
         f"{key} has shape {given[key]}, the model {expected[key]}"
-        for key in sorted(given.keys() & expected)
+        for key in sorted(given.keys() & expected.keys())
         if given[key] != expected[key]
     ]
     if missing or unexpected or misshaped:
-        raise CheckpointError(_complaint("default", missing, unexpected, misshaped))
-    return adapted
+        raise CheckpointError(_complaint(adapter_name, missing, unexpected, misshaped))
 
 
 def watch_until_filled(layer: Any, adapter_name: str, *, name: str) -> None:
@@ -114,7 +112,7 @@ def _belongs_to(key: str, adapter_name: str) -> bool:
     return "lora_" in key and (f".{adapter_name}." in key or key.endswith(f".{adapter_name}"))
 
 
-def _model_key(key: str, state: Mapping[str, torch.Tensor]) -> str:
+def _model_key(key: str, state: Shapes) -> str:
     return key if key in state else key.removeprefix(PREFIX)
 
 

@@ -11,7 +11,7 @@ from torch import nn
 from moslora.adapter.layers import MixerLayer
 
 
-def base_of(model: nn.Module) -> nn.Module:
+def base_of(model: nn.Module) -> Any:
     """The transformers or diffusers model inside a PeftModel; any other model itself."""
     return model.get_base_model() if isinstance(model, PeftModel) else model
 

@@ -13,13 +13,12 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from peft import prepare_model_for_kbit_training
 from torch import nn
-from transformers import PreTrainedModel, TrainerCallback, set_seed
+from transformers import TrainerCallback, set_seed
 
 from moslora.adapter.inspection import count_parameters
 from moslora.adapter.preparing import callbacks, optimiser, prepare
-from moslora.comparison.matching import matched_arms, trainable_parameters
+from moslora.comparison.matching import matched_arms
 from moslora.comparison.matrix import Arm, final_run
 from moslora.comparison.plan import Plan
 from moslora.data.tokens import pad_token_id
@@ -27,6 +26,7 @@ from moslora.errors import MosloraError
 from moslora.files import write_atomically
 from moslora.records import Cost
 from moslora.runs import run as runs
+from moslora.runs.counting import trainable_parameters
 from moslora.runs.environment import peak_memory_bytes
 from moslora.runs.folder import RunFolder
 from moslora.runs.models import load_model
@@ -69,7 +69,9 @@ def measure_costs(
     for number in range(1, rounds + 1):
         for arm in distinct:
             try:
-                trainable_parameters(plan.recipe.model, arm)  # a mistake shows at once, and not in a process of its own
+                trainable_parameters(
+                    plan.recipe.model, arm.method, arm.options
+                )  # a mistake shows at once, and not in a process of its own
                 measured = _in_fresh_process(measured_recipe(plan, arm, steps=steps))
             except (MosloraError, RuntimeError) as error:  # a broken pool: the process was killed
                 reason = "its process was killed" if isinstance(error, BrokenProcessPool) else str(error)
@@ -117,7 +119,9 @@ def measure(recipe: Recipe, *, after: Callable[[nn.Module, Any], None] = lambda 
         place = RunFolder(Path(scratch))
         planned = runs.plan_run(recipe, place)
         set_seed(recipe.seed)
-        model = prepare(_base(recipe), method, options, total_steps=planned.total_steps)
+        model = prepare(
+            runs.ready_to_adapt(load_model(recipe.model), recipe), method, options, total_steps=planned.total_steps
+        )
         train(
             model,
             planned.material.rows,
@@ -148,16 +152,6 @@ class StepTimes(TrainerCallback):
     def seconds(self) -> list[float]:
         """From each step's end to the next one's."""
         return [end - start for start, end in zip(self.ends, self.ends[1:], strict=False)]
-
-
-def _base(recipe: Recipe) -> PreTrainedModel:
-    """The model as a run of this recipe has it before the adapter is drawn."""
-    model = load_model(recipe.model)
-    if recipe.model.quantize != "none":
-        prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
-    if recipe.training.gradient_checkpointing:
-        model.enable_input_require_grads()
-    return model
 
 
 def _in_fresh_process(recipe: Recipe) -> Measured:

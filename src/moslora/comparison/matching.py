@@ -2,12 +2,10 @@
 
 from dataclasses import replace
 
-from moslora.adapter.inspection import count_parameters
-from moslora.adapter.methods import method_config
 from moslora.comparison.matrix import Arm, arms_of, at_rank
 from moslora.comparison.plan import Plan
 from moslora.errors import MosloraError
-from moslora.runs.adapters import adapted_on_meta
+from moslora.runs.counting import trainable_parameters
 from moslora.runs.recipe import ModelSettings
 
 LARGEST_RANK = 1024
@@ -24,13 +22,8 @@ def matched_arms(plan: Plan) -> list[Arm]:
         return arms
     model = plan.recipe.model
     baseline = next(arm for arm in arms if arm.name == plan.baseline)
-    target = trainable_parameters(model, baseline)
+    target = trainable_parameters(model, baseline.method, baseline.options)
     return [arm if arm.name == plan.baseline else _matched(model, arm, target) for arm in arms]
-
-
-def trainable_parameters(model: ModelSettings, arm: Arm) -> int:
-    """How many parameters an arm trains. Raises the errors of `moslora.errors`."""
-    return count_parameters(adapted_on_meta(model, method_config(arm.method, arm.options)))["trainable"]
 
 
 def _matched(model: ModelSettings, arm: Arm, target: int) -> Arm:
@@ -55,6 +48,6 @@ def _matched(model: ModelSettings, arm: Arm, target: int) -> Arm:
 def _count(model: ModelSettings, arm: Arm, rank: int) -> int | None:
     """The parameters at a rank, or None where the method refuses it (the butterfly wants an even one)."""
     try:
-        return trainable_parameters(model, replace(arm, options=at_rank(arm.options, rank)))
+        return trainable_parameters(model, arm.method, at_rank(arm.options, rank))
     except MosloraError:
         return None

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from moslora.adapter.methods import METHODS, method_config
+from moslora.adapter.methods import METHODS, known_options, method_config
 from moslora.comparison.plan import Plan
 from moslora.errors import ConfigError, unknown_name
 from moslora.runs.recipe import Recipe, parse_recipe
@@ -112,7 +112,7 @@ def _arm(plan: Plan, name: str, *, rank: int | None, fraction: float) -> Arm:
         raise ConfigError(f"plan {plan.name}: {unknown_name(f'method of arm {name}:', settings.method, METHODS)}")
     known = METHODS[settings.method].options
     shared = {option: value for option, value in plan.recipe.adapter.items() if value is not None}
-    options = {option: value for option, value in shared.items() if option in known} | settings.options
+    options = known_options(settings.method, shared) | settings.options
     if rank is not None and "r" in known:
         options = at_rank(options, rank)
     try:

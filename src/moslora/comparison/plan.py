@@ -5,24 +5,23 @@ Unknown keys are refused with the nearest valid name. What every run shares is w
 
 import json
 from collections.abc import Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from moslora.errors import ConfigError, suggestion, unknown_name
+from moslora.errors import ConfigError, unknown_name
 from moslora.runs.recipe import (
     NAME_PATTERN,
-    SUFFIXES,
     AdapterSettings,
     DataSettings,
     EvaluationSettings,
     ModelSettings,
     TrainingSettings,
 )
-from moslora.runs.settings import override, read_settings
+from moslora.runs.settings import changed_settings, override
+from moslora.runs.shipped import Shipped
 from moslora.runs.validation import validated
 
 Count = Annotated[int, Field(ge=1)]
@@ -31,6 +30,12 @@ Rate = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(gt=0, le=1)]
 Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_+-]*$")]
 
+SHIPPED = Shipped(
+    "plan",
+    "plans",
+    missing="cannot read the plan {path}: No such file or directory",
+    kept_by="a comparison keeps its own as {path}/plan.yaml",
+)
 AXES = {  # settings of a recipe that a plan sets itself, and where
     ("training", "learning_rate"): "tuning.learning_rates",
     ("data", "fraction"): "fractions",
@@ -168,11 +173,8 @@ def load_plan(name_or_path: str | Path, overrides: Sequence[str] = (), *, data: 
     `data` is the folder of training and test sets, for plans on sets that do not come with the package. A file without
     `name` is named after itself. Raises `ConfigError`.
     """
-    given = str(name_or_path)
-    is_path = given.endswith(SUFFIXES) or "/" in given or "\\" in given
-    text, name = (_read(Path(given)), Path(given).stem) if is_path else (plan_text(given), given)
-    source = f"plan {given}"
-    settings = {"name": name, **read_settings(text, source=source)}
+    source = f"plan {name_or_path}"
+    settings = SHIPPED.settings(name_or_path)
     if data is not None:
         for key in ("recipe.data.folder", "recipe.evaluation.data"):
             override(settings, f"{key}={json.dumps(str(data))}", source=source)  # JSON is YAML
@@ -183,47 +185,14 @@ def load_plan(name_or_path: str | Path, overrides: Sequence[str] = (), *, data: 
 
 def list_plans() -> dict[str, str]:
     """The names of the shipped plans with what each compares, in alphabetical order."""
-    return {name: plan_text(name).partition("\n")[0].removeprefix("#").strip() for name in _plan_names()}
+    return {name: SHIPPED.summary(name) for name in SHIPPED.names()}
 
 
 def plan_text(name: str) -> str:
     """The commented YAML of a shipped plan. Raises `ConfigError` for an unknown name."""
-    names = _plan_names()
-    if name not in names:
-        raise ConfigError(
-            f"unknown plan '{name}'{suggestion(name, names)} "
-            f"(shipped: {', '.join(names)}; your own: a path ending in {' or '.join(SUFFIXES)})"
-        )
-    return (resources.files("moslora") / "plans" / f"{name}.yaml").read_text(encoding="utf-8")
+    return SHIPPED.text(name)
 
 
 def changes(former: Plan, wanted: Plan) -> dict[str, tuple[Any, Any]]:
     """The settings in which two plans differ, by dotted name, with both values."""
-    was, now = _flat(former.to_dict()), _flat(wanted.to_dict())
-    names = sorted(was.keys() | now.keys())
-    return {name: (was.get(name), now.get(name)) for name in names if was.get(name) != now.get(name)}
-
-
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in settings.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
-    return flat
-
-
-def _plan_names() -> list[str]:
-    folder = resources.files("moslora") / "plans"
-    return sorted(Path(file.name).stem for file in folder.iterdir() if file.name.endswith(".yaml"))
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = "it is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else error.strerror
-        beside = [str(file) for end in SUFFIXES for file in path.parent.glob(f"*{end}")]
-        near = suggestion(str(path), beside) if isinstance(error, FileNotFoundError) else ""
-        raise ConfigError(
-            f"cannot read the plan {path}: {reason}{near} (shipped plans, given without a suffix: "
-            f"{', '.join(_plan_names())})"
-        ) from error
+    return changed_settings(former.to_dict(), wanted.to_dict())

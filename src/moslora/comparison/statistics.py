@@ -10,7 +10,7 @@ the second part estimated from the mean squares of the two-way table, (MS_questi
 least 0. Each part has its own degrees of freedom; the critical value is the mean of their t quantiles, weighted by the
 parts (Cochran and Cox's approximation). Where questions add nothing this is the paired t-test of the seeds' means.
 `benchmarks/null_simulation.py` shows why: at 2, 3 and 5 seeds it makes at most 6 % false claims at the 5 % level, where
-the plain t-test makes up to 80 %.
+the plain t-test makes more than 80 %.
 """
 
 from collections.abc import Mapping, Sequence

@@ -27,10 +27,7 @@ def fold_into_a(a: torch.Tensor, mixer_RR: torch.Tensor) -> torch.Tensor:
 @torch.no_grad()
 def weight_delta(a: torch.Tensor, mixer_RR: torch.Tensor | None, b: torch.Tensor, *, scale: float) -> torch.Tensor:
     """`scale · B·M·A` as a matrix (O, I) from A (R, ...), M (R, R) or None for identity, and B (O, R, 1...)."""
-    dtype = wide_dtype(a, b)
-    a_RI, b_OR = a.to(dtype).flatten(1), b.to(dtype).flatten(1)
-    if mixer_RR is not None:
-        a_RI = mixer_RR.to(dtype) @ a_RI
+    a_RI, b_OR = _wide_factors(a, mixer_RR, b, dtype=wide_dtype(a, b))
     return (b_OR @ a_RI).mul_(scale)
 
 
@@ -40,10 +37,16 @@ def add_low_rank(
 ) -> torch.Tensor:
     """`weight + scale · B·M·A` as a new matrix in weight's dtype, summed in float32 or wider and rounded once."""
     dtype = wide_dtype(weight_OI, a, b)
-    a_RI, b_OR = (factor.to(weight_OI.device, dtype).flatten(1) for factor in (a, b))
-    if mixer_RR is not None:
-        a_RI = mixer_RR.to(weight_OI.device, dtype) @ a_RI
+    a_RI, b_OR = (factor.to(weight_OI.device) for factor in _wide_factors(a, mixer_RR, b, dtype=dtype))
     return torch.addmm(weight_OI.to(dtype), b_OR, a_RI, alpha=scale).to(weight_OI.dtype)
+
+
+def _wide_factors(
+    a: torch.Tensor, mixer_RR: torch.Tensor | None, b: torch.Tensor, *, dtype: torch.dtype
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """M·A and B as matrices in `dtype`."""
+    a_RI, b_OR = a.to(dtype).flatten(1), b.to(dtype).flatten(1)
+    return a_RI if mixer_RR is None else mixer_RR.to(dtype) @ a_RI, b_OR
 
 
 def is_finite(tensor: torch.Tensor) -> bool:

@@ -13,13 +13,13 @@ from typing import Any
 import torch
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
+from moslora.adapter.twin import base_of
 from moslora.data.prompts import prompt_ids, response_ids
 from moslora.data.tasks import RESPONSE_START, Task, check_answers
 from moslora.data.tokens import end_token_id, pad_token_id
 from moslora.errors import DataError
 from moslora.evaluation.inference import (
     accepts,
-    base_model,
     evaluation_mode,
     generation_defaults,
     input_device,
@@ -178,7 +178,7 @@ def score_by_generation(
     with evaluation_mode(model), generation_defaults(model):
         for batch in length_batches(questions, batch_size, length=lambda row: len(row[1]), progress=progress):
             inputs = left_padded([ids for _, ids in batch], pad=pad_token_id(tokenizer), device=input_device(model))
-            output: Any = base_model(model).generate(
+            output: Any = base_of(model).generate(
                 input_ids=inputs.input_ids, attention_mask=inputs.attention_mask, generation_config=settings
             )
             new_ids = output[:, inputs.input_ids.shape[1] :]
@@ -191,7 +191,7 @@ def _generation_settings(
     model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, *, num_beams: int, max_new_tokens: int
 ) -> GenerationConfig:
     """The paper's search. The end tokens are the tokenizer's and the model's own (a chat model has several)."""
-    own = getattr(base_model(model).generation_config, "eos_token_id", None)
+    own = getattr(base_of(model).generation_config, "eos_token_id", None)
     ends = {end_token_id(tokenizer), *(own if isinstance(own, list) else [own] if own is not None else [])}
     return GenerationConfig(
         num_beams=num_beams,

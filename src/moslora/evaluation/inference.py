@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.progress import Progress
 from transformers import GenerationConfig
 
+from moslora.adapter.twin import base_of
+
 RowT = TypeVar("RowT")
 
 
@@ -38,7 +40,7 @@ def _contiguous_head_input(model: torch.nn.Module) -> Iterator[None]:
     For a slice of several rows and a frozen weight, torch 2.13's linear copies the weight once a row, which takes
     longer than the rest of the forward pass.
     """
-    head = getattr(base_model(model), "get_output_embeddings", lambda: None)()
+    head = getattr(base_of(model), "get_output_embeddings", lambda: None)()
     if head is None:
         yield
         return
@@ -113,18 +115,13 @@ def input_device(model: torch.nn.Module) -> torch.device:
 
 def accepts(model: torch.nn.Module, argument: str) -> bool:
     """Whether the model's forward pass, beneath an adapter if there is one, names this argument."""
-    return argument in inspect.signature(base_model(model).forward).parameters
-
-
-def base_model(model: torch.nn.Module) -> Any:
-    """The transformers model beneath PEFT's wrapper, adapter layers included, or the model itself."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model  # pyright: ignore[reportCallIssue]
+    return argument in inspect.signature(base_of(model).forward).parameters
 
 
 @contextmanager
 def generation_defaults(model: torch.nn.Module) -> Iterator[None]:
     """The model's own generation settings set aside inside: transformers fills every setting not given with them."""
-    inner = base_model(model)
+    inner = base_of(model)
     own = inner.generation_config
     inner.generation_config = GenerationConfig()
     try:

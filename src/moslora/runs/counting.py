@@ -1,5 +1,6 @@
 """How many parameters each method trains on a recipe's model, counted without loading a weight."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -7,7 +8,7 @@ from moslora.adapter.inspection import count_parameters
 from moslora.adapter.methods import METHODS, known_options, method_config
 from moslora.errors import ConfigError, MissingDependencyError, UnsupportedLayerError
 from moslora.runs.adapters import adapted_on_meta
-from moslora.runs.recipe import Recipe
+from moslora.runs.recipe import ModelSettings, Recipe
 
 BASELINE = "lora"
 
@@ -47,18 +48,18 @@ def count_methods(recipe: Recipe) -> list[MethodCount]:
     ]
 
 
-def trainable_parameters(recipe: Recipe, method: str) -> int:
-    """What a method trains on the recipe's model, with those of the recipe's adapter options that it has.
+def trainable_parameters(model: ModelSettings, method: str, options: Mapping[str, Any]) -> int:
+    """What a method with these options trains on a model, counted on the meta device.
 
     Raises ConfigError, UnsupportedLayerError, or MissingDependencyError where the model is not installed.
     """
-    options = known_options(method, recipe.adapter.options)
-    return count_parameters(adapted_on_meta(recipe.model, method_config(method, options)))["trainable"]
+    return count_parameters(adapted_on_meta(model, method_config(method, options)))["trainable"]
 
 
 def _count(recipe: Recipe, method: str) -> tuple[int | None, str]:
     try:
-        return trainable_parameters(recipe, method), ""
+        options = known_options(method, recipe.adapter.options)
+        return trainable_parameters(recipe.model, method, options), ""
     except MissingDependencyError as error:
         return None, str(error)
     except (ConfigError, UnsupportedLayerError) as error:

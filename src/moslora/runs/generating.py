@@ -6,10 +6,11 @@ import torch
 from peft import PeftModel
 from transformers import GenerationConfig, PreTrainedTokenizerBase, TextStreamer, set_seed
 
+from moslora.adapter.twin import base_of
 from moslora.data.prompts import prompt_ids
 from moslora.data.tokens import end_token_id, pad_token_id
 from moslora.errors import ConfigError
-from moslora.evaluation.inference import base_model, evaluation_mode, generation_defaults, input_device
+from moslora.evaluation.inference import evaluation_mode, generation_defaults, input_device
 
 
 class Speaker:
@@ -32,7 +33,7 @@ class Speaker:
             raise ConfigError("this model's tokenizer has no chat template: give a prompt instead of --chat")
         self.model, self.tokenizer, self.style = model, tokenizer, style
         self.messages: list[dict[str, str]] = []
-        own = getattr(base_model(model).generation_config, "eos_token_id", None)  # a chat model has several
+        own = getattr(base_of(model).generation_config, "eos_token_id", None)  # a chat model has several
         ends = {end_token_id(tokenizer), *(own if isinstance(own, list) else [] if own is None else [own])}
         sampling: dict[str, Any] = {"temperature": temperature} if temperature > 0 else {}
         self.settings = GenerationConfig(

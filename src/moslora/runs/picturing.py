@@ -16,8 +16,8 @@ def pictures_of(source: str, *, base: str | None = None) -> AdapterPictures:
     if not Path(source).is_dir():
         raise ConfigError(f"--plot draws a trained adapter, and {source} is not a folder; give a run's or an adapter's")
     opened = open_adapter(source, base=base)
-    if opened.run and (opened.run.path / "adapter.json").is_file():
-        return AdapterPictures.load(opened.run.path / "adapter.json")
+    if opened.run and opened.run.pictures_path.is_file():
+        return AdapterPictures.load(opened.run.pictures_path)
     model, _ = load_adapted(opened)
     method = opened.recipe.adapter.method if opened.recipe else opened.peft_type.lower()
     return picture_adapter(model, method=method, start=None)

@@ -6,7 +6,6 @@ Unknown keys are refused with the nearest valid name. An adapter's own options a
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -14,12 +13,15 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from moslora.data.tasks import task as known_task
-from moslora.errors import ConfigError, suggestion
-from moslora.runs.settings import describe, override, read_settings
+from moslora.errors import ConfigError
+from moslora.runs.settings import describe, override
+from moslora.runs.shipped import Shipped
 from moslora.runs.validation import validated
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"  # names become folders
-SUFFIXES = (".yaml", ".yml")
+SHIPPED = Shipped(
+    "recipe", "recipes", missing="there is no recipe file {path}", kept_by="a run keeps its own as {path}/recipe.yaml"
+)
 
 Count = Annotated[int, Field(ge=1)]
 Text = Annotated[str, Field(min_length=1)]
@@ -207,12 +209,8 @@ def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Reci
 
     Override values are YAML. A file without `name` is named after itself. Raises `ConfigError`.
     """
-    given = str(name_or_path)
-    if _is_path(given):
-        text, source, name = _read(Path(given)), f"recipe {given}", Path(given).stem
-    else:
-        text, source, name = recipe_text(given), f"recipe {given}", given
-    settings = {"name": name, **read_settings(text, source=source)}
+    source = f"recipe {name_or_path}"
+    settings = SHIPPED.settings(name_or_path)
     for assignment in overrides:
         override(settings, assignment, source=source)
     return parse_recipe(settings, source=source)
@@ -220,8 +218,7 @@ def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Reci
 
 def recipe_names() -> list[str]:
     """The names of the shipped recipes."""
-    folder = resources.files("moslora.recipes")
-    return sorted(Path(file.name).stem for file in folder.iterdir() if file.name.endswith(".yaml"))
+    return SHIPPED.names()
 
 
 def list_recipes() -> list[RecipeSummary]:
@@ -231,42 +228,15 @@ def list_recipes() -> list[RecipeSummary]:
 
 def recipe_text(name: str) -> str:
     """The commented YAML of a shipped recipe. Raises `ConfigError` for an unknown name."""
-    names = recipe_names()
-    if name not in names:
-        raise ConfigError(
-            f"unknown recipe '{name}'{suggestion(name, names)} "
-            f"(shipped: {', '.join(names)}; your own: a path ending in {' or '.join(SUFFIXES)})"
-        )
-    return (resources.files("moslora.recipes") / f"{name}.yaml").read_text(encoding="utf-8")
+    return SHIPPED.text(name)
 
 
 def _summary(name: str) -> RecipeSummary:
     recipe = load_recipe(name)
-    first_line = recipe_text(name).partition("\n")[0].removeprefix("#").strip()
     return RecipeSummary(
         name=name,
-        summary=first_line,
+        summary=SHIPPED.summary(name),
         model=recipe.model.path,
         method=recipe.adapter.method,
         data=", ".join(recipe.data.sources),
     )
-
-
-def _is_path(given: str) -> bool:
-    return given.endswith(SUFFIXES) or "/" in given or "\\" in given
-
-
-def _read(path: Path) -> str:
-    if path.is_dir():
-        raise ConfigError(f"{path} is a folder; give a YAML file (a run keeps its own as {path}/recipe.yaml)")
-    try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        beside = [str(file) for end in SUFFIXES for file in path.parent.glob(f"*{end}")]
-        raise ConfigError(
-            f"there is no recipe file {path}{suggestion(str(path), beside)} (shipped recipes, given without a suffix: "
-            f"{', '.join(recipe_names())})"
-        ) from error
-    except (OSError, UnicodeDecodeError) as error:
-        reason = "it is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else error.strerror
-        raise ConfigError(f"cannot read the recipe file {path}: {reason}") from error

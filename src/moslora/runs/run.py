@@ -8,7 +8,6 @@ import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from peft import prepare_model_for_kbit_training
@@ -29,6 +28,7 @@ from moslora.adapter.preparing import (
     trained_tensors,
 )
 from moslora.adapter.storage import load_adapter
+from moslora.core.folding import is_finite
 from moslora.data.packing import check_packing
 from moslora.data.tokens import pad_token_id
 from moslora.errors import ConfigError
@@ -43,6 +43,7 @@ from moslora.runs.material import Material, read_sources, tokenise
 from moslora.runs.models import load_model, load_tokenizer
 from moslora.runs.recipe import Recipe
 from moslora.runs.scoring import score
+from moslora.runs.settings import changed_settings
 from moslora.training.language import train
 
 BYTES_BESIDE_WEIGHTS = 2**26  # tokenizer, answers, metrics
@@ -110,12 +111,12 @@ def run_recipe(
 def plan_run(recipe: Recipe, place: RunFolder) -> Plan:
     """Read and check all that a recipe names but the model's weights. Raises the errors of `moslora.errors`."""
     method, options = recipe.adapter.method, recipe.adapter.options
-    method_config(method, options)
+    config = method_config(method, options)
     check_quantisable(method, recipe.model.quantize)
     arguments = training_arguments(recipe, place.checkpoints)
     sources = read_sources(recipe)
     tokenizer = load_tokenizer(recipe.model)
-    on_meta = adapted_on_meta(recipe.model, method_config(method, options))
+    on_meta = adapted_on_meta(recipe.model, config)
     check_layers(on_meta, method)
     material = tokenise(recipe, sources, tokenizer)
     total_steps = count_steps(arguments, len(material.rows))
@@ -127,6 +128,15 @@ def plan_run(recipe: Recipe, place: RunFolder) -> Plan:
         total_steps=total_steps,
         needed_bytes=BYTES_BESIDE_WEIGHTS + BYTES_A_PARAMETER * count_parameters(on_meta)["trainable"],
     )
+
+
+def ready_to_adapt(model: PreTrainedModel, recipe: Recipe) -> PreTrainedModel:
+    """The loaded model as it must be before an adapter is drawn, changed in place."""
+    if recipe.model.quantize != "none":
+        prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)  # the Trainer switches it on
+    if recipe.training.gradient_checkpointing:
+        model.enable_input_require_grads()
+    return model
 
 
 def _train_and_score(run: ActiveRun, plan: Plan) -> None:
@@ -146,11 +156,7 @@ def _trained(run: ActiveRun, plan: Plan, model: PreTrainedModel) -> nn.Module:
     """The model as its method trains it, saved."""
     method, options = run.recipe.adapter.method, run.recipe.adapter.options
     set_seed(run.recipe.seed)  # before the adapter is drawn
-    if run.recipe.model.quantize != "none":
-        prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)  # the Trainer switches it on
-    if run.recipe.training.gradient_checkpointing:
-        model.enable_input_require_grads()
-    adapted = prepare(model, method, options, total_steps=plan.total_steps)
+    adapted = prepare(ready_to_adapt(model, run.recipe), method, options, total_steps=plan.total_steps)
     start, mixers = starting_tensors(adapted, method), mixers_of(adapted)
     run.record.parameters = Parameters(**count_parameters(adapted))
     run.report(f"training {run.record.parameters.trainable:,} of {run.record.parameters.total:,} parameters")
@@ -183,7 +189,7 @@ def _save_adapter(
     run: ActiveRun, model: nn.Module, tokenizer: PreTrainedTokenizerBase, *, start: dict[str, torch.Tensor] | None
 ) -> nn.Module:
     """Save the adapter, or the model of `full`; returns the model, with the adapter as saved if that was converted."""
-    if not all(torch.isfinite(tensor).all() for tensor in trained_tensors(model).values()):
+    if not all(is_finite(tensor) for tensor in trained_tensors(model).values()):
         raise ConfigError(
             f"training diverged (loss {run.record.train_loss}): the adapter holds numbers that are not finite; lower"
             " training.learning_rate, or choose a wider model.dtype or training.precision"
@@ -214,13 +220,12 @@ def _new_record(recipe: Recipe) -> RunRecord:
 def _former_record(recipe: Recipe, place: RunFolder) -> RunRecord:
     """The record of the run to resume. Raises ConfigError if it was started with other settings."""
     record = place.record()
-    former, wanted = _flat(record.recipe), _flat(recipe.to_dict())
-    changed = sorted(name for name in former.keys() | wanted.keys() if former.get(name) != wanted.get(name))
+    changed = changed_settings(record.recipe, recipe.to_dict())
     if changed:
-        name = changed[0]
+        name, (was, wanted) = next(iter(changed.items()))
         raise ConfigError(
-            f"{place.path} was started with other settings ({', '.join(changed[:5])}: {name} was {former.get(name)}, is"
-            f" {wanted.get(name)}): resume it with its own ({place.recipe_path}), or train into another folder"
+            f"{place.path} was started with other settings ({', '.join([*changed][:5])}: {name} was {was}, is {wanted}"
+            f"): resume it with its own ({place.recipe_path}), or train into another folder"
         )
     return record
 
@@ -230,10 +235,3 @@ def _resume_notes(record: RunRecord) -> list[str]:
     changed = [f"{name} {was} to {now.get(name)}" for name, was in record.versions.items() if now.get(name) != was]
     versions = f"; versions changed: {', '.join(changed)}" if changed else ""
     return [f"resumed after an interruption; the times leave out a process that was killed{versions}"]
-
-
-def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in settings.items():
-        flat.update(_flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value})
-    return flat

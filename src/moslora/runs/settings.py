@@ -4,7 +4,7 @@ Numbers and truth values follow YAML 1.2, where `1e-3` is a number and `no` is t
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import yaml
@@ -46,6 +46,13 @@ def override(settings: dict[str, Any], assignment: str, *, source: str) -> None:
     place[parts[-1]] = value
 
 
+def changed_settings(former: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """The settings in which two groups differ, by dotted name in alphabetical order, with both values."""
+    was, now = _flat(former), _flat(wanted)
+    names = sorted(was.keys() | now.keys())
+    return {name: (was.get(name), now.get(name)) for name in names if was.get(name) != now.get(name)}
+
+
 def describe(value: Any) -> str:
     """A value as it is shown in an error, shortened."""
     match value:
@@ -61,6 +68,13 @@ def describe(value: Any) -> str:
             return f"the list [{_shortened(', '.join(map(str, value)))}]"
         case _:
             return _shortened(str(value))
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return flat
 
 
 def _shortened(text: str) -> str:

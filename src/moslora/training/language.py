@@ -28,6 +28,7 @@ from transformers import (
     TrainingArguments,
 )
 
+from moslora.adapter.twin import base_of
 from moslora.data.tokens import Example, collate
 from moslora.files import write_atomically
 
@@ -75,7 +76,7 @@ def train(
     KeyboardInterrupt at once.
     """
     checkpoint = newest_checkpoint(Path(str(arguments.output_dir))) if resume else None
-    at_end = {"logits_to_keep", "position_ids"} <= inspect.signature(_base(model).forward).parameters.keys()
+    at_end = {"logits_to_keep", "position_ids"} <= inspect.signature(base_of(model).forward).parameters.keys()
     forget_after(metrics_path, step=_step(checkpoint))
     with StopAfterStep() as stop, ShowProgress(is_hidden=not progress) as bar:
         trainer = MethodTrainer(
@@ -225,11 +226,6 @@ def _validation_loss(trainer: Trainer) -> float:
     """The loss of the weights as they are, which is no part of the learning curve."""
     trainer.remove_callback(WriteMetrics)
     return trainer.evaluate()["eval_loss"]
-
-
-def _base(model: Any) -> Any:
-    """The transformers model beneath an adapter, or the model itself."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def _steps_done(trainer: Trainer, checkpoint: Path | None) -> int | None:
