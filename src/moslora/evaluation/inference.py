@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import Progress
 from transformers import GenerationConfig
 
+from moslora.adapter.head import contiguous_head_input
 from moslora.adapter.twin import base_of
 
 RowT = TypeVar("RowT")
@@ -26,29 +27,11 @@ def evaluation_mode(model: torch.nn.Module) -> Iterator[None]:
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
-        with torch.no_grad(), _contiguous_head_input(model):
+        with torch.no_grad(), contiguous_head_input(model):
             yield
     finally:
         for module, is_training in modes.items():
             module.training = is_training
-
-
-@contextmanager
-def _contiguous_head_input(model: torch.nn.Module) -> Iterator[None]:
-    """The language-model head gets whole tensors inside: models that compute few logits give it a slice.
-
-    For a slice of several rows and a frozen weight, torch 2.13's linear copies the weight once a row, which takes
-    longer than the rest of the forward pass.
-    """
-    head = getattr(base_of(model), "get_output_embeddings", lambda: None)()
-    if head is None:
-        yield
-        return
-    handle = head.register_forward_pre_hook(lambda _, inputs: (inputs[0].contiguous(), *inputs[1:]))
-    try:
-        yield
-    finally:
-        handle.remove()
 
 
 @dataclass(frozen=True)

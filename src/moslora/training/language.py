@@ -28,6 +28,7 @@ from transformers import (
     TrainingArguments,
 )
 
+from moslora.adapter.head import contiguous_head_input
 from moslora.adapter.twin import base_of
 from moslora.data.tokens import Example, collate
 from moslora.files import write_atomically
@@ -78,7 +79,7 @@ def train(
     checkpoint = newest_checkpoint(Path(str(arguments.output_dir))) if resume else None
     at_end = {"logits_to_keep", "position_ids"} <= inspect.signature(base_of(model).forward).parameters.keys()
     forget_after(metrics_path, step=_step(checkpoint))
-    with StopAfterStep() as stop, ShowProgress(is_hidden=not progress) as bar:
+    with StopAfterStep() as stop, ShowProgress(is_hidden=not progress) as bar, contiguous_head_input(model):
         trainer = MethodTrainer(
             model=model,
             args=arguments,
