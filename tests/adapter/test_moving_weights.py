@@ -1,16 +1,28 @@
-"""The fused update where others step in: accelerate's offloading, checkpointed activations, the compiler."""
+"""The fused update where others step in: DDP, FSDP2, offloading, checkpointed activations, the compiler."""
 
 import copy
+import faulthandler
+import os
+from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
 from accelerate import cpu_offload
 from peft import get_peft_model
 from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.nn.parallel import DistributedDataParallel
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from moslora import MosloraConfig
+
+PROCESSES = 2
+PATIENCE_SECONDS = 240  # a process still running then prints where it stands, and fails
 
 
 def adapted(**options: Any) -> Any:
@@ -38,6 +50,48 @@ def loss_of(model: Any, ids: torch.Tensor) -> torch.Tensor:
 def gradients(model: nn.Module) -> dict[str, torch.Tensor]:
     named = ((name.removeprefix("module."), parameter.grad) for name, parameter in model.named_parameters())
     return {name: gradient for name, gradient in named if gradient is not None}
+
+
+def sharded(model: Any) -> Any:
+    mesh = init_device_mesh("cpu", (PROCESSES,))
+    for layer in model.get_base_model().model.layers:
+        fully_shard(layer, mesh=mesh)
+    fully_shard(model, mesh=mesh)
+    assert isinstance(model, FSDPModule)
+    return model
+
+
+def run_process(rank: int, kind: str, folder: str) -> None:
+    faulthandler.dump_traceback_later(PATIENCE_SECONDS, exit=True)
+    torch.set_num_threads(1)
+    os.environ["GLOO_SOCKET_IFNAME"] = "lo"  # else gloo asks a name server for this machine's address
+    meeting = f"file://{folder}/meeting"
+    dist.init_process_group("gloo", meeting, timedelta(seconds=90), rank=rank, world_size=PROCESSES)
+    try:
+        model = adapted()
+        model = DistributedDataParallel(model) if kind == "ddp" else sharded(model)
+        loss_of(model, rows()[2 * rank : 2 * rank + 2]).backward()
+        found = gradients(model)
+        found = {name: g if kind == "ddp" else g.full_tensor() for name, g in found.items()}  # type: ignore[attr-defined]
+        if rank == 0:
+            torch.save(found, f"{folder}/gradients.pt")
+        dist.barrier()
+    finally:
+        dist.destroy_process_group()
+    faulthandler.cancel_dump_traceback_later()
+
+
+@pytest.mark.parametrize("kind", ["ddp", "fsdp2"])
+def test_gradients_over_processes_are_those_of_one_process(kind: str, tmp_path: Path) -> None:
+    mp.spawn(run_process, args=(kind, str(tmp_path)), nprocs=PROCESSES)
+    found = torch.load(tmp_path / "gradients.pt", weights_only=True)
+    model = adapted(fused=False)
+    loss_of(model, rows()).backward()
+    expected = gradients(model)
+    assert found.keys() == expected.keys()
+    assert any("lora_mixer" in name for name in found)
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[name], gradient, msg=lambda text, name=name: f"{name}: {text}")
 
 
 def test_offloaded_weights_are_fetched() -> None:
