@@ -1,7 +1,7 @@
 """Peak memory of a training step above the frozen model's, each measured in a process of its own.
 
 Above means: the largest resident memory while stepping, minus the frozen model's own largest while it runs forward and
-backward through its activations.
+backward through its activations. `run` measures SmolLM2, `run_growth` four of its layers over tokens and ranks.
 """
 
 import argparse
@@ -9,32 +9,39 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from statistics import median
 
 import torch
 
+from benchmarks.decoder_layer import POINTS, REPORTED_RANKS, layer_step
 from benchmarks.peers import language_batch, optimizer_of, peer, smollm2, train_step
 from benchmarks.results import Row, save
 
 PEERS = ("none", "lora", "lora-bf16-factors", "naive", "fused-lora", "moslora")
 TARGETS = {"float32": 0.50, "bfloat16": 0.30}
-STEPS, REPEATS = 3, 1
+STEPS, DROPOUT = 3, 0.05
 
 
-def peak_bytes(name: str, dtype: str, dropout: float) -> int:
+def model_step(name: str, dtype: str) -> Callable[[], None]:
+    model = peer(name, smollm2(getattr(torch, dtype)), dropout=DROPOUT).train()
+    return partial(train_step, model, language_batch(model), optimizer_of(model))
+
+
+def peak_bytes(step: Callable[[], None]) -> int:
     """The largest resident memory of this process while it steps."""
-    model = peer(name, smollm2(getattr(torch, dtype)), dropout=dropout).train()
-    batch, optimizer = language_batch(model), optimizer_of(model)
     Path("/proc/self/clear_refs").write_text("5")  # the largest so far is forgotten: loading does not count
     for _ in range(STEPS):
-        train_step(model, batch, optimizer)
+        step()
     status = Path("/proc/self/status").read_text().splitlines()
     return 1024 * next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))
 
 
-def measured(name: str, dtype: str, dropout: float) -> int:
-    command = [sys.executable, "-m", "benchmarks.memory", "--peer", name, "--dtype", dtype, "--dropout", str(dropout)]
+def measured(name: str, dtype: str, *, tokens: int | None = None, rank: int | None = None) -> int:
+    """The same in a process of its own; of four layers if tokens and rank are given, else of the whole model."""
+    command = [sys.executable, "-m", "benchmarks.memory", "--peer", name, "--dtype", dtype]
+    command += [] if tokens is None else ["--tokens", str(tokens), "--rank", str(rank)]
     environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "262144"}  # freed tensors leave the process at once
     output = subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
     return int(json.loads(output.splitlines()[-1]))
@@ -43,13 +50,27 @@ def measured(name: str, dtype: str, dropout: float) -> int:
 def run() -> list[Row]:
     rows, figures = [], []
     for dtype, target in TARGETS.items():
-        peaks = {name: median(measured(name, dtype, 0.05) for _ in range(REPEATS)) for name in PEERS}
+        peaks = {name: measured(name, dtype) for name in PEERS}
         above = {name: peaks[name] - peaks["none"] for name in PEERS}
         figures.append({"dtype": dtype, "peak_bytes": peaks, "above_frozen_bytes": above})
         for name in PEERS[2:]:
             goal = target if name == "moslora" else None
             rows.append(Row(f"peak memory, {dtype}: {name}", "PEFT LoRA", above[name] / above["lora"], goal))
-    save("memory", {"dropout": 0.05, "tokens": 512, "repeats": REPEATS, "figures": figures}, rows)
+    save("memory", {"dropout": DROPOUT, "tokens": 512, "figures": figures}, rows)
+    return rows
+
+
+def run_growth() -> list[Row]:
+    rows, figures = [], []
+    for dtype in TARGETS:
+        for tokens, rank in POINTS:
+            peaks = {name: measured(name, dtype, tokens=tokens, rank=rank) for name in ("none", "lora", "moslora")}
+            ratio = (peaks["moslora"] - peaks["none"]) / (peaks["lora"] - peaks["none"])
+            figures.append({"dtype": dtype, "tokens": tokens, "rank": rank, "ratio": ratio, "peak_bytes": peaks})
+        within = [f["ratio"] for f in figures if f["dtype"] == dtype and f["rank"] not in REPORTED_RANKS]
+        what = f"growth of memory, {dtype}: the largest ratio"
+        rows.append(Row(what, "PEFT LoRA", max(within), 1.05, min(within), max(within)))
+    save("growth_memory", {"dropout": DROPOUT, "layers": 4, "figures": figures}, rows)
     return rows
 
 
@@ -57,9 +78,13 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--peer")
     parser.add_argument("--dtype", default="float32")
-    parser.add_argument("--dropout", type=float, default=0.05)
+    parser.add_argument("--tokens", type=int)
+    parser.add_argument("--rank", type=int)
     given = parser.parse_args()
-    if given.peer:
-        print(peak_bytes(given.peer, given.dtype, given.dropout))
-    else:
+    if given.peer is None:
         run()
+        run_growth()
+    elif given.tokens is None:
+        print(peak_bytes(model_step(given.peer, given.dtype)))
+    else:
+        print(peak_bytes(layer_step(given.peer, tokens=given.tokens, rank=given.rank, dtype=given.dtype)))

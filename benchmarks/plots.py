@@ -21,25 +21,31 @@ def stored(name: str) -> dict[str, Any]:
 
 
 def growth() -> None:
+    drawing, axes = plt.subplots(2, 2, figsize=(9, 6), sharey="row", sharex="col")
+    for row, name, label in zip(axes, ("growth", "growth_memory"), ("step time", "memory"), strict=True):
+        growth_row(row, stored(name)["figures"])
+        row[0].set_ylabel(f"{label} / PEFT LoRA's")
     figures = stored("growth")["figures"]
-    drawing, axes = plt.subplots(1, 2, figsize=(9, 3.4), sharey=True)
+    counted = sorted({(f["rank"], f["operations_ratio"]) for f in figures if f["tokens"] == 512})
+    axes[0][1].plot(*zip(*counted, strict=True), "--", color="#777777", label="multiplications, counted")
+    axes[0][1].legend(frameon=False, fontsize=8)
+    for axis, label in zip(axes[1], ("tokens a step (rank 16)", "rank (512 tokens)"), strict=True):
+        axis.set_xlabel(label)
+    finish(drawing, "growth.svg")
+
+
+def growth_row(axes: Any, figures: list[dict[str, Any]]) -> None:
+    """Ratios over tokens and over ranks, with the range of the rounds where there are several."""
     for dtype, colour in COLOURS.items():
-        for axis, key, fixed in ((axes[0], "tokens", ("rank", 16)), (axes[1], "rank", ("tokens", 512))):
-            chosen = [f for f in figures if f["dtype"] == dtype and f[fixed[0]] == fixed[1]]
-            points = sorted((f[key], f["ratio"], f["low"], f["high"]) for f in chosen)
+        for axis, key, (fixed, value) in zip(axes, ("tokens", "rank"), (("rank", 16), ("tokens", 512)), strict=True):
+            chosen = [f for f in figures if f["dtype"] == dtype and f[fixed] == value]
+            points = sorted((f[key], f["ratio"], f.get("low", f["ratio"]), f.get("high", f["ratio"])) for f in chosen)
             x, middle, low, high = zip(*points, strict=True)
             axis.plot(x, middle, "o-", color=colour, label=dtype, markersize=4)
             axis.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
-    counted = sorted({(f["rank"], f["operations_ratio"]) for f in figures if f["tokens"] == 512})
-    axes[1].plot(*zip(*counted, strict=True), "--", color="#777777", label="multiplications, counted")
-    for axis, label in zip(axes, ("tokens a step (rank 16)", "rank (512 tokens)"), strict=True):
-        axis.axhline(1, color="#999999", linewidth=0.8)
-        axis.set_xscale("log", base=2)
-        axis.set_xlabel(label)
-        axis.grid(alpha=0.2)
-    axes[0].set_ylabel("step time / PEFT LoRA's")
-    axes[1].legend(frameon=False, fontsize=8)
-    finish(drawing, "growth.svg")
+            axis.axhline(1, color="#999999", linewidth=0.8)
+            axis.set_xscale("log", base=2)
+            axis.grid(visible=True, alpha=0.2)
 
 
 def crossover() -> None:
