@@ -23,6 +23,7 @@ NAMES = (
     "exports",
     "startup",
     "precision",
+    "paths",
     "null_simulation",
 )
 
