@@ -4,7 +4,7 @@ BIN := .venv/bin
 RUN := runs/demo
 INSTALLED := .venv/.installed
 
-.PHONY: install check test demo bench clean
+.PHONY: install check test coverage demo bench clean
 
 install: $(INSTALLED)
 
@@ -24,6 +24,11 @@ check: install
 
 test: install
 	$(BIN)/python -m pytest
+
+# Lines of the method itself that the tests run.
+coverage: install
+	$(BIN)/python -m coverage run --source src/moslora/core,src/moslora/adapter -m pytest tests/core tests/adapter
+	$(BIN)/python -m coverage report --fail-under 95
 
 # The main job, through the public command line: train, evaluate before and after, fold, merge, verify.
 demo: install

@@ -45,6 +45,7 @@ def growth_row(axes: Any, figures: list[dict[str, Any]]) -> None:
             axis.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
             axis.axhline(1, color="#999999", linewidth=0.8)
             axis.set_xscale("log", base=2)
+            axis.xaxis.set_major_formatter("{x:g}")
             axis.grid(visible=True, alpha=0.2)
 
 
@@ -60,6 +61,7 @@ def crossover() -> None:
             axis.plot(tokens, milliseconds, "o-", color=colour, label=order, markersize=4)
         axis.axvline(record["features"], color="#777777", linestyle="--", linewidth=0.8)
         axis.set_xscale("log", base=2)
+        axis.xaxis.set_major_formatter("{x:g}")
         axis.set_yscale("log")
         axis.set_title(f"rank {rank}", fontsize=10)
         axis.set_xlabel("tokens")

@@ -154,7 +154,7 @@ def test_a_batch_without_micro_batches_is_shared_by_the_devices():
     training = load_recipe("demo").training
     assert training.accumulation_steps() == 1
     assert training.accumulation_steps(devices=8) == 1
-    with pytest.raises(ConfigError, match=r"training\.batch_size 16 is not a multiple of"):
+    with pytest.raises(ConfigError, match=r"training\.batch_size 8 is not a multiple of"):
         training.accumulation_steps(devices=3)
 
 

@@ -57,7 +57,7 @@ def message(name: str, *overrides: str) -> str:
         (["training=fast"], "recipe demo: training is 'fast' (text); allowed: a group of settings"),
         (
             ["training.micro_batch_size=5"],
-            "recipe demo: training.batch_size 16 is not a multiple of training.micro_batch_size 5",
+            "recipe demo: training.batch_size 8 is not a multiple of training.micro_batch_size 5",
         ),
         (
             ["training.keep_best=true"],
