@@ -27,7 +27,7 @@ test: install
 
 # Lines of the method itself that the tests run.
 coverage: install
-	$(BIN)/python -m coverage run --source src/moslora/core,src/moslora/adapter -m pytest tests/core tests/adapter
+	$(BIN)/python -m coverage run --source src/moslora/core,src/moslora/adapter -m pytest tests/core tests/adapter tests/training tests/runs
 	$(BIN)/python -m coverage report --fail-under 95
 
 # The main job, through the public command line: train, evaluate before and after, fold, merge, verify.
