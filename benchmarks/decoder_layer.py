@@ -19,6 +19,7 @@ SHAPES = {
     "SmolLM2-135M": dict(zip(FIELDS, (576, 1536, 9, 3), strict=True)),
 }
 TOKENS, RANKS, REPORTED_RANKS = (128, 256, 512, 1024, 2048, 4096), (4, 8, 16, 32, 64, 128), (256, 512)
+DROPOUT = 0.05
 POINTS = [(tokens, 16) for tokens in TOKENS] + [(512, rank) for rank in (*RANKS, *REPORTED_RANKS) if rank != 16]
 
 
@@ -60,12 +61,11 @@ def layer_step(
     dtype: str,
     shape: str = "SmolLM2-135M",
     layers: int = 4,
-    dropout: float = 0.05,
 ) -> Callable[[], None]:
     """A training step of the named adapter on decoder layers."""
     kind = getattr(torch, dtype)
     x = torch.randn(max(1, tokens // 512), min(tokens, 512), SHAPES[shape]["hidden_size"], dtype=kind)
-    model = peer(name, Layers(shape, layers=layers).to(kind), rank=rank, dropout=dropout).train()
+    model = peer(name, Layers(shape, layers=layers).to(kind), rank=rank, dropout=DROPOUT).train()
     return partial(step, model, x.requires_grad_(), optimizer_of(model))
 
 
@@ -79,7 +79,7 @@ def run_rank_512() -> list[Row]:
         for against, target in targets.items():
             middle, low, high = ratio(seconds, "moslora", against)
             rows.append(Row(f"rank 512, InternLM2-7B layer, {dtype}", against, middle, target, low, high))
-    save("rank_512", {"tokens": 512, "dropout": 0.05, "figures": figures}, rows)
+    save("rank_512", {"tokens": 512, "dropout": DROPOUT, "figures": figures}, rows)
     return rows
 
 
@@ -100,7 +100,7 @@ def run_growth() -> list[Row]:
         rows.append(
             Row(f"growth, {dtype}: the largest ratio", "PEFT LoRA", max(within), 1.05, min(within), max(within))
         )
-    save("growth", {"dropout": 0.05, "layers": 4, "figures": figures}, rows)
+    save("growth", {"dropout": DROPOUT, "layers": 4, "figures": figures}, rows)
     return rows
 
 

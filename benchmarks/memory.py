@@ -15,13 +15,13 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.decoder_layer import POINTS, REPORTED_RANKS, layer_step
+from benchmarks.decoder_layer import DROPOUT, POINTS, REPORTED_RANKS, layer_step
 from benchmarks.peers import language_batch, optimizer_of, peer, smollm2, train_step
 from benchmarks.results import Row, save
 
 PEERS = ("none", "lora", "lora-bf16-factors", "naive", "fused-lora", "moslora")
 TARGETS = {"float32": 0.50, "bfloat16": 0.30}
-STEPS, DROPOUT = 3, 0.05
+STEPS = 3
 
 
 def model_step(name: str, dtype: str) -> Callable[[], None]:

@@ -64,7 +64,7 @@ def sharded(model: Any) -> Any:
 def run_process(rank: int, kind: str, folder: str) -> None:
     faulthandler.dump_traceback_later(PATIENCE_SECONDS, exit=True)
     torch.set_num_threads(1)
-    os.environ["GLOO_SOCKET_IFNAME"] = "lo"  # else gloo asks a name server for this machine's address
+    os.environ["GLOO_SOCKET_IFNAME"] = "lo"  # both processes are on this machine
     meeting = f"file://{folder}/meeting"
     dist.init_process_group("gloo", meeting, timedelta(seconds=90), rank=rank, world_size=PROCESSES)
     try:

@@ -1,6 +1,7 @@
 """A second model over the same weights: the modules are copied, the tensors are shared."""
 
 import copy
+import inspect
 from typing import Any
 
 import torch
@@ -14,6 +15,11 @@ from moslora.adapter.layers import MixerLayer
 def base_of(model: nn.Module) -> Any:
     """The transformers or diffusers model inside a PeftModel; any other model itself."""
     return model.get_base_model() if isinstance(model, PeftModel) else model
+
+
+def accepts(model: nn.Module, argument: str) -> bool:
+    """Whether the model's forward pass, beneath an adapter if there is one, names this argument."""
+    return argument in inspect.signature(base_of(model).forward).parameters
 
 
 def shared_copy(model: nn.Module) -> nn.Module:

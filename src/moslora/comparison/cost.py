@@ -69,9 +69,8 @@ def measure_costs(
     for number in range(1, rounds + 1):
         for arm in distinct:
             try:
-                trainable_parameters(
-                    plan.recipe.model, arm.method, arm.options
-                )  # a mistake shows at once, and not in a process of its own
+                # A mistake shows here at once, and not in a process of its own.
+                trainable_parameters(plan.recipe.model, arm.method, arm.options)
                 measured = _in_fresh_process(measured_recipe(plan, arm, steps=steps))
             except (MosloraError, RuntimeError) as error:  # a broken pool: the process was killed
                 reason = "its process was killed" if isinstance(error, BrokenProcessPool) else str(error)
@@ -119,9 +118,8 @@ def measure(recipe: Recipe, *, after: Callable[[nn.Module, Any], None] = lambda 
         place = RunFolder(Path(scratch))
         planned = runs.plan_run(recipe, place)
         set_seed(recipe.seed)
-        model = prepare(
-            runs.ready_to_adapt(load_model(recipe.model), recipe), method, options, total_steps=planned.total_steps
-        )
+        base = runs.ready_to_adapt(load_model(recipe.model), recipe)
+        model = prepare(base, method, options, total_steps=planned.total_steps)
         train(
             model,
             planned.material.rows,

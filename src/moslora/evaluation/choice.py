@@ -13,13 +13,12 @@ from typing import Any
 import torch
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
-from moslora.adapter.twin import base_of
+from moslora.adapter.twin import accepts, base_of
 from moslora.data.prompts import prompt_ids, response_ids
 from moslora.data.tasks import RESPONSE_START, Task, check_answers
 from moslora.data.tokens import end_token_id, pad_token_id
 from moslora.errors import DataError
 from moslora.evaluation.inference import (
-    accepts,
     evaluation_mode,
     generation_defaults,
     input_device,

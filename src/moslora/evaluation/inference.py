@@ -1,6 +1,5 @@
 """Running a model on rows of tokens: evaluation mode, left padding, batches of like length with a progress bar."""
 
-import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from rich.progress import Progress
 from transformers import GenerationConfig
 
 from moslora.adapter.head import contiguous_head_input
-from moslora.adapter.twin import base_of
+from moslora.adapter.twin import accepts, base_of
 
 RowT = TypeVar("RowT")
 
@@ -94,11 +93,6 @@ def input_device(model: torch.nn.Module) -> torch.device:
     embeddings: Any = model.get_input_embeddings()  # pyright: ignore[reportCallIssue]
     device = embeddings.weight.device
     return torch.device("cpu") if device.type == "meta" else device
-
-
-def accepts(model: torch.nn.Module, argument: str) -> bool:
-    """Whether the model's forward pass, beneath an adapter if there is one, names this argument."""
-    return argument in inspect.signature(base_of(model).forward).parameters
 
 
 @contextmanager

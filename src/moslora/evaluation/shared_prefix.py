@@ -13,7 +13,8 @@ import torch
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-from moslora.evaluation.inference import accepts, input_device
+from moslora.adapter.twin import accepts
+from moslora.evaluation.inference import input_device
 
 SHORTEST = 8  # tokens; sharing fewer saves less than a further forward pass costs
 

@@ -3,7 +3,6 @@
 Read from top to bottom: `train` builds the Trainer, finds where to resume, runs it, and says what came out.
 """
 
-import inspect
 import json
 import shutil
 import signal
@@ -29,7 +28,7 @@ from transformers import (
 )
 
 from moslora.adapter.head import contiguous_head_input
-from moslora.adapter.twin import base_of
+from moslora.adapter.twin import accepts
 from moslora.data.tokens import Example, collate
 from moslora.files import write_atomically
 
@@ -77,7 +76,7 @@ def train(
     KeyboardInterrupt at once.
     """
     checkpoint = newest_checkpoint(Path(str(arguments.output_dir))) if resume else None
-    at_end = {"logits_to_keep", "position_ids"} <= inspect.signature(base_of(model).forward).parameters.keys()
+    at_end = all(accepts(model, argument) for argument in ("logits_to_keep", "position_ids"))
     forget_after(metrics_path, step=_step(checkpoint))
     with StopAfterStep() as stop, ShowProgress(is_hidden=not progress) as bar, contiguous_head_input(model):
         trainer = MethodTrainer(
