@@ -132,7 +132,8 @@ class _AddUpdate(torch.autograd.Function):
         grad_h = (g @ b_OR).mul_(ctx.scale)
         grad_x = grad_a = grad_mixer = grad_b = None
         if ctx.needs_input_grad[4]:
-            grad_b = _summed(g, first if h is None else h).to(dtype_b).mul_(ctx.scale)
+            grad_b_RO = _summed(first if h is None else h, g)  # few rows: faster than few columns
+            grad_b = grad_b_RO.t().to(dtype_b, memory_format=torch.contiguous_format).mul_(ctx.scale)
         if mixer_RR is not None:
             if ctx.needs_input_grad[3]:
                 grad_mixer = _summed(grad_h, first).to(mixer_RR.dtype)
