@@ -64,9 +64,19 @@ def test_the_kinds_are_equally_frequent_and_mixed(samples: list[Sample]) -> None
     assert len({sample["kind"] for sample in samples[:100]}) == len(KINDS)
 
 
+def test_a_group_has_the_same_four_options_each_right_once(samples: list[Sample]) -> None:
+    groups: dict[str, list[Sample]] = defaultdict(list)
+    for sample in samples:
+        groups[sample["group"]].append(sample)
+    for group in groups.values():
+        assert len({frozenset(options_of(sample)) for sample in group}) == 1
+        assert sorted(sample["answer"] for sample in group) == list(LABELS)
+        assert len({right_option(sample) for sample in group}) == 4
+
+
 def test_each_sample_has_a_question_four_options_and_one_of_them_as_the_answer(samples: list[Sample]) -> None:
     for sample in samples:
-        assert list(sample) == ["instruction", "input", "output", "answer", "kind"]
+        assert list(sample) == ["instruction", "input", "output", "answer", "kind", "group"]
         assert sample["input"] == ""
         assert sample["answer"] in LABELS
         assert sample["output"] == f"the correct answer is {sample['answer']}"

@@ -120,3 +120,49 @@ def test_all_samples_stay_in_their_own_order(read: Read, tiny_tokenizer: Any):
     assert [text.split("Say ")[1][:3] for text in texts(read(), tiny_tokenizer)] == [
         f"{word} {n}" for n in range(4) for word in "abcd"
     ]
+
+
+@pytest.fixture
+def groups(tmp_path: Path) -> Path:
+    """A file of 24 samples in groups of three, the groups mixed."""
+    path = tmp_path / "groups.jsonl"
+    rows = [{"instruction": f"Group {n % 8} member {n // 8}?", "output": "yes", "set": n % 8} for n in range(24)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def groups_of(examples: list[str]) -> list[str]:
+    return [text.split("member")[0] for text in examples]
+
+
+def test_groups_are_not_divided_between_training_validation_and_shares(read: Read, groups: Path, tiny_tokenizer: Any):
+    def split(fraction: float) -> tuple[list[str], list[str]]:
+        material = read(data={"train": str(groups), "together": "set", "validation_samples": 5, "fraction": fraction})
+        assert material.groups is not None
+        assert len(material.groups) == len(material.rows)
+        held_out = texts(material, tiny_tokenizer, validation=True)
+        return groups_of(texts(material, tiny_tokenizer)), groups_of(held_out)
+
+    whole, held_out = split(1.0)
+    half, _ = split(0.5)
+    assert [len(whole), len(held_out), len(half)] == [18, 6, 9]
+    assert set(half) < set(whole)
+    assert not set(whole) & set(held_out)
+
+
+def test_without_a_field_no_sample_is_kept_with_another(read: Read, groups: Path):
+    assert read(data={"train": str(groups)}).groups is None
+
+
+def test_a_field_that_a_sample_lacks_is_refused(read: Read, groups: Path):
+    with pytest.raises(DataError) as refused:
+        read(data={"train": str(groups), "together": "topic"})
+    assert str(refused.value) == (
+        f"{groups}: sample 1 has no value 'topic' to keep samples together by (it has: instruction, output, set);"
+        " correct data.together, or take it out"
+    )
+
+
+def test_keeping_samples_together_does_not_go_with_packing(read: Read, groups: Path):
+    with pytest.raises(ConfigError, match=r"data.together=set does not work with data.packing: set one of them"):
+        read(data={"train": str(groups), "together": "set", "packing": True})

@@ -123,6 +123,7 @@ def measure(recipe: Recipe, *, after: Callable[[nn.Module, Any], None] = lambda 
         train(
             model,
             planned.material.rows,
+            groups=planned.material.groups,
             arguments=planned.arguments,
             pad_token_id=pad_token_id(planned.tokenizer),
             metrics_path=place.metrics_path,

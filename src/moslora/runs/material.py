@@ -1,7 +1,8 @@
 """What a run works on: its data read, tokenised and split."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, chain
 from typing import Any
 
 import torch
@@ -32,9 +33,13 @@ class TestSet:
 
 @dataclass(frozen=True)
 class Material:
-    """Training rows (examples, or packed examples), validation examples and test sets."""
+    """Training rows (examples, or packed examples), validation examples and test sets.
+
+    `groups` names the group of each row that `data.together` keeps together; None without it.
+    """
 
     rows: list[Example]
+    groups: list[Hashable] | None
     validation: list[Example]
     test_sets: list[TestSet]
     truncated: int
@@ -67,6 +72,7 @@ def tokenise(recipe: Recipe, sources: Sources, tokenizer: PreTrainedTokenizerBas
     """The sources as training rows and test sets. Raises DataError for a sample that cannot be used."""
     data = recipe.data
     examples: list[Example] = []
+    groups: list[Hashable] = []
     truncated = 0
     for name, samples in sources.samples.items():
         options: dict[str, Any] = {"max_length_tokens": data.max_length_tokens, "loss_on": data.loss_on, "source": name}
@@ -75,11 +81,14 @@ def tokenise(recipe: Recipe, sources: Sources, tokenizer: PreTrainedTokenizerBas
         else:
             read = instruction_examples(samples, tokenizer, prompt_style=data.prompt, **options)
         examples += read.examples
+        groups += _groups(samples, data.together, source=name)
         truncated += read.truncated
-    rows, validation = _split(examples, data)
+    trained, held_out = _split(groups, data)
+    rows, validation = [examples[index] for index in trained], [examples[index] for index in held_out]
     if data.packing:
         rows = pack(rows, max_length_tokens=data.max_length_tokens)
-    return Material(rows, validation, sources.test_sets, truncated)
+    kept = None if data.together is None else [groups[index] for index in trained]
+    return Material(rows, kept, validation, sources.test_sets, truncated)
 
 
 def load_test_sets(settings: EvaluationSettings) -> list[TestSet]:
@@ -88,18 +97,40 @@ def load_test_sets(settings: EvaluationSettings) -> list[TestSet]:
     return [TestSet(t, task_samples(t, settings.data, split="test", limit=settings.limit)) for t in tasks]
 
 
-def _split(examples: Sequence[Example], data: DataSettings) -> tuple[list[Example], list[Example]]:
-    """Training and validation examples, in their own order.
+def _groups(samples: Samples, field: str | None, *, source: str) -> list[Hashable]:
+    """The group of each sample: its value of `field` within the source, or itself alone without a field."""
+    for number, sample in enumerate(samples, start=1):
+        if field is not None and (field not in sample or not isinstance(sample[field], Hashable)):
+            raise DataError(
+                f"{source}: sample {number} has no value '{field}' to keep samples together by (it has:"
+                f" {', '.join(map(str, sample))}); correct data.together, or take it out"
+            )
+    return [(source, number if field is None else sample[field]) for number, sample in enumerate(samples)]
 
-    One shuffle, the same whatever the run's seed, gives the validation examples first and then those to train on, so
-    each share of these holds the smaller ones, and none holds a validation example.
+
+def _split(groups: Sequence[Hashable], data: DataSettings) -> tuple[list[int], list[int]]:
+    """The samples to train and to validate on, in their own order; a group is never divided.
+
+    One shuffle, the same whatever the run's seed, gives the validation samples first and then those to train on, so
+    each share of these holds the smaller ones, and none holds a validation sample.
     """
-    if data.validation_samples >= len(examples):
+    if data.validation_samples >= len(groups):
         raise DataError(
             f"{', '.join(data.sources)}: data.validation_samples {data.validation_samples} leaves nothing to train on"
-            f" of {len(examples)} samples; set fewer apart"
+            f" of {len(groups)} samples; set fewer apart"
         )
-    order = torch.randperm(len(examples), generator=torch.Generator().manual_seed(SPLIT_SEED)).tolist()
-    held_out, rest = order[: data.validation_samples], order[data.validation_samples :]
-    kept = rest[: max(1, round(data.fraction * len(rest)))]
-    return [examples[index] for index in sorted(kept)], [examples[index] for index in sorted(held_out)]
+    members: dict[Hashable, list[int]] = {}
+    for index, group in enumerate(groups):
+        members.setdefault(group, []).append(index)
+    units = list(members.values())
+    order = torch.randperm(len(units), generator=torch.Generator().manual_seed(SPLIT_SEED)).tolist()
+    held_out = _first([units[number] for number in order], data.validation_samples)
+    rest = [units[number] for number in order[len(held_out) :]]
+    kept = _first(rest, max(1, round(data.fraction * sum(map(len, rest)))))
+    return sorted(chain.from_iterable(kept)), sorted(chain.from_iterable(held_out))
+
+
+def _first(units: Sequence[list[int]], samples: int) -> list[list[int]]:
+    """As many units as it takes to have so many samples."""
+    before = accumulate((len(unit) for unit in units), initial=0)
+    return [unit for unit, count in zip(units, before, strict=False) if count < samples]

@@ -66,6 +66,7 @@ class DataSettings(_Settings):
     max_length_tokens: Annotated[int, Field(ge=8)] = 256
     loss_on: Literal["sequence", "response"] = "sequence"  # response: the prompt (or the user's turns) is masked
     packing: bool = False  # several samples in one row, kept apart
+    together: str | None = None  # samples alike in this field share a batch (everyday: `group`, the same options)
     limit: Count | None = None  # use only the first samples (of each source)
     validation_samples: Annotated[int, Field(ge=0)] = 0  # set apart from the training samples, the same for every seed
     fraction: Annotated[float, Field(gt=0, le=1)] = 1.0  # share of the training samples, the same for every seed
@@ -81,6 +82,12 @@ class DataSettings(_Settings):
         if repeated := sorted({source for source in sources if sources.count(source) > 1}):
             raise ConfigError(f"names {', '.join(repeated)} more than once")
         return given
+
+    @model_validator(mode="after")
+    def _rows_are_samples(self) -> Self:
+        if self.packing and self.together is not None:
+            raise ConfigError(f"data.together={self.together} does not work with data.packing: set one of them")
+        return self
 
     @property
     def sources(self) -> list[str]:

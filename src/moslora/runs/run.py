@@ -163,6 +163,7 @@ def _trained(run: ActiveRun, plan: Plan, model: PreTrainedModel) -> nn.Module:
     result = train(
         adapted,
         plan.material.rows,
+        groups=plan.material.groups,
         arguments=plan.arguments,
         pad_token_id=pad_token_id(plan.tokenizer),
         validation=plan.material.validation,

@@ -8,7 +8,7 @@ import shutil
 import signal
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import nn
 from torch.optim import Optimizer
+from torch.utils.data import Dataset, Sampler
 from transformers import (
     PrinterCallback,
     ProgressCallback,
@@ -31,6 +32,7 @@ from moslora.adapter.head import contiguous_head_input
 from moslora.adapter.twin import accepts
 from moslora.data.tokens import Example, collate
 from moslora.files import write_atomically
+from moslora.training.grouping import GroupSampler
 
 STATE_FILE = "trainer_state.json"  # written last, so a checkpoint that has it is complete
 MakeOptimizer = Callable[[nn.Module, type[Optimizer], dict[str, Any]], Optimizer]
@@ -60,6 +62,7 @@ def train(
     arguments: TrainingArguments,
     pad_token_id: int,
     validation: Sequence[Example] | None = None,
+    groups: Sequence[Hashable] | None = None,
     metrics_path: Path,
     make_optimizer: MakeOptimizer | None = None,
     callbacks: Sequence[TrainerCallback] = (),
@@ -68,6 +71,7 @@ def train(
 ) -> TrainingResult:
     """Train in place. Logged values go to `metrics_path`, one JSON object a line.
 
+    With `groups`, which names each example's group, the examples of a group stay together in the shuffled order.
     `make_optimizer` builds the optimiser from the model, the optimiser's class and its settings, where not all
     parameters learn alike; `callbacks` are the method's own.
 
@@ -87,7 +91,7 @@ def train(
             data_collator=lambda batch: collate(batch, pad_token_id=pad_token_id, at_end=at_end),
             callbacks=[stop, WriteMetrics(metrics_path), bar, *callbacks],
         )
-        trainer.make_optimizer = make_optimizer
+        trainer.make_optimizer, trainer.groups = make_optimizer, groups
         trainer.remove_callback(PrinterCallback)
         trainer.remove_callback(ProgressCallback)
         steps, seconds = _steps_done(trainer, checkpoint), 0.0
@@ -100,9 +104,18 @@ def train(
 
 
 class MethodTrainer(Trainer):
-    """transformers' Trainer with an optimiser of the method's own, built when the Trainer would build its."""
+    """transformers' Trainer with an optimiser of the method's own, and samples that stay together.
+
+    The optimiser is built when the Trainer would build its.
+    """
 
     make_optimizer: MakeOptimizer | None = None
+    groups: Sequence[Hashable] | None = None
+
+    def _get_train_sampler(self, train_dataset: "Dataset[Any] | None" = None) -> "Sampler[int] | None":
+        if self.groups is None:
+            return super()._get_train_sampler(train_dataset)
+        return GroupSampler(self.groups, seed=self.args.data_seed or 0)
 
     def create_optimizer(self, model: nn.Module | None = None) -> Optimizer:
         """The optimiser."""

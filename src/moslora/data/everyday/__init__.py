@@ -27,7 +27,7 @@ def everyday(split: str) -> list[dict[str, str]]:
     """The questions of a split ("train" or "test"), as fresh dicts that the caller may change.
 
     Each has `instruction` (the question, a newline, the labelled options), `input` (empty), `output` ("the correct
-    answer is answer3"), `answer` ("answer3") and `kind` (one of `KINDS`).
+    answer is answer3"), `answer` ("answer3"), `kind` (one of `KINDS`) and `group` (the four that share their options).
 
     Raises DataError for another split.
     """

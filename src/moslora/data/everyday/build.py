@@ -35,7 +35,9 @@ def build_split(split: str) -> list[Sample]:
         if isinstance(table, Sizes):
             entries = _with_alike(entries)
         groups = _draw_groups(entries, GROUPS_A_KIND[split], clashing=clashing_topics(table), rng=rng)
-        samples += [sample for group in groups for sample in _ask(table, group, entries, rng)]
+        for number, group in enumerate(groups, start=1):
+            name = f"{table.kind} {number}"
+            samples += [{**sample, "group": name} for sample in _ask(table, group, entries, rng)]
     rng.shuffle(samples)
     return samples
 
