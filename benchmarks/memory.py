@@ -9,7 +9,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -42,15 +43,21 @@ def measured(name: str, dtype: str, *, tokens: int | None = None, rank: int | No
     """The same in a process of its own; of four layers if tokens and rank are given, else of the whole model."""
     command = [sys.executable, "-m", "benchmarks.memory", "--peer", name, "--dtype", dtype]
     command += [] if tokens is None else ["--tokens", str(tokens), "--rank", str(rank)]
-    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "262144"}  # freed tensors leave the process at once
+    # Freed tensors leave the process at once; one thread, so that two processes can run side by side.
+    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "262144", "OMP_NUM_THREADS": "1"}
     output = subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
     return int(json.loads(output.splitlines()[-1]))
+
+
+def measured_each(names: Sequence[str], dtype: str, **layers: int) -> dict[str, int]:
+    with ThreadPoolExecutor(2) as pool:
+        return dict(zip(names, pool.map(lambda name: measured(name, dtype, **layers), names), strict=True))
 
 
 def run() -> list[Row]:
     rows, figures = [], []
     for dtype, target in TARGETS.items():
-        peaks = {name: measured(name, dtype) for name in PEERS}
+        peaks = measured_each(PEERS, dtype)
         above = {name: peaks[name] - peaks["none"] for name in PEERS}
         figures.append({"dtype": dtype, "peak_bytes": peaks, "above_frozen_bytes": above})
         for name in PEERS[2:]:
@@ -64,7 +71,7 @@ def run_growth() -> list[Row]:
     rows, figures = [], []
     for dtype in TARGETS:
         for tokens, rank in POINTS:
-            peaks = {name: measured(name, dtype, tokens=tokens, rank=rank) for name in ("none", "lora", "moslora")}
+            peaks = measured_each(("none", "lora", "moslora"), dtype, tokens=tokens, rank=rank)
             ratio = (peaks["moslora"] - peaks["none"]) / (peaks["lora"] - peaks["none"])
             figures.append({"dtype": dtype, "tokens": tokens, "rank": rank, "ratio": ratio, "peak_bytes": peaks})
         within = [f["ratio"] for f in figures if f["dtype"] == dtype and f["rank"] not in REPORTED_RANKS]

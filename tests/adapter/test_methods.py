@@ -4,13 +4,12 @@ import re
 
 import pytest
 import torch
-from peft import AdaLoraConfig, LoHaConfig, LoKrConfig, LoraConfig, PeftModel, VeraConfig, get_peft_model
+from peft import AdaLoraConfig, LoHaConfig, LoKrConfig, LoraConfig, PeftModel, VeraConfig
 
 from moslora import MosloraConfig, MosloraError
 from moslora.adapter.methods import METHODS, known_options, method_config
 from moslora.adapter.preparing import (
     callbacks,
-    check_layers,
     check_quantisable,
     optimiser,
     prepare,
@@ -18,7 +17,7 @@ from moslora.adapter.preparing import (
     starting_tensors,
 )
 from moslora.adapter.storage import load_adapter
-from moslora.errors import CheckpointError, ConfigError, UnsupportedLayerError
+from moslora.errors import CheckpointError, ConfigError
 
 SHARED = {"r": 4, "lora_alpha": 8, "lora_dropout": 0.1, "target_modules": ["q_proj", "v_proj", "down_proj"]}
 ADAPTERS = [name for name in METHODS if name != "full"]
@@ -168,16 +167,6 @@ def test_an_adapter_for_another_model_is_refused(tmp_path, make_base):
     with pytest.raises(CheckpointError, match="does not fit the model") as caught:
         load_adapter(smaller, tmp_path)
     assert "\n" not in str(caught.value)
-
-
-def test_flora_refuses_convolutions():
-    def adapted(target):
-        net = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Conv2d(4, 4, 3))
-        return get_peft_model(net, method_config("flora", {"r": 2, "target_modules": [target]}, task_type=None))
-
-    check_layers(adapted("0"), "flora")
-    with pytest.raises(UnsupportedLayerError, match="1 is a Conv2d: FLoRA's core for convolutions has the kernel's"):
-        check_layers(adapted("1"), "flora")
 
 
 def test_only_lora_plus_and_a_mixer_ratio_need_an_optimiser_of_their_own(make_base):

@@ -50,6 +50,13 @@ class MosloraConfig(LoraConfig):
     mixer_depth: int = field(
         default=1, metadata={"help": "Number of R × R matrices in a row; LinChain when above 1 (without biases)."}
     )
+    use_tucker: bool = field(
+        default=False,
+        metadata={
+            "help": "Convolutions: A and B see one position, and the mixer has the kernel's size, (R, R, k, ...):"
+            " FLoRA's Tucker core. Needs mixer='zero'."
+        },
+    )
     fused: bool = field(
         default=True,
         metadata={"help": "Add the update in one in-place step on linear layers; False: three linear layers in a row."},
@@ -95,6 +102,12 @@ class MosloraConfig(LoraConfig):
         if self.mixer == "butterfly" and self.mixer_depth != 1:
             raise ConfigError(
                 f"mixer_depth={self.mixer_depth}: the butterfly mixer has depth 1 (a chain only scales it)"
+            )
+        if self.use_tucker and (self.mixer != "zero" or self.use_dora):
+            given = "use_dora=True" if self.use_dora else f"mixer={self.mixer!r}"
+            raise ConfigError(
+                f"use_tucker=True with {given}: the core of a convolution starts at zero, without DoRA (set"
+                " mixer='zero', init_lora_weights=False and use_dora=False, or leave use_tucker out)"
             )
         if self.mixer != "zero":
             return

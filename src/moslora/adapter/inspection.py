@@ -9,7 +9,7 @@ from torch import nn
 
 from moslora.adapter.layers import MixerLayer
 from moslora.adapter.twin import base_of
-from moslora.core.folding import weight_delta
+from moslora.core.folding import fold_into_a, weight_delta
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,9 @@ def lora_layers(model: nn.Module, adapter_name: str = "default") -> dict[str, Lo
 
 
 def mixer_of(layer: LoraLayer, adapter_name: str) -> torch.Tensor | None:
-    """The layer's mixer as one matrix (R, R); None for plain LoRA."""
-    return layer.mixer_matrix(adapter_name) if isinstance(layer, MixerLayer) else None
+    """The layer's mixer as one matrix (R, R); None for plain LoRA, and for a convolution's Tucker core."""
+    mixer = layer.mixer_matrix(adapter_name) if isinstance(layer, MixerLayer) else None
+    return mixer if mixer is not None and mixer.dim() == 2 else None
 
 
 def count_parameters(model: nn.Module) -> dict[str, int]:
@@ -76,10 +77,12 @@ def _has_factors(layer: Any, adapter_name: str) -> bool:
 
 
 def _factors(layer: Any, adapter_name: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """A (R, ...) and B (O, R, ...) of our layers and of PEFT's."""
+    """A (R, ...) and B (O, R, ...) of our layers and of PEFT's, a Tucker core folded into A."""
     if adapter_name in layer.lora_embedding_A:
         return layer.lora_embedding_A[adapter_name], layer.lora_embedding_B[adapter_name]
-    return layer.lora_A[adapter_name].weight, layer.lora_B[adapter_name].weight
+    a, b = layer.lora_A[adapter_name].weight, layer.lora_B[adapter_name].weight
+    core = layer.mixer_matrix(adapter_name) if isinstance(layer, MixerLayer) else None
+    return (a if core is None or core.dim() == 2 else fold_into_a(a, core)), b
 
 
 @torch.no_grad()

@@ -14,7 +14,7 @@ from torch import nn
 
 from moslora.adapter.variants import MixerVariant, dora_variant
 from moslora.core.folding import add_low_rank, weight_delta
-from moslora.core.mixers import Mixer
+from moslora.core.mixers import Mixer, TuckerCore
 from moslora.errors import UnsupportedLayerError
 
 if TYPE_CHECKING:  # PEFT's layers are modules too; at run time the class behind ours brings that
@@ -52,9 +52,9 @@ class MixerLayer(_Layer):
         return layers.lora_A[adapter].weight, layers.lora_B[adapter].weight
 
     def mixer_matrix(self, adapter: str) -> torch.Tensor | None:
-        """The adapter's mixer as one matrix (R, R); None for an adapter without one."""
+        """The adapter's mixer as one matrix (R, R), a Tucker core as (R, R, K...); None for an adapter without one."""
         mixer = self.lora_mixer[adapter] if adapter in self.lora_mixer else None
-        return mixer.matrix() if isinstance(mixer, Mixer) else None
+        return mixer.matrix() if isinstance(mixer, Mixer | TuckerCore) else None
 
     def _cast_input_dtype(self, x: Any, dtype: torch.dtype) -> Any:
         # PEFT casts x to the factors' dtype before it asks the variant; the fused path casts the factors instead.

@@ -178,9 +178,15 @@ METHODS: dict[str, Method] = {
         "FLoRA: B·M·A that starts from M = 0, with A and B drawn",
         MosloraConfig,
         "FLoRA, Si et al. 2024",
-        fixed={"mixer": "zero", "init_lora_weights": False, "mixer_depth": 1, "mixer_trainable": True},
+        fixed={
+            "mixer": "zero",
+            "init_lora_weights": False,
+            "mixer_depth": 1,
+            "mixer_trainable": True,
+            "use_tucker": True,
+            "use_dora": False,
+        },
         rates=_RATIO,
-        limits="no convolutions (its Tucker core is not built)",
     ),
     "dora": Method(
         "DoRA: magnitude and direction apart",

@@ -13,14 +13,12 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.optim import Optimizer
 from transformers import TrainerCallback
-from transformers.pytorch_utils import Conv1D
 
 from moslora.adapter.allocation import AllocateRanks, note_ranks
 from moslora.adapter.config import MosloraConfig
 from moslora.adapter.export import fold
-from moslora.adapter.layers import mixer_layers
 from moslora.adapter.methods import COUNTING_STEPS, known_method, learning_rates, method_config
-from moslora.errors import ConfigError, UnsupportedLayerError
+from moslora.errors import ConfigError
 
 MakeOptimizer = Callable[[nn.Module, type[Optimizer], dict[str, Any]], Optimizer]
 
@@ -37,9 +35,7 @@ def prepare(
         return model.float().requires_grad_(True)
     chosen = known_method(method)
     if not chosen.is_folded_at_start:
-        adapted = get_peft_model(model, config)  # pyright: ignore[reportArgumentType]
-        check_layers(adapted, method)
-        return adapted
+        return get_peft_model(model, config)  # pyright: ignore[reportArgumentType]
     return _folded_at_start(model, MosloraConfig(**{"task_type": config.task_type, **chosen.fixed, **options}))
 
 
@@ -51,17 +47,6 @@ def check_quantisable(method: str, quantisation: str) -> None:
             f"method '{method}' does not work on a base with model.quantize: {quantisation} (allowed:"
             f" {', '.join(allowed)}), or choose another method: moslora methods"
         )
-
-
-def check_layers(model: nn.Module, method: str) -> None:
-    """Raise UnsupportedLayerError for an adapted layer that the method does not hold on."""
-    for name, layer in mixer_layers(model).items() if method == "flora" else ():
-        base = layer.get_base_layer()
-        if not isinstance(base, nn.Linear | nn.Embedding | Conv1D):
-            raise UnsupportedLayerError(
-                f"{name} is a {type(base).__name__}: FLoRA's core for convolutions has the kernel's size, which method"
-                " 'flora' does not build; leave it out of target_modules, or choose another method"
-            )
 
 
 def callbacks(model: nn.Module, method: str) -> list[TrainerCallback]:

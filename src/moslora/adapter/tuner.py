@@ -139,6 +139,8 @@ class MosloraModel(LoraModel):
         for name in adapters:
             if name in self.peft_config and getattr(self.peft_config[name], "use_dora", False):
                 raise ConfigError(f"adapter '{name}' uses DoRA, whose magnitudes cannot be combined; merge it instead")
+            if name in self.peft_config and getattr(self.peft_config[name], "use_tucker", False):
+                raise ConfigError(f"adapter '{name}' has convolution cores, which cannot be combined; fold it first")
         first = self.peft_config.get(adapters[0])
         if isinstance(first, MosloraConfig):  # PEFT derives the new adapter's config from the first one's
             self.peft_config[adapters[0]] = dataclasses.replace(

@@ -13,11 +13,12 @@ from torch import nn
 from moslora.adapter.presenting import folded_factors
 from moslora.core.folding import fold_into_a
 from moslora.core.lowrank import add_update, is_forward_mode
-from moslora.core.mixers import Mixer
+from moslora.core.mixers import Mixer, TuckerCore
 from moslora.errors import UnsupportedLayerError
 
 # What autograd calls the result of a linear layer, with two or more dimensions, with or without a bias.
 LINEAR_NODES = ("MmBackward0", "AddmmBackward0", "ViewBackward0", "UnsafeViewBackward0", "LinearBackward0")
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 class MixerVariant(LoraVariant):
@@ -120,7 +121,13 @@ def dora_variant(layer: nn.Module) -> MixerDoraVariant:
 def add_mixer(module: Any, adapter_name: str, config: Any) -> None:
     """Draw the adapter's mixer in float32 on the CPU, then move it to where A is."""
     a, _ = module.factors(adapter_name)
-    mixer = Mixer(module.r[adapter_name], kind=config.mixer, depth=config.mixer_depth)
+    rank, base = module.r[adapter_name], module.get_base_layer()
+    if config.use_tucker and isinstance(base, CONVOLUTIONS) and {*base.kernel_size} != {1}:
+        mixer = TuckerCore(rank, base)
+        options: dict[str, Any] = {"bias": False, "device": a.device, "dtype": a.dtype}
+        module.lora_A[adapter_name] = type(base)(base.in_channels, rank, 1, **options)
+    else:
+        mixer = Mixer(rank, kind=config.mixer, depth=config.mixer_depth)
     if not a.is_meta:
         mixer.to(device=a.device, dtype=a.dtype)
     module.lora_mixer[adapter_name] = mixer
@@ -156,7 +163,7 @@ def can_fuse(module: Any, adapter_name: str) -> bool:
     if not module.fused.get(adapter_name, False):
         return False
     a, mixer, b = (getattr(module, name)[adapter_name] for name in ("lora_A", "lora_mixer", "lora_B"))
-    if not _is_pointwise(a):
+    if not _is_pointwise(a) or isinstance(mixer, TuckerCore):
         return False
     rank, outputs = module.r[adapter_name], module.out_features
     is_plain = (
@@ -183,7 +190,7 @@ def _is_pointwise(a: nn.Module) -> bool:
     """A linear layer, or a convolution that sees one position at a time."""
     if isinstance(a, nn.Linear):
         return True
-    is_convolution = isinstance(a, (nn.Conv1d, nn.Conv2d, nn.Conv3d))
+    is_convolution = isinstance(a, CONVOLUTIONS)
     return is_convolution and {*a.kernel_size, *a.stride} == {1} and not any(a.padding)
 
 

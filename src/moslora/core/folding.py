@@ -1,9 +1,10 @@
 """Folding the mixer into plain LoRA factors, and the weight delta of an adapter.
 
 `B · M · A = B · (M · A)`: with A' = M·A the pair (A', B) is an ordinary LoRA adapter of the same rank and scale.
-Products are computed in float32, or in the factors' own dtype where that is wider.
+Products are computed in float32, or in the factors' own dtype where that is wider. FLoRA's Tucker core for convolutions
+is a mixer (R, R, K...) of the kernel's size between an A and a B that see one position; A' then has that size too.
 
-Shapes: R rank, I input features (times kernel size for convolutions), O output features.
+Shapes: R rank, I input features (times kernel size for convolutions), O output features, K kernel sizes.
 """
 
 import torch
@@ -18,35 +19,41 @@ def wide_dtype(*tensors: torch.Tensor) -> torch.dtype:
 
 
 @torch.no_grad()
-def fold_into_a(a: torch.Tensor, mixer_RR: torch.Tensor) -> torch.Tensor:
-    """A' = M·A in A's shape (R, ...) and dtype, rounded once."""
-    dtype = wide_dtype(a, mixer_RR)
-    return (mixer_RR.to(dtype) @ a.to(dtype).flatten(1)).view_as(a).to(a.dtype)
+def fold_into_a(a: torch.Tensor, mixer: torch.Tensor) -> torch.Tensor:
+    """A' = M·A in A's dtype, rounded once: (R, ...) as A for a mixer (R, R), (R, I, K...) for a core (R, R, K...)."""
+    dtype = wide_dtype(a, mixer)
+    return _mixed(a.to(dtype), mixer.to(dtype)).to(a.dtype)
 
 
 @torch.no_grad()
-def weight_delta(a: torch.Tensor, mixer_RR: torch.Tensor | None, b: torch.Tensor, *, scale: float) -> torch.Tensor:
+def weight_delta(a: torch.Tensor, mixer: torch.Tensor | None, b: torch.Tensor, *, scale: float) -> torch.Tensor:
     """`scale · B·M·A` as a matrix (O, I) from A (R, ...), M (R, R) or None for identity, and B (O, R, 1...)."""
-    a_RI, b_OR = _wide_factors(a, mixer_RR, b, dtype=wide_dtype(a, b))
+    a_RI, b_OR = _wide_factors(a, mixer, b, dtype=wide_dtype(a, b))
     return (b_OR @ a_RI).mul_(scale)
 
 
 @torch.no_grad()
 def add_low_rank(
-    weight_OI: torch.Tensor, a: torch.Tensor, mixer_RR: torch.Tensor | None, b: torch.Tensor, *, scale: float
+    weight_OI: torch.Tensor, a: torch.Tensor, mixer: torch.Tensor | None, b: torch.Tensor, *, scale: float
 ) -> torch.Tensor:
     """`weight + scale · B·M·A` as a new matrix in weight's dtype, summed in float32 or wider and rounded once."""
     dtype = wide_dtype(weight_OI, a, b)
-    a_RI, b_OR = (factor.to(weight_OI.device) for factor in _wide_factors(a, mixer_RR, b, dtype=dtype))
+    a_RI, b_OR = (factor.to(weight_OI.device) for factor in _wide_factors(a, mixer, b, dtype=dtype))
     return torch.addmm(weight_OI.to(dtype), b_OR, a_RI, alpha=scale).to(weight_OI.dtype)
 
 
 def _wide_factors(
-    a: torch.Tensor, mixer_RR: torch.Tensor | None, b: torch.Tensor, *, dtype: torch.dtype
+    a: torch.Tensor, mixer: torch.Tensor | None, b: torch.Tensor, *, dtype: torch.dtype
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """M·A and B as matrices in `dtype`."""
-    a_RI, b_OR = a.to(dtype).flatten(1), b.to(dtype).flatten(1)
-    return a_RI if mixer_RR is None else mixer_RR.to(dtype) @ a_RI, b_OR
+    a, b_OR = a.to(dtype), b.to(dtype).flatten(1)
+    return (a if mixer is None else _mixed(a, mixer.to(dtype))).flatten(1), b_OR
+
+
+def _mixed(a: torch.Tensor, mixer: torch.Tensor) -> torch.Tensor:
+    if mixer.dim() == 2:
+        return (mixer @ a.flatten(1)).view_as(a)
+    return torch.einsum("pq...,qi->pi...", mixer, a.flatten(1))
 
 
 def is_finite(tensor: torch.Tensor) -> bool:

@@ -9,6 +9,7 @@ Shapes: R rank, D depth (links of the chain), I input features, O output feature
 """
 
 import math
+from typing import Any
 
 import torch
 from torch import nn
@@ -74,6 +75,29 @@ def draw_mixer_(weight_DRR: torch.Tensor, *, kind: str) -> None:
             link_RR.copy_(torch.eye(rank // 2, device=link_RR.device).repeat(2, 2))
         else:
             nn.init.zeros_(link_RR)
+
+
+class TuckerCore(nn.Module):
+    """FLoRA's core for a convolution: a small convolution over the R channels between A and B, which see one position.
+
+    `weight` has shape (1, R, R, K...), K... the kernel of the adapted convolution, whose stride and padding it takes;
+    it starts at zero, as FLoRA does.
+    """
+
+    def __init__(self, rank: int, base: nn.Conv1d | nn.Conv2d | nn.Conv3d) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1, rank, rank, *base.kernel_size))
+        self.stride, self.padding = base.stride, base.padding
+
+    def matrix(self) -> torch.Tensor:
+        """The core (R, R, K...), in the dtype of the weight."""
+        return self.weight.squeeze(0)
+
+    def forward(self, h: torch.Tensor, channel_dim: int = 1) -> torch.Tensor:
+        """Mix the R channels of `h` (batch, R, ...) over the kernel's positions."""
+        assert channel_dim == 1, "convolutions have their channels there"
+        convolve: Any = {3: F.conv1d, 4: F.conv2d, 5: F.conv3d}[h.dim()]
+        return convolve(h, self.weight.squeeze(0), stride=self.stride, padding=self.padding)
 
 
 def compose(weight_DRR: torch.Tensor) -> torch.Tensor:

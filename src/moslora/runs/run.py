@@ -19,7 +19,6 @@ from moslora.adapter.methods import METHODS, method_config
 from moslora.adapter.pictures import mixers_of, picture_adapter
 from moslora.adapter.preparing import (
     callbacks,
-    check_layers,
     check_quantisable,
     optimiser,
     prepare,
@@ -117,7 +116,6 @@ def plan_run(recipe: Recipe, place: RunFolder) -> Plan:
     sources = read_sources(recipe)
     tokenizer = load_tokenizer(recipe.model)
     on_meta = adapted_on_meta(recipe.model, config)
-    check_layers(on_meta, method)
     material = tokenise(recipe, sources, tokenizer)
     total_steps = count_steps(arguments, len(material.rows))
     method_config(method, options, total_steps=total_steps)
