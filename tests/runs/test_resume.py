@@ -122,6 +122,8 @@ STOPPED = {
     "dora": (3, {"adapter": {"use_dora": True}}),
     "linchain": (3, {"adapter": {"method": "linchain"}}),
     "checkpointing": (3, {"training": {"gradient_checkpointing": True}}),
+    "groups": (3, {"data": {"together": "output"}}),
+    "groups, another epoch": (6, {"data": {"together": "output"}, "training": {"max_steps": 8}}),
 }
 
 
