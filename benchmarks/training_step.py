@@ -9,6 +9,7 @@ from benchmarks.peers import language_batch, optimizer_of, peer, smollm2, train_
 from benchmarks.results import Row, save
 from benchmarks.timing import interleaved, ratio
 
+ROUNDS = 15  # candidates differ by a few hundredths, rounds by more
 # dtype, dropout: the candidates beside PEFT's LoRA and ours, and the targets of ours against each
 SETTINGS: list[tuple[str, float, dict[str, float | None]]] = [
     ("bfloat16", 0.05, {"lora": 0.73, "lora-bf16-factors": None, "naive": None}),
@@ -31,7 +32,8 @@ def run() -> list[Row]:
     rows, figures = [], []
     for dtype, dropout, targets in SETTINGS:
         label = f"{dtype}, dropout {dropout:g}"
-        seconds = interleaved(candidates(dtype, dropout, [*targets, *ALWAYS]), what=f"training step, {label}")
+        steps = candidates(dtype, dropout, [*targets, *ALWAYS])
+        seconds = interleaved(steps, what=f"training step, {label}", rounds=ROUNDS)
         figures.append({"dtype": dtype, "dropout": dropout, "seconds": seconds})
         for against, target in targets.items():
             middle, low, high = ratio(seconds, "moslora", against)
