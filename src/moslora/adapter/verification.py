@@ -1,4 +1,9 @@
-"""Comparing an exported model with its adapter on a probe batch."""
+"""Comparing an exported model with its adapter on a probe batch.
+
+A language model can be chaotic at single positions (the first tokens of a text above all): there, rounding to 16 bits
+alone moves logits by half their size, in the adapter as in any copy of it. What counts is therefore the difference
+that three quarters of the positions keep to: a mixer, a layer or a scale that is wrong moves them all.
+"""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -9,14 +14,20 @@ from torch import nn
 from moslora.adapter.twin import base_of
 from moslora.errors import ConfigError, DriftError
 
-# Largest allowed |difference| as a share of the largest |output|, for the coarsest dtype on the way.
-TOLERANCES = {torch.float64: 1e-6, torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 6e-2}
+# Allowed |difference| as a share of the largest |output|, for the coarsest dtype on the way.
+TOLERANCES = {torch.float64: 1e-6, torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 4e-2}
+SHARE_OF_POSITIONS = 0.75
 
 
 @dataclass(frozen=True)
 class Drift:
-    """How far an exported model's outputs (logits) are from the adapter's on the probe batch."""
+    """How far an exported model's outputs (logits) are from the adapter's on the probe batch.
 
+    `difference` is what three quarters of the positions keep to, each with its largest |difference|; `max_difference`
+    is the largest of all.
+    """
+
+    difference: float
     max_difference: float
     largest_output: float
     tolerance: float
@@ -24,22 +35,25 @@ class Drift:
     @property
     def is_within(self) -> bool:
         """Whether the difference is a number not above the tolerance."""
-        return self.max_difference <= self.tolerance
+        return self.difference <= self.tolerance
 
     def require(self, what: str) -> None:
         """Raise DriftError when the difference is above the tolerance."""
         if not self.is_within:
             raise DriftError(
-                f"{what} differs from the adapter by up to {self.max_difference:.3g} (allowed: {self.tolerance:.3g}),"
-                " so nothing was written: use a wider dtype, or accept the difference with allow_drift (--allow-drift)"
+                f"{what} differs from the adapter by {self.difference:.3g} (allowed: {self.tolerance:.3g}; at most"
+                f" {self.max_difference:.3g}), so nothing was written: use a wider dtype, or accept the difference with"
+                " allow_drift (--allow-drift)"
             )
 
 
 def measure_drift(expected: torch.Tensor, actual: torch.Tensor, dtypes: Iterable[torch.dtype]) -> Drift:
-    """The largest difference, and the largest one allowed for the coarsest of `dtypes`."""
+    """The difference of two outputs (..., features), and the one allowed for the coarsest of `dtypes`."""
     largest = expected.abs().max().item()
     share = max(TOLERANCES.get(dtype, 1e-4) for dtype in dtypes)
-    return Drift((expected - actual).abs().max().item(), largest, share * largest)
+    at_position = (expected - actual).abs().amax(-1).flatten()
+    typical = torch.quantile(at_position, SHARE_OF_POSITIONS, interpolation="higher").item()
+    return Drift(typical, at_position.max().item(), largest, share * largest)
 
 
 def default_probe(model: nn.Module) -> dict[str, torch.Tensor]:

@@ -27,7 +27,7 @@ class Export:
         """The verification in one line."""
         state = "verified" if self.drift.is_within else "DIFFERS (accepted with --allow-drift)"
         return (
-            f"{state}: largest logit difference {self.drift.max_difference:.3g} on the probe questions"
+            f"{state}: logits differ by {self.drift.difference:.3g} on the probe questions"
             f" (allowed {self.drift.tolerance:.3g}, largest logit {self.drift.largest_output:.3g})"
         )
 

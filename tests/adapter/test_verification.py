@@ -1,0 +1,38 @@
+"""What counts as the same output: what three quarters of the positions keep to."""
+
+import pytest
+import torch
+
+from moslora.adapter.verification import TOLERANCES, measure_drift
+from moslora.errors import DriftError
+
+
+def outputs(differences: list[float]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Two outputs of one row, whose positions differ by so much in one feature; the largest output is 10."""
+    expected = torch.full((1, len(differences), 4), 10.0)
+    actual = expected.clone()
+    actual[0, :, 2] -= torch.tensor(differences)
+    return expected, actual
+
+
+def test_a_few_chaotic_positions_do_not_count_and_are_told() -> None:
+    drift = measure_drift(*outputs([9.0, *[0.1] * 9]), [torch.bfloat16])
+    assert drift.difference == pytest.approx(0.1, rel=1e-5)
+    assert drift.max_difference == 9
+    assert drift.tolerance == pytest.approx(0.4)
+    drift.require("the folded adapter")
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES)
+def test_a_difference_in_a_third_of_the_positions_is_refused_in_every_dtype(dtype: torch.dtype) -> None:
+    drift = measure_drift(*outputs([0.5, 0.0, 0.0] * 4), [dtype])
+    with pytest.raises(DriftError) as refused:
+        drift.require("the folded adapter")
+    assert str(refused.value) == (
+        f"the folded adapter differs from the adapter by 0.5 (allowed: {10 * TOLERANCES[dtype]:.3g}; at most 0.5), so"
+        " nothing was written: use a wider dtype, or accept the difference with allow_drift (--allow-drift)"
+    )
+
+
+def test_an_output_that_is_no_number_is_never_within() -> None:
+    assert not measure_drift(*outputs([float("nan"), 0.0, 0.0, 0.0, 0.0]), [torch.bfloat16]).is_within
