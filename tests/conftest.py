@@ -3,6 +3,8 @@
 import copy
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -119,3 +121,16 @@ def real_data() -> Callable[[str], Path]:
         return root / name
 
     return path
+
+
+@pytest.fixture(scope="session")
+def launched() -> Callable[..., str]:
+    """What the program prints when two processes of it are started, as `accelerate launch` does on accelerators."""
+
+    def run(*arguments: str) -> str:
+        launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+        done = subprocess.run([*launcher, "-m", "moslora", *arguments], capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return run

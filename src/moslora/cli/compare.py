@@ -64,6 +64,7 @@ def compare(
 ) -> None:
     """Compare methods over several seeds. Writes to comparisons/NAME; started again, goes on where it was."""
     from moslora.comparison.plan import list_plans, load_plan, plan_text
+    from moslora.runs.processes import is_first
 
     if is_list:
         _list(list_plans(), as_json=as_json)
@@ -83,14 +84,18 @@ def compare(
     if dry_run:
         _dry_run(chosen, as_json=as_json)
         return
-    _print(_compared(context, chosen, folder, shard=shard, costs=costs), folder, as_json=as_json)
+    record = _compared(context, chosen, folder, shard=shard, costs=costs)
+    if is_first():
+        _print(record, folder, as_json=as_json)
 
 
 def _compared(context: typer.Context, plan: Any, folder: Path, *, shard: str | None, costs: bool) -> Any:
     from moslora.comparison.compare import Shard, collect, run_comparison
+    from moslora.runs.processes import is_first
 
     def report(line: str) -> None:
-        remarks.print(line, style="dim")
+        if is_first():
+            remarks.print(line, style="dim")
 
     part = Shard.parse(shard) if shard else None
     try:

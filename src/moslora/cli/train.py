@@ -32,11 +32,13 @@ def train(
 ) -> None:
     """Train an adapter from a recipe, and evaluate it. Writes to runs/NAME unless --output says where."""
     from moslora.runs.folder import RunFolder
+    from moslora.runs.processes import is_first
     from moslora.runs.recipe import load_recipe
 
     chosen = load_recipe(recipe, settings or [])
     folder = output or Path("runs") / chosen.name
-    RunFolder.check(folder, resume=resume, overwrite=overwrite)  # before the slow imports
+    if is_first():
+        RunFolder.check(folder, resume=resume, overwrite=overwrite)  # before the slow imports
 
     from moslora.cli.quiet import quiet_libraries
 
@@ -47,6 +49,8 @@ def train(
     record = run_recipe(
         chosen, folder, resume=resume, overwrite=overwrite, report=lambda line: remarks.print(line, style="dim")
     )
+    if not is_first():
+        return
     if as_json:
         results.print(record.model_dump_json(indent=2))
         return

@@ -25,6 +25,7 @@ from moslora.errors import ConfigError
 from moslora.files import check_writable, write_atomically
 from moslora.records import ArmResult, ComparisonRecord
 from moslora.runs.environment import describe_machine, describe_versions
+from moslora.runs.processes import agreed, is_first
 
 PLAN_NAME, RECORD_NAME = "plan.yaml", "comparison.json"
 Report = Callable[[str], None]
@@ -65,8 +66,9 @@ def run_comparison(
     arms = matched_arms(plan)
     tuning = tuning_runs(plan, arms)
     finals = list(final_seeds(plan, arms))
-    folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / PLAN_NAME, plan.to_yaml())
+    if is_first():
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / PLAN_NAME, plan.to_yaml())
     mine = [run for index, run in enumerate(tuning) if shard.takes(index)]
     later = [pair for index, pair in enumerate(finals, start=len(tuning)) if shard.takes(index)]
     pace = Pace(total=len(mine) + len(later), report=report)
@@ -74,7 +76,7 @@ def run_comparison(
         left = [plan.tuning.steps_share] * (len(mine) - number - 1) + [arm.fraction for arm, _ in later]
         _do(run, folder, pace, weight=plan.tuning.steps_share, left=sum(left))
     for number, (arm, seed) in enumerate(later):
-        choice = choose(plan, arm, tuning, folder=folder)
+        choice = agreed(choose(plan, arm, tuning, folder=folder))
         if choice.rate is None:
             pace.skip(f"{arm.label}, seed {seed}: {choice.cannot or choice.missing}")
             continue
@@ -128,6 +130,8 @@ def _collected(plan: Plan, folder: Path, arms: Sequence[Arm]) -> ComparisonRecor
         notes=[*notes, *tuning_notes(plan, tuning, folder=folder)],
     )
     record.verdict = overall(record)
+    if not is_first():
+        return record
     record.save(folder / RECORD_NAME)
     for name, text in (("table.md", markdown), ("table.csv", csv_text), ("table.tex", latex)):
         write_atomically(folder / name, text(record))

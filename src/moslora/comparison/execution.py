@@ -6,7 +6,7 @@ Beside a run's folder lie `.NAME.lock` (held while a process is at it) and, afte
 import math
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -19,9 +19,11 @@ from moslora.errors import CheckpointError
 from moslora.files import write_atomically
 from moslora.records import RunRecord
 from moslora.runs.folder import RunFolder
+from moslora.runs.processes import agreed, is_first
 from moslora.runs.recipe import parse_recipe
 from moslora.runs.run import run_recipe
 
+START, RESUME, SKIP = "start", "resume", "skip"  # what the first process decides about a run
 State = Literal["open", "finished", "diverged", "failed", "busy"]
 
 
@@ -58,26 +60,45 @@ def outcome(run: Run, folder: Path) -> Outcome:
 def execute(run: Run, folder: Path) -> Outcome:
     """Do a run, or what is left of it; finished runs, and learning rates that diverged, are left as they are.
 
-    A failure becomes a reason in a line. Raises KeyboardInterrupt once the run's checkpoint is saved.
+    A failure becomes a reason in a line. Where several processes were launched, the first one decides, and all do the
+    run together. Raises KeyboardInterrupt once the run's checkpoint is saved.
     """
     place = RunFolder(folder / run.folder)
+    if not is_first():
+        return _follow(run, folder)
     place.path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(place.path.with_name(f".{place.path.name}.lock"), timeout=0):
             found = outcome(run, folder)
             if found.state == "finished" or (found.state == "diverged" and run.kind == "tuning"):
                 _keep_what_is_needed(run, place)
+                agreed(SKIP)
                 return found
             with _failure_kept(place):
                 forget_peak_memory()
-                run_recipe(run.recipe, place.path, resume=place.record_path.is_file(), progress=False)
+                resume = place.record_path.is_file()
+                agreed(RESUME if resume else START)
+                run_recipe(run.recipe, place.path, resume=resume, progress=False)
                 _keep_what_is_needed(run, place)
+            agreed(None)
             found = outcome(run, folder)
             if found.state == "diverged":
                 shutil.rmtree(place.checkpoints, ignore_errors=True)
             return found
     except Timeout:
+        agreed(SKIP)
         return Outcome("busy", None, "another process is at it")
+
+
+def _follow(run: Run, folder: Path) -> Outcome:
+    """Do what the first process does; what comes of it is its own to write."""
+    decision = agreed(None)
+    if decision != SKIP:
+        with suppress(Exception):  # the first process writes the reason down
+            run_recipe(run.recipe, folder / run.folder, resume=decision == RESUME, progress=False)
+        release_memory()
+        agreed(None)
+    return outcome(run, folder)
 
 
 @contextmanager

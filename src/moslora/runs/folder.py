@@ -15,9 +15,13 @@ RECORD_NAME = "run.json"  # its presence makes a folder a run: written first
 
 @dataclass(frozen=True)
 class RunFolder:
-    """The paths inside a run's folder; nothing is created by naming them."""
+    """The paths inside a run's folder; nothing is created by naming them.
+
+    `owner` is the folder whose checkpoints are shared, if that is another one (see `moslora.runs.processes`).
+    """
 
     path: Path
+    owner: Path | None = None
 
     @classmethod
     def create(cls, path: str | Path, *, overwrite: bool = False, resume: bool = False, needed_bytes: int = 0) -> Self:
@@ -100,7 +104,7 @@ class RunFolder:
     @property
     def checkpoints(self) -> Path:
         """The folder of the checkpoints a run resumes from."""
-        return self.path / "checkpoints"
+        return (self.owner or self.path) / "checkpoints"
 
     @property
     def answers(self) -> Path:

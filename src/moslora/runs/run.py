@@ -40,6 +40,7 @@ from moslora.runs.environment import describe_machine, describe_versions, peak_m
 from moslora.runs.folder import RunFolder
 from moslora.runs.material import Material, read_sources, tokenise
 from moslora.runs.models import load_model, load_tokenizer
+from moslora.runs.processes import follower_folder, is_first
 from moslora.runs.recipe import Recipe
 from moslora.runs.scoring import score
 from moslora.runs.settings import changed_settings
@@ -73,17 +74,27 @@ def run_recipe(
     """Train and evaluate a recipe in `folder`; returns the record that also lies there as `run.json`.
 
     `report` is called with a line of text at each part of the run. With `resume` an interrupted run goes on to the
-    weights it would have had; a finished one is returned as it is. Raises the errors of `moslora.errors`, all but those
-    of the weights themselves before anything is loaded or removed, and KeyboardInterrupt once a checkpoint is saved.
+    weights it would have had; a finished one is returned as it is. Where several processes were launched, each calls
+    this, and the first one writes and reports. Raises the errors of `moslora.errors`, all but those of the weights
+    themselves before anything is loaded or removed, and KeyboardInterrupt once a checkpoint is saved.
     """
-    RunFolder.check(folder, resume=resume, overwrite=overwrite, needed_bytes=BYTES_BESIDE_WEIGHTS)
-    place = RunFolder(Path(folder))
+    if is_first():
+        place = RunFolder(Path(folder))
+        return _run(recipe, place, resume=resume, overwrite=overwrite, report=report, progress=progress)
+    with follower_folder(folder, resume=resume) as own:
+        return _run(recipe, own, resume=resume, overwrite=False, report=lambda _line: None, progress=False)
+
+
+def _run(
+    recipe: Recipe, place: RunFolder, *, resume: bool, overwrite: bool, report: Report, progress: bool
+) -> RunRecord:
+    RunFolder.check(place.path, resume=resume, overwrite=overwrite, needed_bytes=BYTES_BESIDE_WEIGHTS)
     record = _former_record(recipe, place) if resume else _new_record(recipe)
     if record.status == "finished":
         report(f"{place.path} is finished; nothing to do")
         return record
     plan = plan_run(recipe, place)
-    RunFolder.create(folder, resume=resume, overwrite=overwrite, needed_bytes=plan.needed_bytes)
+    RunFolder.create(place.path, resume=resume, overwrite=overwrite, needed_bytes=plan.needed_bytes)
     run = ActiveRun(recipe, place, record, report, progress)
     record.notes = plan.material.notes() + (_resume_notes(record) if resume else [])
     record.status = "running"

@@ -132,7 +132,7 @@ def newest_checkpoint(folder: Path) -> Path | None:
         try:
             _read_state(checkpoint)
         except (OSError, ValueError, TypeError):
-            shutil.rmtree(checkpoint)
+            shutil.rmtree(checkpoint, ignore_errors=True)  # another process may be at it too
         else:
             complete.append(checkpoint)
     return complete[-1] if complete else None
