@@ -124,12 +124,17 @@ def real_data() -> Callable[[str], Path]:
 
 
 @pytest.fixture(scope="session")
-def launched() -> Callable[..., str]:
+def launcher() -> list[str]:
+    """The start of a command line that runs the program in two processes."""
+    return [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "moslora"]
+
+
+@pytest.fixture(scope="session")
+def launched(launcher: list[str]) -> Callable[..., str]:
     """What the program prints when two processes of it are started, as `accelerate launch` does on accelerators."""
 
     def run(*arguments: str) -> str:
-        launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-        done = subprocess.run([*launcher, "-m", "moslora", *arguments], capture_output=True, text=True, timeout=300)
+        done = subprocess.run([*launcher, *arguments], capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr
         return done.stdout
 

@@ -1,6 +1,10 @@
 """A run over several processes: one folder, one record, and the weights of a run in one process."""
 
 import json
+import os
+import signal
+import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -33,6 +37,26 @@ def test_two_processes_train_the_adapter_of_one(
         torch.testing.assert_close(
             found[name], tensor, rtol=1e-3, atol=1e-4, msg=lambda text, name=name: f"{name} {text}"
         )
+
+
+def test_a_killed_run_of_two_processes_goes_on_to_the_weights_of_an_uninterrupted_one(
+    tmp_path: Path, write_recipe: Any, launched: Callable[..., str], launcher: list[str]
+):
+    recipe = str(write_recipe(data=ALIKE["data"], training={"max_steps": 40, "save_every_steps": 3}))
+    launched("train", recipe, "--output", str(tmp_path / "whole"))
+    arguments = ["train", recipe, "--output", str(tmp_path / "killed")]
+    process = subprocess.Popen([*launcher, *arguments], start_new_session=True, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("killed/checkpoints/checkpoint-*/trainer_state.json")):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert RunRecord.load(tmp_path / "killed" / "run.json").status == "running"
+    launched(*arguments, "--resume")
+    expected, found = adapter(tmp_path / "whole"), adapter(tmp_path / "killed")
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
 
 
 def test_alone_a_process_is_the_first_and_agrees_with_itself():

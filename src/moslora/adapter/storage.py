@@ -26,17 +26,24 @@ Shapes = Mapping[str, tuple[int, ...]]
 def check_loaded(model: nn.Module, adapter_name: str, remapped: Mapping[str, torch.Tensor]) -> None:
     """Raise CheckpointError unless `remapped` fills every tensor of the adapter, with its shape, and nothing else."""
     modules = dict(model.named_modules())
-    state = {
+    adapters = {name: module for name, module in modules.items() if "lora_" in name}
+    expected = {key: shape for key, shape in _shapes(adapters).items() if _belongs_to(key, adapter_name)}
+    is_all = all(_model_key(key, expected) in expected for key in remapped)
+    known = expected if is_all else _shapes(modules)  # biases and saved modules lie elsewhere in the model
+    given = {_model_key(key, known): tuple(tensor.shape) for key, tensor in remapped.items()}
+    _check_shapes(adapter_name, given, expected, known=known)
+    for module in modules.values():
+        _stop_watching(module, adapter_name)
+
+
+def _shapes(modules: Mapping[str, nn.Module]) -> dict[str, tuple[int, ...]]:
+    """The shapes of all tensors that saving these modules would write, by their keys in the model."""
+    return {
         f"{name}.{key}" if name else key: tuple(tensor.shape)
         for name, module in modules.items()
         for key, tensor in (*module._parameters.items(), *module._buffers.items())
         if tensor is not None and key not in module._non_persistent_buffers_set
     }
-    given = {_model_key(key, state): tuple(tensor.shape) for key, tensor in remapped.items()}
-    expected = {key: shape for key, shape in state.items() if _belongs_to(key, adapter_name)}
-    _check_shapes(adapter_name, given, expected, known=state)
-    for module in modules.values():
-        _stop_watching(module, adapter_name)
 
 
 def load_adapter(model: Any, folder: str | Path, *, is_trainable: bool = False) -> PeftModel:
@@ -81,10 +88,12 @@ def watch_until_filled(layer: Any, adapter_name: str, *, name: str) -> None:
     initialiser, whose trace is a mark on the module. A parameter written in place by other code counts as filled.
     """
     drawn = [
-        (f"{module_name}.{key}" if module_name else key, module, key, parameter, parameter._version)
-        for module_name, module in layer.named_modules()
-        for key, parameter in module.named_parameters(recurse=False)
-        if _belongs_to(f"{module_name}.{key}", adapter_name) and not parameter.is_meta
+        (f"{module_name}.{key}", module, key, parameter, parameter._version)
+        for container, held in layer._modules.items()
+        if container != "base_layer"
+        for module_name, module in held.named_modules(prefix=container)
+        for key, parameter in module._parameters.items()
+        if parameter is not None and not parameter.is_meta and _belongs_to(f"{module_name}.{key}", adapter_name)
     ]
 
     def refuse_unfilled(_layer: nn.Module, _inputs: Any) -> None:

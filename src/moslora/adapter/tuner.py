@@ -96,6 +96,10 @@ class MosloraModel(LoraModel):
         if isinstance(lora_config, MosloraConfig) and lora_config.loaded_base_config is not None:
             watch_until_filled(getattr(parent, target_name), adapter_name, name=current_key)
 
+    def _replace_module(self, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module) -> None:
+        # PEFT then moves every part of the new layer to the base weight's device, where our layers are made already.
+        setattr(parent, child_name, new_module)
+
     @staticmethod
     def _create_new_module(lora_config: Any, adapter_name: str, target: nn.Module, **kwargs: Any) -> nn.Module:
         base_layer = target.get_base_layer() if isinstance(target, BaseTunerLayer) else target
