@@ -166,3 +166,12 @@ def test_a_field_that_a_sample_lacks_is_refused(read: Read, groups: Path):
 def test_keeping_samples_together_does_not_go_with_packing(read: Read, groups: Path):
     with pytest.raises(ConfigError, match=r"data.together=set does not work with data.packing: set one of them"):
         read(data={"train": str(groups), "together": "set", "packing": True})
+
+
+def test_validation_samples_that_take_every_group_are_refused(read: Read, groups: Path):
+    with pytest.raises(DataError) as refused:
+        read(data={"train": str(groups), "together": "output", "validation_samples": 5})
+    assert str(refused.value) == (
+        f"{groups}: data.validation_samples 5 leaves nothing to train on of 24 samples (groups by output: 1);"
+        " set fewer apart"
+    )

@@ -114,11 +114,6 @@ def _split(groups: Sequence[Hashable], data: DataSettings) -> tuple[list[int], l
     One shuffle, the same whatever the run's seed, gives the validation samples first and then those to train on, so
     each share of these holds the smaller ones, and none holds a validation sample.
     """
-    if data.validation_samples >= len(groups):
-        raise DataError(
-            f"{', '.join(data.sources)}: data.validation_samples {data.validation_samples} leaves nothing to train on"
-            f" of {len(groups)} samples; set fewer apart"
-        )
     members: dict[Hashable, list[int]] = {}
     for index, group in enumerate(groups):
         members.setdefault(group, []).append(index)
@@ -126,6 +121,12 @@ def _split(groups: Sequence[Hashable], data: DataSettings) -> tuple[list[int], l
     order = torch.randperm(len(units), generator=torch.Generator().manual_seed(SPLIT_SEED)).tolist()
     held_out = _first([units[number] for number in order], data.validation_samples)
     rest = [units[number] for number in order[len(held_out) :]]
+    if not rest:
+        together = f" (groups by {data.together}: {len(units)})" if data.together is not None else ""
+        raise DataError(
+            f"{', '.join(data.sources)}: data.validation_samples {data.validation_samples} leaves nothing to train on"
+            f" of {len(groups)} samples{together}; set fewer apart"
+        )
     kept = _first(rest, max(1, round(data.fraction * sum(map(len, rest)))))
     return sorted(chain.from_iterable(kept)), sorted(chain.from_iterable(held_out))
 
