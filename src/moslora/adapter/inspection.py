@@ -56,8 +56,12 @@ def lora_layers(model: nn.Module, adapter_name: str = "default") -> dict[str, Lo
 
 def mixer_of(layer: LoraLayer, adapter_name: str) -> torch.Tensor | None:
     """The layer's mixer as one matrix (R, R); None for plain LoRA, and for a convolution's Tucker core."""
-    mixer = layer.mixer_matrix(adapter_name) if isinstance(layer, MixerLayer) else None
+    mixer = _mixer_or_core(layer, adapter_name)
     return mixer if mixer is not None and mixer.dim() == 2 else None
+
+
+def _mixer_or_core(layer: Any, adapter_name: str) -> torch.Tensor | None:
+    return layer.mixer_matrix(adapter_name) if isinstance(layer, MixerLayer) else None
 
 
 def count_parameters(model: nn.Module) -> dict[str, int]:
@@ -81,7 +85,7 @@ def _factors(layer: Any, adapter_name: str) -> tuple[torch.Tensor, torch.Tensor]
     if adapter_name in layer.lora_embedding_A:
         return layer.lora_embedding_A[adapter_name], layer.lora_embedding_B[adapter_name]
     a, b = layer.lora_A[adapter_name].weight, layer.lora_B[adapter_name].weight
-    core = layer.mixer_matrix(adapter_name) if isinstance(layer, MixerLayer) else None
+    core = _mixer_or_core(layer, adapter_name)
     return (a if core is None or core.dim() == 2 else fold_into_a(a, core)), b
 
 
