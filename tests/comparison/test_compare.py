@@ -238,6 +238,18 @@ def test_a_run_of_other_settings_in_the_folder_is_not_counted(tiny_plan: BuildPl
     }
 
 
+def test_a_run_done_under_another_name_counts(tiny_plan: BuildPlan, tmp_path: Path):
+    run_comparison(tiny_plan(tuning={"learning_rates": [0.01]}, seeds=[1]), tmp_path / "all")
+    plan = tiny_plan(tuning={"learning_rates": [0.01]}, seeds=[1], fractions=[0.5, 1.0])
+    for arm in ("lora", "moslora"):
+        shutil.copytree(tmp_path / "all/runs" / f"{arm}-seed1", tmp_path / "shares/runs" / f"{arm}-100pct-seed1")
+    rows = {row.arm: row for row in collect(plan, tmp_path / "shares").arms}
+    assert {label: list(row.runs) for label, row in rows.items()} == {
+        "lora 50%": [], "moslora 50%": [], "lora 100%": ["1"], "moslora 100%": ["1"],
+    }  # fmt: skip
+    assert not rows["lora 100%"].failed
+
+
 def test_the_order_of_the_samples_depends_on_the_seed_alone(
     tiny_plan: BuildPlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

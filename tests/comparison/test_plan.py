@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from moslora.comparison.matrix import arms_of, final_run, final_seeds, tuning_runs
-from moslora.comparison.plan import Plan, changes, list_plans, load_plan, parse_plan, plan_text
+from moslora.comparison.plan import SMALL_TASKS, Plan, changes, list_plans, load_plan, parse_plan, plan_text
 from moslora.errors import ConfigError
 
 SHIPPED = list_plans()
@@ -57,6 +57,17 @@ def test_the_data_folder_and_settings_can_be_given(tmp_path: Path):
     plan = load_plan("arc-small", ["seeds=[7]", "arms.moslora-init-only=null"], data=tmp_path / "a: b")
     assert plan.recipe.data.folder == plan.recipe.evaluation.data == str(tmp_path / "a: b")
     assert (plan.seeds, list(plan.arms)) == ([7], ["lora", "moslora"])
+    assert plan.recipe.data.train == ["ARC-Easy", "openbookqa"]
+
+
+@pytest.mark.parametrize("name", [name for name in SHIPPED if name.endswith("-small") and name != "arc-small"])
+def test_with_data_a_small_plan_asks_the_tasks_that_are_there_instead_of_the_built_in_ones(name: str, tmp_path: Path):
+    assert load_plan(name).recipe.data.train == "everyday"
+    plan = load_plan(name, ["recipe.evaluation.limit=50"], data=tmp_path)
+    assert plan.recipe.data.train == plan.recipe.evaluation.tasks == SMALL_TASKS
+    assert (plan.recipe.data.together, plan.recipe.evaluation.limit) == (None, 50)
+    on_hub = load_plan(name, data="hub").recipe
+    assert (on_hub.data.folder, on_hub.evaluation.data, on_hub.data.train) == (None, None, SMALL_TASKS)
 
 
 def test_changes_are_named_with_both_values():

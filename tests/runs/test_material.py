@@ -65,8 +65,8 @@ def test_a_task_alone_is_read_from_its_folder(read: Read, tasks: Path):
 
 
 def test_a_task_without_a_folder_or_file_says_where_it_is_looked_for(read: Read, tasks: Path):
-    with pytest.raises(DataError, match=r"task 'piqa' needs a data folder with train/piqa\.jsonl or piqa/train\.json"):
-        read(data={"train": "piqa"})
+    with pytest.raises(DataError, match=r"'boolq' needs a data folder with train/boolq\.jsonl or boolq/train\.json"):
+        read(data={"train": "boolq"})
     with pytest.raises(DataError, match=r"no train questions for task 'piqa': looked for .*train/piqa"):
         read(data={"train": ["ARC-Easy", "piqa"], "folder": str(tasks)})
 

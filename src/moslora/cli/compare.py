@@ -14,6 +14,8 @@ EXAMPLES = (
     "moslora compare quick",
     "# what it would do, and about how long it takes here",
     "moslora compare table4-small --dry-run",
+    "# on ARC, OpenBookQA and PIQA instead of the built-in questions",
+    "moslora compare table4-small --data hub",
     "# your own plan",
     "moslora compare table4-small --show > mine.yaml",
     "moslora compare mine.yaml --set seeds=[1,2,3]",
@@ -33,7 +35,10 @@ SetOption = Annotated[
 DataOption = Annotated[
     Path | None,
     typer.Option(
-        "--data", metavar="FOLDER", help="Where the training and test sets of the tasks lie.", show_default=False
+        "--data",
+        metavar="FOLDER|hub",
+        help="Where the sets of the tasks lie. The small plans then ask ARC, OpenBookQA and PIQA.",
+        show_default=False,
     ),
 ]
 DryRunOption = Annotated[

@@ -73,7 +73,7 @@ def run_comparison(
     later = [pair for index, pair in enumerate(finals, start=len(tuning)) if shard.takes(index)]
     pace = Pace(total=len(mine) + len(later), report=report)
     for number, run in enumerate(mine):
-        left = [plan.tuning.steps_share] * (len(mine) - number - 1) + [arm.fraction for arm, _ in later]
+        left = [plan.tuning.steps_share] * (len(mine) - number - 1) + [_share(plan, arm) for arm, _ in later]
         _do(run, folder, pace, weight=plan.tuning.steps_share, left=sum(left))
     for number, (arm, seed) in enumerate(later):
         choice = agreed(choose(plan, arm, tuning, folder=folder))
@@ -81,7 +81,8 @@ def run_comparison(
             pace.skip(f"{arm.label}, seed {seed}: {choice.cannot or choice.missing}")
             continue
         run = final_run(plan, arm, seed=seed, learning_rate=choice.rate)
-        _do(run, folder, pace, weight=arm.fraction, left=sum(arm.fraction for arm, _ in later[number + 1 :]))
+        left = [_share(plan, arm) for arm, _ in later[number + 1 :]]
+        _do(run, folder, pace, weight=_share(plan, arm), left=sum(left))
     pace.tell_found()
     return _collected(plan, folder, arms)
 
@@ -151,6 +152,11 @@ def _do(run: Run, folder: Path, pace: Pace, *, weight: float, left: float) -> No
         pace.skip(f"{run.title}: {found.reason}")
         return
     pace.done(f"{run.title}: {_result(found)}", seconds=time.perf_counter() - started, weight=weight, left=left)
+
+
+def _share(plan: Plan, arm: Arm) -> float:
+    """An arm's steps as a share of a whole run's."""
+    return arm.fraction if plan.recipe.training.max_steps is None else 1.0
 
 
 def _result(found: Outcome) -> str:

@@ -37,14 +37,15 @@ class Outcome:
 
 
 def outcome(run: Run, folder: Path) -> Outcome:
-    """What the disk says of a run; changes nothing."""
+    """What the disk says of a run, which may have been done under another name; changes nothing."""
     place = RunFolder(folder / run.folder)
     try:
         record = place.record()
     except CheckpointError:
         record = None
     if record is not None and record.status == "finished":
-        if parse_recipe(record.recipe, source=str(place.record_path)) != run.recipe:
+        done = parse_recipe(record.recipe | {"name": run.recipe.name}, source=str(place.record_path))
+        if done != run.recipe:
             return Outcome("failed", None, f"{place.path} holds a run with other settings: remove it")
         loss = record.validation_loss
         if run.kind == "tuning" and (loss is None or not math.isfinite(loss)):

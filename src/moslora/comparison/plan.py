@@ -11,6 +11,7 @@ from typing import Annotated, Any, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from moslora.data import tasks
 from moslora.errors import ConfigError, unknown_name
 from moslora.runs.recipe import (
     NAME_PATTERN,
@@ -39,6 +40,15 @@ SHIPPED = Shipped(
 AXES = {  # settings of a recipe that a plan sets itself, and where
     ("training", "learning_rate"): "tuning.learning_rates",
     ("data", "fraction"): "fractions",
+}
+HUB = "hub"  # what stands for a folder of sets where they are to come from the hub
+SMALL_TASKS = ["ARC-Easy", "ARC-Challenge", "openbookqa", "piqa"]  # what a small model can be tried on, and the hub has
+INSTEAD_OF_EVERYDAY = {
+    "recipe.data.train": SMALL_TASKS,
+    "recipe.data.together": None,
+    "recipe.data.max_length_tokens": 256,
+    "recipe.evaluation.tasks": SMALL_TASKS,
+    "recipe.evaluation.limit": 500,
 }
 
 
@@ -170,17 +180,29 @@ def parse_plan(settings: Mapping[str, Any], *, source: str) -> Plan:
 def load_plan(name_or_path: str | Path, overrides: Sequence[str] = (), *, data: str | Path | None = None) -> Plan:
     """A shipped plan by name, or a YAML file, with overrides such as `seeds=[1,2]`.
 
-    `data` is the folder of training and test sets, for plans on sets that do not come with the package. A file without
-    `name` is named after itself. Raises `ConfigError`.
+    `data` is the folder of training and test sets, or `hub`. In a plan on the built-in set, it puts `SMALL_TASKS` in
+    its place. A file without `name` is named after itself. Raises `ConfigError`.
     """
     source = f"plan {name_or_path}"
     settings = SHIPPED.settings(name_or_path)
     if data is not None:
-        for key in ("recipe.data.folder", "recipe.evaluation.data"):
-            override(settings, f"{key}={json.dumps(str(data))}", source=source)  # JSON is YAML
+        folder = None if str(data) == HUB else str(data)
+        given: dict[str, Any] = {"recipe.data.folder": folder, "recipe.evaluation.data": folder}
+        if _is_on_everyday(settings):
+            given |= INSTEAD_OF_EVERYDAY
+        for key, value in given.items():
+            override(settings, f"{key}={json.dumps(value)}", source=source)  # JSON is YAML
     for assignment in overrides:
         override(settings, assignment, source=source)
     return parse_plan(settings, source=source)
+
+
+def _is_on_everyday(settings: dict[str, Any]) -> bool:
+    match settings:
+        case {"recipe": {"data": {"train": tasks.EVERYDAY}}}:
+            return True
+        case _:
+            return False
 
 
 def list_plans() -> dict[str, str]:

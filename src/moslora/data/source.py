@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from moslora.data.files import FORMATS, FORMATS_TEXT, Row, file_format, folder_hint, missing_file, read_rows
+from moslora.data.hub_tasks import HUB_TASKS
 from moslora.data.tasks import EVERYDAY, TASKS, Task, check_answers
 from moslora.errors import DataError, suggestion
 
@@ -19,8 +20,7 @@ def load_samples(
 
     `source` is `everyday` (built in), a file (.jsonl, .json with a list, .csv, .parquet, each also .gz; it has no
     splits, so `split` is not looked at), a folder holding one such file named after the split, or a hub id
-    `owner/name[:config]`. What exists on disk goes before the hub. With `folder`, a task's name is that task's file of
-    the split there, laid out as for `task_samples`.
+    `owner/name[:config]`. What exists on disk goes before the hub. A task's name is that task, as for `task_samples`.
 
     Raises DataError if nothing is there, or it cannot be read (with file and line), or it is empty.
     """
@@ -46,7 +46,7 @@ def task_samples(task: Task, folder: str | None, *, split: str, limit: int | Non
     """The first `limit` checked questions of a task (None: all).
 
     `everyday` comes with the package; the others from `folder/split/task.jsonl` or `folder/task/split.json`, in any
-    format that `load_samples` reads.
+    format that `load_samples` reads. Without a folder, the tasks of `HUB_TASKS` come from the hub.
 
     Raises DataError naming the places looked at, or the file, sample, field, value and allowed labels.
     """
@@ -55,9 +55,14 @@ def task_samples(task: Task, folder: str | None, *, split: str, limit: int | Non
         samples = _everyday(split, limit)
         check_answers(samples, task, source=f"{EVERYDAY} ({split})")
         return samples
-    path = _task_file(task, folder, split)
-    samples = read_rows(path, limit=limit)
-    check_answers(samples, task, source=str(path))
+    if folder is None and task.name in HUB_TASKS:
+        hub = HUB_TASKS[task.name]
+        rows = _hub_samples(hub.repository, hub.config, split=hub.split(split), limit=limit)
+        samples, source = [hub.sample(row, number) for number, row in enumerate(rows, start=1)], hub.repository
+    else:
+        path = _task_file(task, folder, split)
+        samples, source = read_rows(path, limit=limit), str(path)
+    check_answers(samples, task, source=source)
     return samples
 
 
@@ -86,7 +91,7 @@ def _task_file(task: Task, folder: str | None, split: str) -> Path:
     if folder is None:
         raise DataError(
             f"task '{task.name}' needs a data folder with {split}/{task.name}.jsonl or {task.name}/{split}.json; "
-            f"give one, or use the built-in task '{EVERYDAY}'"
+            f"give one (the hub is known for {', '.join(HUB_TASKS)}), or use the built-in task '{EVERYDAY}'"
         )
     root = Path(folder).expanduser()
     if not root.is_dir():
