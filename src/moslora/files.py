@@ -1,6 +1,7 @@
 """Writing so that a reader, and a kill at any moment, sees nothing or the whole; and asking early if it can be."""
 
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -32,6 +33,11 @@ def write_atomically(path: str | Path, content: str | bytes) -> None:
         raise OutputError(f"cannot write {path}: {reason}; free the space or choose another folder") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def is_leftover(path: Path) -> bool:
+    """Whether this is a file that `write_atomically` had not finished when its process was killed."""
+    return re.fullmatch(r"\..+\.[0-9a-f]{8}\.tmp", path.name) is not None
 
 
 @contextmanager

@@ -177,7 +177,7 @@ class Difference(_Record):
     low: float | None = None
     high: float | None = None
     p_value: float | None = None
-    p_adjusted: float | None = None  # Holm over the arms of this task
+    p_adjusted: float | None = None  # Holm: the average over its arms, single tasks over arms and tasks
     seeds: int
     verdict: str
 

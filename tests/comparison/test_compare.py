@@ -13,7 +13,7 @@ from filelock import FileLock
 
 from moslora.comparison.compare import Shard, collect, run_comparison
 from moslora.comparison.plan import Plan, load_plan, parse_plan
-from moslora.errors import ConfigError
+from moslora.errors import ConfigError, DataError
 from moslora.records import ComparisonRecord, RunRecord
 from moslora.training import language
 
@@ -185,6 +185,29 @@ def test_one_failed_run_is_reported_and_tried_again(tiny_plan: BuildPlan, tmp_pa
     assert not blocked.with_name("moslora-seed1.failed").exists()
 
 
+def test_a_run_that_killed_its_process_comes_after_the_others(tiny_plan: BuildPlan, tmp_path: Path):
+    plan = tiny_plan(tuning={"learning_rates": [0.01, 0.1], "validation_samples": 4}, seeds=[1])
+    killed = tmp_path / "c" / "tuning" / ".lora-lr0.1.begun"  # what a kill leaves
+    killed.parent.mkdir(parents=True)
+    killed.touch()
+    lines: list[str] = []
+    record = run_comparison(plan, tmp_path / "c", report=lines.append)
+    order = [line.split("  ")[1].partition(":")[0] for line in lines]
+    first = ["lora, rate 0.01, tuning", "moslora, rate 0.01, tuning", "moslora, rate 0.1, tuning", "moslora, seed 1"]
+    assert order == [*first, "lora, rate 0.1, tuning", "lora, seed 1"]
+    assert record.is_complete
+    assert not list(tmp_path.glob("c/*/.*.begun"))
+
+
+def test_data_that_cannot_be_had_are_refused_before_the_folder_is_the_plans(
+    tiny_settings: dict[str, Any], tmp_path: Path
+):
+    tiny_settings["recipe"]["data"]["train"] = "missing.jsonl"
+    with pytest.raises(DataError, match=r"missing\.jsonl"):
+        run_comparison(parse_plan(tiny_settings, source="plan tiny"), tmp_path / "c")
+    assert not (tmp_path / "c").exists()
+
+
 def test_an_arm_that_the_model_cannot_carry_does_not_stop_the_rest(tiny_plan: BuildPlan, tmp_path: Path):
     arms = {"lora": {"method": "lora"}, "wrong": {"method": "moslora", "target_modules": ["queery"]}}
     record = run_comparison(tiny_plan(arms=arms, seeds=[1]), tmp_path / "c")
@@ -193,6 +216,7 @@ def test_an_arm_that_the_model_cannot_carry_does_not_stop_the_rest(tiny_plan: Bu
     assert wrong.tasks == {}
     assert wrong.cannot is not None
     assert "queery" in wrong.cannot
+    assert record.is_complete  # nothing is missing that starting again would do
     assert "queery" in (tmp_path / "c" / "table.md").read_text()
 
 

@@ -1,9 +1,11 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from moslora.comparison.compare import collect
 from moslora.comparison.cost import measure, measure_costs, measured_recipe, read_costs
-from moslora.comparison.estimate import estimate
+from moslora.comparison.estimate import Scoring, estimate
 from moslora.comparison.matrix import arms_of
 from moslora.comparison.plan import Plan
 
@@ -53,6 +55,17 @@ def test_an_estimate_counts_the_runs_and_times_them_and_writes_nothing(
     assert all(arm.seconds_per_step and arm.peak_memory_bytes for arm in found.arms)
     assert found.summary().startswith("4 runs to choose learning rates and 10 that count: about ")
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_an_estimate_tunes_on_all_samples_and_counts_the_steps_of_each_share(
+    tiny_plan: BuildPlan, tiny_settings, monkeypatch
+):
+    monkeypatch.setattr(Scoring, "time", lambda *_: None)
+    tiny_settings["recipe"]["training"] |= {"max_steps": None, "epochs": 2}
+    quarter, whole = estimate(tiny_plan(arms={"lora": {"method": "lora"}}, fractions=[0.25, 1.0])).arms
+    assert quarter.steps * 4 == whole.steps
+    assert quarter.seconds == pytest.approx((2 * quarter.steps + 2 * whole.steps / 2) * quarter.seconds_per_step)
+    assert whole.seconds == pytest.approx(2 * whole.steps * whole.seconds_per_step)
 
 
 def test_an_estimate_without_the_weights_counts_the_runs_and_says_so(tiny_plan: BuildPlan, tiny_settings):

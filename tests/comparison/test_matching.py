@@ -1,7 +1,8 @@
 from collections.abc import Callable
 
-from moslora.comparison.matching import matched_arms
+from moslora.comparison.matching import matched_arms, matching_notes
 from moslora.comparison.plan import Plan
+from moslora.records import ArmResult
 from moslora.runs.counting import trainable_parameters
 
 ARMS = {
@@ -35,3 +36,14 @@ def test_a_rank_that_changes_nothing_stays(tiny_plan: Callable[..., Plan]):
     arms = {"lora": {"method": "lora", "r": 32}, "lokr": {"method": "lokr"}}
     _, lokr = matched_arms(tiny_plan(arms=arms, match_parameters=True))
     assert lokr.rank == 4
+
+
+def test_an_arm_that_no_rank_makes_alike_is_told(tiny_plan: Callable[..., Plan]):
+    def row(arm: str, trainable: int) -> ArmResult:
+        return ArmResult(arm=arm, method=arm, trainable=trainable)
+
+    rows = [row("lora", 1000), row("moslora", 1049), row("full", 20000)]
+    pairs = dict.fromkeys(("lora", "moslora", "full"), "lora")
+    wanted = ["full trains 20,000 parameters, lora 1,000: no rank tried comes closer"]
+    assert matching_notes(tiny_plan(match_parameters=True), rows, pairs) == wanted
+    assert matching_notes(tiny_plan(), rows, pairs) == []

@@ -15,3 +15,16 @@ def test_two_processes_do_the_runs_of_a_comparison_together(
     assert not list(folder.glob("**/*.failed"))
     again = json.loads(launched("compare", str(plan_file()), "--output", str(folder), "--json"))
     assert again["arms"] == record["arms"]  # nothing was done twice
+
+
+def test_a_folder_that_only_the_first_process_can_refuse_does_not_stop_the_rest(
+    tmp_path: Path, plan_file: Callable[..., Path], launched: Callable[..., str]
+):
+    blocked = tmp_path / "comparison" / "runs" / "lora-seed1"
+    blocked.parent.mkdir(parents=True)
+    blocked.write_text("in the way")
+    plan = plan_file(tuning={"learning_rates": [0.01]}, seeds=[1])
+    record = json.loads(launched("compare", str(plan), "--output", str(tmp_path / "comparison"), "--json"))
+    lora, moslora = record["arms"]
+    assert "is a file, a run needs a folder" in lora["failed"]["1"]
+    assert list(moslora["runs"]) == ["1"]

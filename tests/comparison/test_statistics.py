@@ -158,6 +158,23 @@ def test_p_values_are_adjusted_over_the_arms_of_a_task():
     assert vera.p_adjusted is None
 
 
+def test_single_tasks_are_adjusted_over_arms_and_tasks_and_the_average_over_arms():
+    def both(first: dict[int, int], second: dict[int, int]):
+        one, other = arm(first), arm(second)
+        return {seed: {"task": one[seed]["task"], "second": other[seed]["task"]} for seed in first}
+
+    scores = {
+        "lora": both({1: 50, 2: 51, 3: 50}, {1: 50, 2: 50, 3: 51}),
+        "dora": both({1: 60, 2: 61, 3: 61}, {1: 52, 2: 50, 3: 51}),
+    }
+    _, differences = compare_arms(scores, baseline="lora", tasks=["task", "second"])
+    first, second, average = differences
+    assert (first.task, second.task, average.task) == ("task", "second", "average")
+    assert [first.p_adjusted, second.p_adjusted] == pytest.approx(holm([first.p_value, second.p_value]))
+    assert first.p_adjusted > first.p_value
+    assert average.p_adjusted == average.p_value
+
+
 def test_each_arm_may_have_a_baseline_of_its_own():
     scores = {name: arm({1: 50 + n, 2: 52 + n}) for n, name in enumerate(["lora", "dora", "lora 50%", "dora 50%"])}
     _, differences = compare_arms(scores, baseline={"dora": "lora", "dora 50%": "lora 50%"}, tasks=["task"])

@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from moslora.errors import CheckpointError, OutputError
-from moslora.records import AdapterPictures, ComparisonRecord, LayerPicture
+from moslora.records import AdapterPictures, ArmResult, ComparisonRecord, Cost, LayerPicture, TaskResult
+from moslora.reports.comparison_tables import memory_of
 from moslora.reports.page import make_report, write_adapter_pictures, write_report
 
 WriteComparison = Callable[..., Path]
@@ -121,7 +122,7 @@ def test_an_adapter_is_drawn_on_one_sheet(run_folder: Path, tmp_path: Path):
     with Image.open(tmp_path / "inside.png") as image:
         assert image.width > 2300  # two columns of 420 points at 200 dots an inch
     text = (tmp_path / "inside.svg").read_text()
-    assert text.count("<svg") == 6  # the sheet and its five drawings
+    assert text.count("<svg") == 7  # the sheet and its six drawings
     with pytest.raises(OutputError, match="exists"):
         write_adapter_pictures(pictures, tmp_path / "inside.png")
     with pytest.raises(OutputError, match=r"inside.pdf does not end in .png or .svg"):
@@ -146,7 +147,19 @@ def test_pages_stay_small_for_large_adapters(run_folder: Path):
         for kind in ("q", "k", "v", "up", "down")
     ]
     AdapterPictures(method="moslora", layers=layers).save(run_folder / "adapter.json")
-    assert len(make_report([run_folder]).html()) < 1_000_000
+    html = make_report([run_folder]).html()
+    assert len(html) < 1_000_000
+    assert "The mixers of all layers, of each 4 rows and columns the first, on one scale." in html
+
+
+def test_memory_measured_apart_and_memory_of_runs_are_not_mixed():
+    cost = Cost(seconds_per_step=1, peak_memory_bytes=5, trainable=1, steps=9)
+    measured = ArmResult(arm="a", method="lora", cost=cost, peak_memory_bytes=9)
+    of_runs = ArmResult(arm="b", method="dora", peak_memory_bytes=7)
+    for arm in (measured, of_runs):
+        arm.tasks = {"everyday": TaskResult(mean=0.5, low=None, high=None, per_seed={"1": 0.5})}
+    assert memory_of([measured])(measured) == 5
+    assert [memory_of([measured, of_runs])(arm) for arm in (measured, of_runs)] == [9, 7]
 
 
 def test_reports_need_no_torch(run_folder: Path, tmp_path: Path):

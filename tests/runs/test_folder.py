@@ -49,6 +49,14 @@ def test_an_empty_folder_is_taken(tmp_path: Path):
     assert RunFolder.create(tmp_path).path == tmp_path
 
 
+def test_what_a_kill_left_of_the_first_file_is_nothing(tmp_path: Path):
+    (tmp_path / ".run.json.0123abcd.tmp").touch()
+    assert RunFolder.create(tmp_path).path == tmp_path
+    (tmp_path / "notes.tmp").touch()
+    with pytest.raises(OutputError, match="is not empty"):
+        RunFolder.create(tmp_path)
+
+
 def test_checking_leaves_no_trace(tmp_path: Path):
     RunFolder.check(tmp_path / "a" / "b")
     assert contents(tmp_path) == []

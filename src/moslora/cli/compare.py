@@ -92,6 +92,8 @@ def compare(
     record = _compared(context, chosen, folder, shard=shard, costs=costs)
     if is_first():
         _print(record, folder, as_json=as_json)
+    if not any(arm.runs for arm in record.arms) and any(arm.failed or arm.cannot for arm in record.arms):
+        raise typer.Exit(1)
 
 
 def _compared(context: typer.Context, plan: Any, folder: Path, *, shard: str | None, costs: bool) -> Any:

@@ -5,15 +5,15 @@ and several processes can share one folder: each takes every n-th run.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from moslora.comparison.cost import read_costs
-from moslora.comparison.execution import Outcome, execute, outcome
-from moslora.comparison.matching import matched_arms
-from moslora.comparison.matrix import Arm, Run, baseline_of, final_run, final_seeds, tuning_runs
+from moslora.comparison.execution import Outcome, execute, has_failed, outcome
+from moslora.comparison.matching import matched_arms, matching_notes
+from moslora.comparison.matrix import Arm, Final, Run, baseline_of, final_run, final_seeds, tuning_runs
 from moslora.comparison.plan import Plan, changes, load_plan
 from moslora.comparison.results import arm_result, read_scores
 from moslora.comparison.statistics import compare_arms
@@ -23,9 +23,11 @@ from moslora.comparison.tuning import Choice, choose, tuning_notes, tuning_resul
 from moslora.comparison.verdict import overall
 from moslora.errors import ConfigError
 from moslora.files import check_writable, write_atomically
-from moslora.records import ArmResult, ComparisonRecord
+from moslora.records import ArmResult, ComparisonRecord, RunRecord
 from moslora.runs.environment import describe_machine, describe_versions
+from moslora.runs.folder import RunFolder
 from moslora.runs.processes import agreed, is_first
+from moslora.runs.run import RESUMED, plan_run
 
 PLAN_NAME, RECORD_NAME = "plan.yaml", "comparison.json"
 Report = Callable[[str], None]
@@ -56,9 +58,9 @@ def run_comparison(
 ) -> ComparisonRecord:
     """Do the runs of a plan in `folder`, all or a shard of them, and collect what is there.
 
-    Finished runs are never repeated, failed ones are tried again. `report` is called with a line a run. Raises the
-    errors of `moslora.errors` for a folder that another plan was started in, before anything is changed, and
-    KeyboardInterrupt once the run at hand is saved.
+    Finished runs are never repeated, failed ones are tried again after the others. `report` is called with a line a
+    run. Raises the errors of `moslora.errors` for a folder that another plan was started in, and for a model or data
+    that cannot be had, before anything is changed, and KeyboardInterrupt once the run at hand is saved.
     """
     folder = Path(folder)
     check_plan(plan, folder)
@@ -67,22 +69,18 @@ def run_comparison(
     tuning = tuning_runs(plan, arms)
     finals = list(final_seeds(plan, arms))
     if is_first():
-        folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(folder / PLAN_NAME, plan.to_yaml())
-    mine = [run for index, run in enumerate(tuning) if shard.takes(index)]
-    later = [pair for index, pair in enumerate(finals, start=len(tuning)) if shard.takes(index)]
-    pace = Pace(total=len(mine) + len(later), report=report)
-    for number, run in enumerate(mine):
-        left = [plan.tuning.steps_share] * (len(mine) - number - 1) + [_share(plan, arm) for arm, _ in later]
-        _do(run, folder, pace, weight=plan.tuning.steps_share, left=sum(left))
-    for number, (arm, seed) in enumerate(later):
-        choice = agreed(choose(plan, arm, tuning, folder=folder))
-        if choice.rate is None:
-            pace.skip(f"{arm.label}, seed {seed}: {choice.cannot or choice.missing}")
-            continue
-        run = final_run(plan, arm, seed=seed, learning_rate=choice.rate)
-        left = [_share(plan, arm) for arm, _ in later[number + 1 :]]
-        _do(run, folder, pace, weight=_share(plan, arm), left=sum(left))
+        _prepare(plan, arms, folder)
+    mine = [one for index, one in enumerate([*tuning, *finals]) if shard.takes(index)]
+    risky = _failed_before(mine, folder)
+    work = [*(one for one in mine if one not in risky), *risky]
+    pace = Pace(total=len(work), report=report)
+    for number, one in enumerate(work):
+        left = sum(_share(plan, other) for other in work[number + 1 :])
+        if risky and one is risky[0]:
+            _collected(plan, folder, arms)  # a table, should it kill this process once more
+        run = one if isinstance(one, Run) else _with_rate(plan, one, tuning, folder=folder, pace=pace)
+        if run is not None:
+            _do(run, folder, pace, weight=_share(plan, run), left=left)
     pace.tell_found()
     return _collected(plan, folder, arms)
 
@@ -116,7 +114,7 @@ def _collected(plan: Plan, folder: Path, arms: Sequence[Arm]) -> ComparisonRecor
     results, differences = compare_arms(scores, baseline=pairs, tasks=tasks)
     for row in rows:
         row.tasks = results.get(row.arm, {})
-    wanted = len(list(final_seeds(plan, arms)))
+    wanted = sum(len(plan.seeds_for(arm.name)) for arm, row in zip(arms, rows, strict=True) if not row.cannot)
     labels = set(pairs.values())
     record = ComparisonRecord(
         plan=plan.to_dict(),
@@ -128,7 +126,7 @@ def _collected(plan: Plan, folder: Path, arms: Sequence[Arm]) -> ComparisonRecor
         differences=differences,
         tuning=tuning_results(plan, tuning, folder=folder),
         is_complete=sum(len(row.runs) for row in rows) == wanted,
-        notes=[*notes, *tuning_notes(plan, tuning, folder=folder)],
+        notes=[*notes, *matching_notes(plan, rows, pairs), *tuning_notes(plan, tuning, folder=folder)],
     )
     record.verdict = overall(record)
     if not is_first():
@@ -154,9 +152,41 @@ def _do(run: Run, folder: Path, pace: Pace, *, weight: float, left: float) -> No
     pace.done(f"{run.title}: {_result(found)}", seconds=time.perf_counter() - started, weight=weight, left=left)
 
 
-def _share(plan: Plan, arm: Arm) -> float:
-    """An arm's steps as a share of a whole run's."""
-    return arm.fraction if plan.recipe.training.max_steps is None else 1.0
+def _prepare(plan: Plan, arms: Sequence[Arm], folder: Path) -> None:
+    """Refuse what every run would fail for, a model or data that cannot be had; then the folder is the plan's own."""
+    if not (folder / PLAN_NAME).is_file():
+        baseline = baseline_of(plan, arms[0], arms)
+        rate = plan.rates_for(baseline.name)[0]
+        run = final_run(plan, baseline, seed=plan.tuning.seed, learning_rate=rate)
+        plan_run(run.recipe, RunFolder(folder / run.folder))
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / PLAN_NAME, plan.to_yaml())
+
+
+def _failed_before(work: Sequence[Run | Final], folder: Path) -> list[Run | Final]:
+    """The runs that failed, and those that wait for them.
+
+    They come last: a run that kills its process, by the memory it needs, must not keep others from being done.
+    """
+    failed = agreed({one.folder for one in work if has_failed(folder / one.folder)})
+    untuned = {one.arm.tuned_as for one in work if isinstance(one, Run) and one.folder in failed}
+    return [one for one in work if one.folder in failed or (isinstance(one, Final) and one.arm.tuned_as in untuned)]
+
+
+def _with_rate(plan: Plan, final: Final, tuning: Sequence[Run], *, folder: Path, pace: Pace) -> Run | None:
+    """The run at the learning rate chosen for its arm; None, and said, while or since there is none."""
+    choice = agreed(choose(plan, final.arm, tuning, folder=folder))
+    if choice.rate is None:
+        pace.skip(f"{final.arm.label}, seed {final.seed}: {choice.cannot or choice.missing}")
+        return None
+    return final_run(plan, final.arm, seed=final.seed, learning_rate=choice.rate)
+
+
+def _share(plan: Plan, run: Run | Final) -> float:
+    """A run's steps as a share of those with all samples."""
+    if isinstance(run, Run) and run.kind == "tuning":
+        return plan.tuning.steps_share
+    return run.arm.fraction if plan.recipe.training.max_steps is None else 1.0
 
 
 def _result(found: Outcome) -> str:
@@ -186,12 +216,19 @@ def _rows(
         row.cannot = choice.cannot or _same_reason(row, runs)
         rows.append(row)
         finished[arm.label] = {seed: folder / runs[seed].folder for seed in records}
+        notes += _run_notes(arm, records)
         missing = [str(seed) for seed, one in found.items() if one.state in ("open", "busy")]
         if choice.missing:
             notes.append(f"{arm.label}: no runs yet, {choice.missing}")
         elif missing:
             notes.append(f"{arm.label}: seed {', '.join(missing)} not run yet")
     return rows, notes, finished
+
+
+def _run_notes(arm: Arm, records: Mapping[int, RunRecord]) -> list[str]:
+    """What the runs' own times leave out."""
+    resumed = [str(s) for s, one in records.items() if any(note.startswith(RESUMED) for note in one.notes)]
+    return [f"{arm.label}, seed {', '.join(resumed)}: {RESUMED}"] if resumed else []
 
 
 def _final_runs(plan: Plan, arm: Arm, choice: Choice) -> dict[int, Run]:

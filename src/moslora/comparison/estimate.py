@@ -116,7 +116,7 @@ def estimate(plan: Plan, *, report: Callable[[str], None] = lambda _line: None) 
 def _timed(
     plan: Plan, arms: Sequence[Arm], listed: Sequence[ArmEstimate], *, report: Callable[[str], None]
 ) -> list[ArmEstimate]:
-    steps = {fraction: _steps(plan, arms, fraction) for fraction in plan.fractions}
+    steps = {fraction: _steps(plan, replace(arms[0], fraction=fraction)) for fraction in {*plan.fractions, 1.0}}
     measured: dict[str, Measured | str] = {}
     scoring = Scoring(plan)
     for arm in {arm.tuned_as: arm for arm in arms}.values():
@@ -128,19 +128,25 @@ def _timed(
             measured[arm.tuned_as] = " ".join(str(error).split())[:100]
         release_memory()
     return [
-        _with_times(plan, one, measured[arm.tuned_as], steps=steps[arm.fraction], scoring_seconds=scoring.seconds)
+        _with_times(
+            one,
+            measured[arm.tuned_as],
+            steps=steps[arm.fraction],
+            tuning_steps=steps[1.0] * plan.tuning.steps_share,
+            scoring_seconds=scoring.seconds,
+        )
         for arm, one in zip(arms, listed, strict=True)
     ]
 
 
 def _with_times(
-    plan: Plan, arm: ArmEstimate, measured: Measured | str, *, steps: int, scoring_seconds: float
+    arm: ArmEstimate, measured: Measured | str, *, steps: int, tuning_steps: float, scoring_seconds: float
 ) -> ArmEstimate:
     if isinstance(measured, str):
         return replace(arm, steps=steps, problem=measured)
     step = median(measured.seconds)
-    trained = arm.seeds + arm.learning_rates * plan.tuning.steps_share
-    seconds = trained * steps * step + arm.seeds * scoring_seconds
+    trained = arm.seeds * steps + arm.learning_rates * tuning_steps
+    seconds = trained * step + arm.seeds * scoring_seconds
     memory = measured.peak_memory_bytes
     return replace(arm, steps=steps, seconds_per_step=step, peak_memory_bytes=memory, seconds=seconds)
 
@@ -172,9 +178,8 @@ class Scoring:
             self.seconds += (time.perf_counter() - start) * len(test_set.samples) / len(batch)
 
 
-def _steps(plan: Plan, arms: Sequence[Arm], fraction: float) -> int:
-    """The optimiser steps of a run that counts, on this share of the samples."""
-    arm = next(arm for arm in arms if arm.fraction == fraction)
+def _steps(plan: Plan, arm: Arm) -> int:
+    """The optimiser steps of a run of an arm that counts."""
     recipe = final_run(plan, arm, seed=plan.tuning.seed, learning_rate=plan.rates_for(arm.name)[0]).recipe
     with TemporaryDirectory() as scratch:
         planned = plan_run(recipe, RunFolder(Path(scratch)))

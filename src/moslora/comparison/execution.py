@@ -1,12 +1,13 @@
 """One run of a comparison: at most one process does it, a failure is kept as a line, and what is not needed goes.
 
-Beside a run's folder lie `.NAME.lock` (held while a process is at it) and, after a failure, `NAME.failed` (the reason).
+Beside a run's folder lie `.NAME.lock` (held while a process is at it), `.NAME.begun` (removed at its end, but for
+a kill) and, after a failure, `NAME.failed` (the reason).
 """
 
 import math
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -15,11 +16,11 @@ from filelock import FileLock, Timeout
 
 from moslora.comparison.matrix import Run
 from moslora.comparison.memory import forget_peak_memory, release_memory
-from moslora.errors import CheckpointError
+from moslora.errors import CheckpointError, MosloraError, OutputError
 from moslora.files import write_atomically
 from moslora.records import RunRecord
 from moslora.runs.folder import RunFolder
-from moslora.runs.processes import agreed, is_first
+from moslora.runs.processes import agreed, are_several, is_first
 from moslora.runs.recipe import parse_recipe
 from moslora.runs.run import run_recipe
 
@@ -62,7 +63,8 @@ def execute(run: Run, folder: Path) -> Outcome:
     """Do a run, or what is left of it; finished runs, and learning rates that diverged, are left as they are.
 
     A failure becomes a reason in a line. Where several processes were launched, the first one decides, and all do the
-    run together. Raises KeyboardInterrupt once the run's checkpoint is saved.
+    run together; one that fails alone raises its error, for the launcher to end the others, which wait for it. Raises
+    KeyboardInterrupt once the run's checkpoint is saved.
     """
     place = RunFolder(folder / run.folder)
     if not is_first():
@@ -75,10 +77,13 @@ def execute(run: Run, folder: Path) -> Outcome:
                 _keep_what_is_needed(run, place)
                 agreed(SKIP)
                 return found
+            resume = place.record_path.is_file()
+            if not _can_start(place, resume=resume):
+                agreed(SKIP)
+                return outcome(run, folder)
+            agreed(RESUME if resume else START)
             with _failure_kept(place):
                 forget_peak_memory()
-                resume = place.record_path.is_file()
-                agreed(RESUME if resume else START)
                 run_recipe(run.recipe, place.path, resume=resume, progress=False)
                 _keep_what_is_needed(run, place)
             agreed(None)
@@ -95,25 +100,52 @@ def _follow(run: Run, folder: Path) -> Outcome:
     """Do what the first process does; what comes of it is its own to write."""
     decision = agreed(None)
     if decision != SKIP:
-        with suppress(Exception):  # the first process writes the reason down
+        try:
             run_recipe(run.recipe, folder / run.folder, resume=decision == RESUME, progress=False)
-        release_memory()
+        except Exception as error:  # the first process writes the reason down
+            if not _is_in_all(error):
+                raise
+        finally:
+            release_memory()
         agreed(None)
     return outcome(run, folder)
 
 
+def has_failed(run_folder: Path) -> bool:
+    """Whether a run failed, or its process was killed; while a process is at it, it seems so too."""
+    place = RunFolder(run_folder)
+    return _failure_file(place).is_file() or _begun_file(place).is_file()
+
+
+def _can_start(place: RunFolder, *, resume: bool) -> bool:
+    """Whether the folder takes a run, which the first process alone can tell; else the reason is kept."""
+    with _failure_kept(place):
+        RunFolder.check(place.path, resume=resume)
+    return not _failure_file(place).is_file()
+
+
+def _is_in_all(error: Exception) -> bool:
+    """Whether every process meets this error at the same place: what is wrong with a recipe, not with a disk."""
+    is_of_recipe = isinstance(error, MosloraError) and not isinstance(error, OutputError)
+    return is_of_recipe or not are_several()
+
+
 @contextmanager
 def _failure_kept(place: RunFolder) -> Iterator[None]:
-    failure = _failure_file(place)
+    failure, begun = _failure_file(place), _begun_file(place)
+    begun.touch()
     try:
         yield
     except Exception as error:  # whatever it is, the other runs go on
         first_line = next(iter(str(error).splitlines()), "")
         kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
         write_atomically(failure, f"{kind}{first_line}\n")
+        if not _is_in_all(error):
+            raise
     else:
         failure.unlink(missing_ok=True)
     finally:
+        begun.unlink(missing_ok=True)
         release_memory()  # or this run's model would stay beside the next one's
 
 
@@ -130,6 +162,10 @@ def _keep_what_is_needed(run: Run, place: RunFolder) -> None:
         record.artifacts = {name: path for name, path in record.artifacts.items() if name not in removed}
         record.notes = [*record.notes, "its weights were removed by `moslora compare` to save space"]
         record.save(place.record_path)
+
+
+def _begun_file(place: RunFolder) -> Path:
+    return place.path.with_name(f".{place.path.name}.begun")
 
 
 def _failure_file(place: RunFolder) -> Path:

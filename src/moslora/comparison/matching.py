@@ -1,14 +1,17 @@
 """Ranks at which the arms of a comparison train about as many parameters as its baseline."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from moslora.comparison.matrix import Arm, arms_of, at_rank
 from moslora.comparison.plan import Plan
 from moslora.errors import MosloraError
+from moslora.records import ArmResult
 from moslora.runs.counting import trainable_parameters
 from moslora.runs.recipe import ModelSettings
 
 LARGEST_RANK = 1024
+ALIKE = 0.05
 
 
 def matched_arms(plan: Plan) -> list[Arm]:
@@ -26,8 +29,24 @@ def matched_arms(plan: Plan) -> list[Arm]:
     return [arm if arm.name == plan.baseline else _matched(model, arm, target) for arm in arms]
 
 
+def matching_notes(plan: Plan, rows: Sequence[ArmResult], baselines: Mapping[str, str]) -> list[str]:
+    """The arms that train over 5 % more or fewer parameters than their baseline, although they were to match."""
+    if not plan.match_parameters:
+        return []
+    counts = {row.arm: row.trainable for row in rows}
+    pairs = [(arm, count, baselines[arm], counts[baselines[arm]]) for arm, count in counts.items()]
+    return [
+        f"{arm} trains {count:,} parameters, {baseline} {wanted:,}: no rank tried comes closer"
+        for arm, count, baseline, wanted in pairs
+        if count and wanted and abs(count / wanted - 1) > ALIKE
+    ]
+
+
 def _matched(model: ModelSettings, arm: Arm, target: int) -> Arm:
-    """The arm at the rank closest to `target` parameters, found by halving: more rank is never fewer parameters."""
+    """The arm at the rank closest to `target` parameters, found by halving.
+
+    More rank is never fewer parameters, but in LoKr, which gives up factors from some rank on: there it may miss.
+    """
     own = arm.rank and _count(model, arm, arm.rank)
     if not arm.rank or not own:
         return arm

@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from moslora.adapter.methods import METHODS, known_options, method_config
 from moslora.comparison.plan import Plan
@@ -55,6 +55,18 @@ class Run:
         return f"{self.arm.tuned_as if self.kind == 'tuning' else self.arm.label}, {tried}"
 
 
+class Final(NamedTuple):
+    """A run that counts, before the learning rate of its arm is chosen."""
+
+    arm: Arm
+    seed: int
+
+    @property
+    def folder(self) -> str:
+        """Where it will lie, relative to the comparison's folder."""
+        return f"runs/{self.arm.slug}-seed{self.seed}"
+
+
 def arms_of(plan: Plan) -> list[Arm]:
     """The rows of the table, in order. Raises ConfigError for a method, an option or a pair of labels that cannot be.
 
@@ -94,16 +106,15 @@ def tuning_runs(plan: Plan, arms: Sequence[Arm]) -> list[Run]:
 
 def final_run(plan: Plan, arm: Arm, *, seed: int, learning_rate: float) -> Run:
     """A run that counts: one arm, one seed, at the learning rate chosen for the arm."""
-    folder = f"runs/{arm.slug}-seed{seed}"
-    return Run(
-        "final", arm, seed, learning_rate, folder, _recipe(plan, arm, folder=folder, seed=seed, rate=learning_rate)
-    )
+    folder = Final(arm, seed).folder
+    recipe = _recipe(plan, arm, folder=folder, seed=seed, rate=learning_rate)
+    return Run("final", arm, seed, learning_rate, folder, recipe)
 
 
-def final_seeds(plan: Plan, arms: Sequence[Arm]) -> Iterator[tuple[Arm, int]]:
-    """Arms and seeds of the runs that count, one seed of every arm after another, so that a part is a table already."""
+def final_seeds(plan: Plan, arms: Sequence[Arm]) -> Iterator[Final]:
+    """The runs that count, one seed of every arm after another, so that a part is a table already."""
     seeds = list(dict.fromkeys(seed for arm in arms for seed in plan.seeds_for(arm.name)))
-    return ((arm, seed) for seed in seeds for arm in arms if seed in plan.seeds_for(arm.name))
+    return (Final(arm, seed) for seed in seeds for arm in arms if seed in plan.seeds_for(arm.name))
 
 
 def _arm(plan: Plan, name: str, *, rank: int | None, fraction: float) -> Arm:

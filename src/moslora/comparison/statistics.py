@@ -53,8 +53,9 @@ def compare_arms(
     """Each arm's accuracy by task and on "average", and its difference to the baseline on each of these.
 
     `baseline` is one arm's label, or a label for each arm that is to be compared. Arms are paired over the seeds both
-    have; an arm that has none in common with its baseline has no difference. The p values of a task are Holm-adjusted
-    over its arms. Raises `CheckpointError` if a task is missing from a run or has another number of questions there.
+    have; an arm that has none in common with its baseline has no difference. The p values are Holm-adjusted: those of
+    the average over its arms, those of single tasks over all arms and tasks together. Raises `CheckpointError` if a
+    task is missing from a run or has another number of questions there.
     """
     assert tasks, "a comparison needs a task"
     _check(scores, tasks)
@@ -62,15 +63,18 @@ def compare_arms(
     pairs = dict.fromkeys(scores, baseline) if isinstance(baseline, str) else dict(baseline)
     pairs = {arm: other for arm, other in pairs.items() if arm != other and arm in scores and other in scores}
     differences: list[Difference] = []
-    for task in (*tasks, AVERAGE):
-        names = list(tasks) if task == AVERAGE else [task]
-        found = {arm: _paired(scores[arm], scores[other], names) for arm, other in pairs.items()}
-        estimates = {arm: paired_difference(tables) for arm, tables in found.items() if tables and len(tables[0]) > 1}
+    for family in (tasks, [AVERAGE]):
+        found = {
+            (task, arm): _paired(scores[arm], scores[other], list(tasks) if task == AVERAGE else [task])
+            for task in family
+            for arm, other in pairs.items()
+        }
+        found = {key: tables for key, tables in found.items() if tables}
+        estimates = {key: paired_difference(tables) for key, tables in found.items() if len(tables[0]) > 1}
         adjusted = dict(zip(estimates, holm([e.p_value for e in estimates.values()]), strict=True))
-        for arm, tables in found.items():
-            if tables:
-                start = {"arm": arm, "baseline": pairs[arm], "task": task, "seeds": len(tables[0])}
-                differences.append(_difference(start, tables, estimates.get(arm), adjusted.get(arm)))
+        for (task, arm), tables in found.items():
+            start = {"arm": arm, "baseline": pairs[arm], "task": task, "seeds": len(tables[0])}
+            differences.append(_difference(start, tables, estimates.get((task, arm)), adjusted.get((task, arm))))
     return results, differences
 
 

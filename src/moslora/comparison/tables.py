@@ -141,7 +141,7 @@ def footnotes(record: ComparisonRecord) -> list[str]:
         "Accuracy in %: mean ± half of the 95 % t interval over seeds, on the same questions; bold: the highest mean, "
         "which alone shows nothing.",
         "Differences: paired by seed, 95 % intervals for new seeds and new questions; bold: p < 0.05 after Holm's "
-        "correction over the arms of a task.",
+        "correction (the average: over its arms; single tasks: over all arms and tasks).",
         seconds,
     ]
     notes += ["The comparison is not complete."] if not record.is_complete else []

@@ -89,10 +89,11 @@ def _differences(record: ComparisonRecord, name: str) -> list[Part]:
 
 
 def _costs(arms: Sequence[ArmResult], look: Looks, name: str) -> list[Plot]:
+    memory = memory_of(arms)
     costs: dict[str, tuple[str, Callable[[ArmResult], float | None]]] = {
         "Trained parameters": ("million trained parameters", lambda arm: arm.trainable and arm.trainable / 1e6),
         "Time": _time(arms),
-        "Memory": ("peak memory, GB", lambda arm: (memory_of(arm) or 0) / 1e9 or None),
+        "Memory": ("peak memory, GB", lambda arm: (memory(arm) or 0) / 1e9 or None),
     }
     plots = []
     for title, (unit, cost) in costs.items():

@@ -54,6 +54,7 @@ def results_table(record: ComparisonRecord) -> Table:
     """The shape of the paper's Table 4: what an arm costs, and its accuracy on every task."""
     baselines = {*baselines_of(record).values()}
     tasks = [*record.tasks, *(task for task in tasks_of(record) if task == AVERAGE)]
+    memory = memory_of(record.arms)
     columns: dict[str, Callable[[ArmResult], Cell | str]] = {
         "parameters": lambda arm: Cell(amount(arm.trainable), f"rank {arm.rank}" if arm.rank else ""),
         "time": lambda arm: (
@@ -61,7 +62,7 @@ def results_table(record: ComparisonRecord) -> Table:
             if arm.cost
             else Cell(duration(arm.train_seconds), "a run" if arm.train_seconds else "")
         ),
-        "memory": lambda arm: gigabytes(memory_of(arm)),
+        "memory": lambda arm: gigabytes(memory(arm)),
         "learning rate": lambda arm: f"{arm.learning_rate:g}" if arm.learning_rate else NONE,
         "seeds": lambda arm: str(max((len(found.per_seed) for found in arm.tasks.values()), default=0)),
     }
@@ -78,9 +79,11 @@ def results_table(record: ComparisonRecord) -> Table:
     return Table("Cost and accuracy of every arm", ["arm", *columns, *tasks], rows)
 
 
-def memory_of(arm: ArmResult) -> int | None:
-    """Peak memory in bytes: measured apart where it was, else the largest over the arm's runs."""
-    return arm.cost.peak_memory_bytes if arm.cost else arm.peak_memory_bytes
+def memory_of(arms: Sequence[ArmResult]) -> Callable[[ArmResult], int | None]:
+    """What gives an arm's peak memory in bytes: measured apart if all arms with results were, else that of the runs."""
+    if all(arm.cost for arm in arms if arm.tasks):
+        return lambda arm: arm.cost and arm.cost.peak_memory_bytes
+    return lambda arm: arm.peak_memory_bytes
 
 
 def differences_table(by_task: Mapping[str, Sequence[Difference]]) -> Table:

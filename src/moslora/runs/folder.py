@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Self
 
 from moslora.errors import CheckpointError, ConfigError, OutputError
-from moslora.files import ANOTHER, check_writable
+from moslora.files import ANOTHER, check_writable, is_leftover
 from moslora.records import RunRecord
 
 RECORD_NAME = "run.json"  # its presence makes a folder a run: written first
@@ -52,7 +52,7 @@ class RunFolder:
         folder = cls(Path(path))
         if folder.path.exists() and not folder.path.is_dir():
             raise OutputError(f"{path} is a file, a run needs a folder; {ANOTHER}")
-        is_used = folder.path.is_dir() and any(folder.path.iterdir())
+        is_used = folder.path.is_dir() and not all(is_leftover(path) for path in folder.path.iterdir())
         if resume and not folder.record_path.is_file():
             raise OutputError(f"there is no run to resume in {path} (no {RECORD_NAME}); start one without --resume")
         if overwrite and is_used:

@@ -22,9 +22,14 @@ def is_first() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+def are_several() -> bool:
+    """Whether this process is one of several that were launched together."""
+    return os.environ.get("WORLD_SIZE", "1") != "1"
+
+
 def agreed(value: Value) -> Value:
     """The first process's value, in every process, once all of them have come here."""
-    if os.environ.get("WORLD_SIZE", "1") == "1":
+    if not are_several():
         return value
     import torch
     from accelerate import PartialState

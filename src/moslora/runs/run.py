@@ -48,6 +48,7 @@ from moslora.training.language import train
 
 BYTES_BESIDE_WEIGHTS = 2**26  # tokenizer, answers, metrics
 FULL_DISK_BYTES = 2**20
+RESUMED = "resumed after an interruption; the times leave out a process that was killed"
 BYTES_A_PARAMETER = 4 + 3 * 12  # the adapter, and three checkpoints of it with two moments each, in float32
 
 
@@ -244,4 +245,4 @@ def _resume_notes(record: RunRecord) -> list[str]:
     now = describe_versions()
     changed = [f"{name} {was} to {now.get(name)}" for name, was in record.versions.items() if now.get(name) != was]
     versions = f"; versions changed: {', '.join(changed)}" if changed else ""
-    return [f"resumed after an interruption; the times leave out a process that was killed{versions}"]
+    return [f"{RESUMED}{versions}"]
