@@ -122,7 +122,7 @@ def test_an_adapter_is_drawn_on_one_sheet(run_folder: Path, tmp_path: Path):
     with Image.open(tmp_path / "inside.png") as image:
         assert image.width > 2300  # two columns of 420 points at 200 dots an inch
     text = (tmp_path / "inside.svg").read_text()
-    assert text.count("<svg") == 7  # the sheet and its six drawings
+    assert text.count("<svg") == 6  # the sheet and its five drawings
     with pytest.raises(OutputError, match="exists"):
         write_adapter_pictures(pictures, tmp_path / "inside.png")
     with pytest.raises(OutputError, match=r"inside.pdf does not end in .png or .svg"):
@@ -149,7 +149,7 @@ def test_pages_stay_small_for_large_adapters(run_folder: Path):
     AdapterPictures(method="moslora", layers=layers).save(run_folder / "adapter.json")
     html = make_report([run_folder]).html()
     assert len(html) < 1_000_000
-    assert "The mixers of all layers, of each 4 rows and columns the first, on one scale." in html
+    assert "The mixer M (one of 3 rows and columns) of every layer, from layer 0 on, 10 a row." in html
 
 
 def test_memory_measured_apart_and_memory_of_runs_are_not_mixed():

@@ -15,7 +15,6 @@ from moslora.records import AdapterPictures, LayerPicture
 from moslora.reports.drawing import (
     INK,
     MARKERS,
-    MUTED,
     NEGATIVE,
     POSITIVE,
     SERIES,
@@ -27,8 +26,8 @@ from moslora.reports.drawing import (
     rows_axis,
 )
 
-MIXER_COLUMNS = 6  # depths shown of each kind of layer
-SMALL_MIXER = 16  # rows and columns drawn where every layer has its mixer
+MIXER_COLUMNS = 10  # mixers in a row
+MIXER_NUMBERS = 300  # of a matrix row, over a row of mixers; the rest is left out, so that pictures stay small
 SPECTRUM_POINTS = 3000  # of all curves together
 LEVELS = 24  # shades of a colour; few, so that pictures stay small
 DISTANCES = {
@@ -52,7 +51,7 @@ def adapter_plots(pictures: AdapterPictures, *, prefix: str) -> list[Plot]:
     places = placed(pictures.layers)
     if not places:
         return []
-    drawn = [_mixers, _all_mixers, _distances, _spectra, _effective_ranks, _shares]
+    drawn = [_mixers, _distances, _spectra, _effective_ranks, _shares]
     plots = [draw(places, prefix) for draw in drawn]
     return [plot for plot in plots if plot is not None]
 
@@ -72,64 +71,32 @@ def placed(layers: Sequence[LayerPicture]) -> list[Place]:
 
 
 def _mixers(places: Sequence[Place], prefix: str) -> Plot | None:
-    with_mixer = [place for place in places if place.layer.mixer]
-    if not with_mixer:
+    at = {(place.kind, place.depth): np.array(place.layer.mixer) for place in places if place.layer.mixer}
+    if not at:
         return None
-    depths = sorted({place.depth for place in with_mixer})
+    kinds, depths = [*dict.fromkeys(kind for kind, _ in at)], sorted({depth for _, depth in at})
+    limit = float(np.quantile(np.abs(np.concatenate([mixer.ravel() for mixer in at.values()])), 0.995)) or 1.0
     columns = min(MIXER_COLUMNS, len(depths))
-    chosen = [depths[round(index * (len(depths) - 1) / max(columns - 1, 1))] for index in range(columns)]
-    kinds = [*dict.fromkeys(place.kind for place in with_mixer)]
-    at, limit = _at_places(with_mixer)
-    size = min(90, (WIDTH - 70) / columns)
-    figure, grid = new_figure(size * len(kinds) + 24, rows=len(kinds), columns=columns, squeeze=False)
-    for row, kind in enumerate(kinds):
-        for column, depth in enumerate(chosen):
-            axes = grid[row, column]
-            _bare(axes)
-            if (kind, depth) in at:
-                axes.imshow(_shades(at[kind, depth] / limit), interpolation="none")
-            if row == 0:
-                axes.set_title(str(depth), loc="center", color=MUTED)
-        grid[row, 0].set_ylabel(kind, rotation=0, ha="right", va="center", color=INK)
-    left_out = len(depths) - columns
-    shown = f"{columns} of {len(depths)} depths, evenly spaced" if left_out else "every layer"
+    rows = ceil(len(depths) / columns)
+    step = ceil(max(len(mixer) for mixer in at.values()) * columns / MIXER_NUMBERS)
+    at = {place: mixer[::step, ::step] for place, mixer in at.items()}
+    side = max(len(mixer) for mixer in at.values()) + 1  # an empty row and column after each
+    height = min(90, (WIDTH - 70) / columns) * rows * len(kinds)
+    figure, grid = new_figure(height + 24, rows=len(kinds), squeeze=False)
+    for axes, kind in zip(grid[:, 0], kinds, strict=True):
+        sheet = np.zeros((side * rows, side * columns))
+        for number, depth in enumerate(depths):
+            mixer = at.get((kind, depth), np.zeros((0, 0)))
+            sheet[side * (number // columns) :, side * (number % columns) :][: len(mixer), : len(mixer)] = mixer
+        _bare(axes)
+        axes.imshow(_shades(sheet / limit), interpolation="none")
+        axes.set_ylabel(kind, rotation=0, ha="right", va="center", color=INK)
+    thinned = f" (one of {step} rows and columns)" if step > 1 else ""
     caption = (
-        f"The mixer M of {shown}; columns: layers. Blue is negative, orange positive, clear is zero;"
-        f" full colour from ±{limit:.2g} on, one scale for all."
+        f"The mixer M{thinned} of every layer, from layer {depths[0]} on, {columns} a row. Blue is negative, orange"
+        f" positive, clear is zero; full colour from ±{limit:.2g} on, one scale for all."
     )
     return Plot(f"{prefix}-mixers", "Mixers", caption, figure)
-
-
-def _all_mixers(places: Sequence[Place], prefix: str) -> Plot | None:
-    with_mixer = [place for place in places if place.layer.mixer]
-    depths = sorted({place.depth for place in with_mixer})
-    if len(depths) <= MIXER_COLUMNS:
-        return None
-    kinds = [*dict.fromkeys(place.kind for place in with_mixer)]
-    at, limit = _at_places(with_mixer)
-    step = ceil(max(len(mixer) for mixer in at.values()) / SMALL_MIXER)
-    at = {place: mixer[::step, ::step] for place, mixer in at.items()}
-    side = max(len(mixer) for mixer in at.values())
-    figure, grid = new_figure((WIDTH - 70) / len(depths) * len(kinds) + 40, rows=len(kinds), squeeze=False)
-    for axes, kind in zip(grid[:, 0], kinds, strict=True):
-        strip = np.zeros((side, (side + 1) * len(depths)))  # a mixer after another, an empty column between them
-        for column, depth in enumerate(depths):
-            mixer = at.get((kind, depth), np.zeros((0, 0)))
-            strip[: len(mixer), (side + 1) * column :][:, : len(mixer)] = mixer
-        _bare(axes)
-        axes.imshow(_shades(strip / limit), interpolation="none")
-        axes.set_ylabel(kind, rotation=0, ha="right", va="center", color=INK)
-    shown = range(0, len(depths), ceil(len(depths) / 8))
-    grid[-1, 0].set_xticks([(side + 1) * column + side / 2 for column in shown], [str(depths[at]) for at in shown])
-    grid[-1, 0].set_xlabel("layer")
-    thinned = f", of each {step} rows and columns the first" if step > 1 else ""
-    return Plot(f"{prefix}-all-mixers", "Every mixer", f"The mixers of all layers{thinned}, on one scale.", figure)
-
-
-def _at_places(places: Sequence[Place]) -> tuple[dict[tuple[str, int], np.ndarray], float]:
-    """The mixers by kind and depth, and the number that gets the full colour."""
-    at = {(place.kind, place.depth): np.array(place.layer.mixer) for place in places}
-    return at, float(np.quantile(np.abs(np.concatenate([mixer.ravel() for mixer in at.values()])), 0.995)) or 1.0
 
 
 def _distances(places: Sequence[Place], prefix: str) -> Plot | None:
