@@ -54,6 +54,13 @@ def test_a_curve_is_the_mean_of_its_seeds_within_their_range():
     assert "lowest to highest seed" in plot.caption
 
 
+def test_a_step_that_only_an_interrupted_seed_logged_is_not_drawn():
+    seeds = [[{"step": step, "loss": 2.0} for step in range(10, 50, 10)] for _ in range(2)]
+    seeds[0].insert(1, {"step": 14, "loss": 0.1})
+    (plot,) = learning_curves({"lora": seeds}, looks=looks(["lora"]), prefix="x")
+    assert [*plot.figure.axes[0].lines[0].get_xdata()] == [10, 20, 30, 40]
+
+
 def test_long_curves_are_averaged_and_other_values_left_out():
     lines: list[dict[str, Any]] = [{"step": step, "loss": float(step)} for step in range(1000)]
     lines += [{"step": 1001, "loss": float("nan")}, {"step": 1002, "train_runtime": 3.0}]
