@@ -7,8 +7,10 @@ favour never averages out over seeds, and is claimed as a difference of the meth
     (variance of the seeds' means) / seeds  +  (variance of question[q]) / questions
 
 the second part estimated from the mean squares of the two-way table, (MS_question - MS_rest) / (seeds · questions), at
-least 0. Each part has its own degrees of freedom; the critical value is the mean of their t quantiles, weighted by the
-parts (Cochran and Cox's approximation). Where questions add nothing this is the paired t-test of the seeds' means.
+least 0. The first part is at least MS_rest / (seeds · questions), what it would be if seeds did nothing to the methods:
+two or three means that lie close together by luck are no proof of a small variance. Each part has its own degrees of
+freedom; the critical value is the mean of their t quantiles, weighted by the parts (Cochran and Cox's approximation).
+Where questions add nothing, and the means vary enough, this is the paired t-test of the seeds' means.
 `benchmarks/null_simulation.py` shows why: at 2, 3 and 5 seeds it makes at most 6 % false claims at the 5 % level, where
 the plain t-test makes more than 80 %.
 """
@@ -87,8 +89,9 @@ def paired_difference(tables: Sequence[np.ndarray]) -> Estimate:
     seeds, weight = len(tables[0]), 1 / len(tables)
     means_S = weight * sum(table.mean(axis=1) for table in tables)
     mean = float(np.mean(means_S))
-    from_seeds = float(np.var(means_S, ddof=1)) / seeds
-    from_questions = sum(weight**2 * _question_variance(table) for table in tables)
+    of_questions, of_rest = zip(*map(_variances, tables), strict=True)
+    from_seeds = max(float(np.var(means_S, ddof=1)) / seeds, weight**2 * sum(of_rest))
+    from_questions = weight**2 * sum(of_questions)
     least = sum((weight / table.shape[1]) ** 2 for table in tables)
     from_questions = max(from_questions, least - from_seeds)
     variance, error = from_seeds + from_questions, (from_seeds + from_questions) ** 0.5
@@ -136,16 +139,16 @@ def mcnemar(first: np.ndarray, second: np.ndarray) -> Discordance:
     return Discordance(only_first, only_second, p_value)
 
 
-def _question_variance(table: np.ndarray) -> float:
-    """What the choice of questions adds to the variance of the mean: theirs, freed of the rest's, over their number."""
+def _variances(table: np.ndarray) -> tuple[float, float]:
+    """What the choice of questions adds to the variance of the mean, and what neither seeds nor questions explain."""
     seeds, questions = table.shape
     if questions < 2:
-        return 0.0
+        return 0.0, 0.0
     centred = table - table.mean(axis=1, keepdims=True)
     by_question = centred.mean(axis=0)
     square_question = seeds * float(np.sum(by_question**2)) / (questions - 1)
     square_rest = float(np.sum((centred - by_question) ** 2)) / ((seeds - 1) * (questions - 1))
-    return max(0.0, square_question - square_rest) / (seeds * questions)
+    return max(0.0, square_question - square_rest) / (seeds * questions), square_rest / (seeds * questions)
 
 
 def _check(scores: Scores, tasks: Sequence[str]) -> None:
