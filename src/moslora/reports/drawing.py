@@ -125,10 +125,11 @@ def rows_axis(axes: Axes, labels: Sequence[str]) -> None:
 
 
 def log_scale(axes: Axes, *, axis: str) -> None:
-    """A logarithmic axis ("x" or "y") with plain numbers at 1, 2 and 5."""
+    """A logarithmic axis ("x" or "y") of what is drawn, with plain numbers at 1, 2 and 5, or at 1 over many decades."""
     axes.set(**{f"{axis}scale": "log"})
     own = axes.xaxis if axis == "x" else axes.yaxis
-    own.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    low, high = own.get_view_interval()
+    own.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 1000 * low else (1,)))
     own.set_major_formatter(StrMethodFormatter("{x:g}"))
     own.set_minor_formatter(NullFormatter())
     own.set_tick_params(which="minor", size=0)

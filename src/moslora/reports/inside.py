@@ -81,7 +81,7 @@ def _mixers(places: Sequence[Place], prefix: str) -> Plot | None:
     step = ceil(max(len(mixer) for mixer in at.values()) * columns / MIXER_NUMBERS)
     at = {place: mixer[::step, ::step] for place, mixer in at.items()}
     side = max(len(mixer) for mixer in at.values()) + 1  # an empty row and column after each
-    height = min(90, (WIDTH - 70) / columns) * rows * len(kinds)
+    height = min(90, (WIDTH - 110) / columns) * rows * len(kinds)  # the rest of the width is for the names
     figure, grid = new_figure(height + 24, rows=len(kinds), squeeze=False)
     for axes, kind in zip(grid[:, 0], kinds, strict=True):
         sheet = np.zeros((side * rows, side * columns))
