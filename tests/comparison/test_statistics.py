@@ -86,9 +86,7 @@ def test_interval_and_p_value_agree_on_what_is_shown():
 
 def test_means_that_lie_close_together_by_luck_do_not_make_it_certain():
     generator = np.random.default_rng(3)
-    one = np.repeat(
-        [1, -1, 0], [12, 8, 80]
-    )  # in every seed 12 questions favour one method, 8 the other
+    one = np.repeat([1, -1, 0], [12, 8, 80])  # in every seed 12 questions favour one method, 8 the other
     table = np.stack([generator.permutation(one) for _ in range(3)])
     table[0, np.flatnonzero(table[0] == 1)[0]] = 0  # else the seeds' means would not vary at all
     assert stats.ttest_1samp(table.mean(axis=1), 0).pvalue < 0.05
