@@ -119,9 +119,12 @@ def has_failed(run_folder: Path) -> bool:
 
 def _can_start(place: RunFolder, *, resume: bool) -> bool:
     """Whether the folder takes a run, which the first process alone can tell; else the reason is kept."""
-    with _failure_kept(place):
+    try:
         RunFolder.check(place.path, resume=resume)
-    return not _failure_file(place).is_file()
+    except MosloraError as error:
+        _write_failure(place, error)
+        return False
+    return True
 
 
 def _is_in_all(error: Exception) -> bool:
@@ -132,21 +135,25 @@ def _is_in_all(error: Exception) -> bool:
 
 @contextmanager
 def _failure_kept(place: RunFolder) -> Iterator[None]:
-    failure, begun = _failure_file(place), _begun_file(place)
+    begun = _begun_file(place)
     begun.touch()
     try:
         yield
     except Exception as error:  # whatever it is, the other runs go on
-        first_line = next(iter(str(error).splitlines()), "")
-        kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
-        write_atomically(failure, f"{kind}{first_line}\n")
+        _write_failure(place, error)
         if not _is_in_all(error):
             raise
     else:
-        failure.unlink(missing_ok=True)
+        _failure_file(place).unlink(missing_ok=True)
     finally:
         begun.unlink(missing_ok=True)
         release_memory()  # or this run's model would stay beside the next one's
+
+
+def _write_failure(place: RunFolder, error: Exception) -> None:
+    first_line = next(iter(str(error).splitlines()), "")
+    kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+    write_atomically(_failure_file(place), f"{kind}{first_line}\n")
 
 
 def _keep_what_is_needed(run: Run, place: RunFolder) -> None:
