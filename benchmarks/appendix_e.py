@@ -5,6 +5,7 @@ start (none, as B is zero), the same samples, the same optimizer. The figure is 
 are after the last step, relative to the folded form's: 0 is the same trajectory, float32 rounding is about 1e-6.
 """
 
+from functools import cache
 from typing import Any
 
 import torch
@@ -43,6 +44,7 @@ def layers(model: Any) -> list[Any]:
     return [module for module in model.modules() if hasattr(module, "mixer_matrix")]
 
 
+@cache
 def batches() -> list[dict[str, torch.Tensor]]:
     tokenizer = AutoTokenizer.from_pretrained(resolve_model("smollm2"), padding_side="right")
     texts = [build_prompt(sample, style="plain") + sample["output"] for sample in everyday("train")[: STEPS * SAMPLES]]

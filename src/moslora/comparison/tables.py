@@ -100,19 +100,17 @@ def terminal(record: ComparisonRecord) -> Table:
 def accuracy_grid(record: ComparisonRecord) -> Grid:
     """Each arm's cost and accuracy in percent: mean ± half of the 95 % interval over seeds."""
     columns = _columns(record)
-    is_measured = _is_measured(record)
+    measured = is_measured(record.arms)
     best = {task: max((_shown(arm.tasks.get(task)) for arm in record.arms), default=-1.0) for task in columns}
     rows = []
     for arm in record.arms:
-        cells = [
-            Cell(text) for text in (arm.arm, count_text(arm.trainable), *_cost_texts(arm, is_measured=is_measured))
-        ]
+        cells = [Cell(text) for text in (arm.arm, count_text(arm.trainable), *_cost_texts(arm, apart=measured))]
         cells.append(Cell(_seed_count(arm)))
         for task in columns:
             shown = _shown(arm.tasks.get(task))
             cells.append(Cell(_accuracy_text(arm.tasks.get(task)), is_bold=shown >= 0 and shown == best[task]))
         rows.append(cells)
-    seconds = "s / step" if is_measured else "train s"
+    seconds = "s / step" if measured else "train s"
     return Grid(["method", "parameters", seconds, "memory GB", "seeds", *columns], rows)
 
 
@@ -134,7 +132,7 @@ def footnotes(record: ComparisonRecord) -> list[str]:
     """What a reader must know: intervals, bold, where seconds and memory come from, what failed or cannot be done."""
     seconds = (
         "Seconds (median of a step) and peak memory: measured apart from the runs."
-        if _is_measured(record)
+        if is_measured(record.arms)
         else "Seconds (median over seeds) and peak memory (largest): of the training runs themselves."
     )
     notes = [
@@ -174,14 +172,14 @@ def _by_place(record: ComparisonRecord) -> Mapping[tuple[str, str], Difference]:
     return {(difference.arm, difference.task): difference for difference in record.differences}
 
 
-def _is_measured(record: ComparisonRecord) -> bool:
+def is_measured(arms: Sequence[ArmResult]) -> bool:
     """Only if all arms with results are measured apart, so that a column never mixes two kinds of numbers."""
-    with_results = [arm for arm in record.arms if arm.tasks]
+    with_results = [arm for arm in arms if arm.tasks]
     return bool(with_results) and all(arm.cost for arm in with_results)
 
 
-def _cost_texts(arm: ArmResult, *, is_measured: bool) -> tuple[str, str]:
-    if is_measured:
+def _cost_texts(arm: ArmResult, *, apart: bool) -> tuple[str, str]:
+    if apart:
         seconds, memory = (arm.cost.seconds_per_step, arm.cost.peak_memory_bytes) if arm.cost else (None, None)
     else:
         seconds, memory = arm.train_seconds, arm.peak_memory_bytes

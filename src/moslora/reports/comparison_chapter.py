@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Mapping, Sequence
 
+from moslora.comparison.tables import is_measured
 from moslora.comparison.verdict import AVERAGE
 from moslora.records import ArmResult, ComparisonRecord
 from moslora.reports.accuracy import Estimate, Point, accuracy_plot, axis_plot, cost_plot, forest_plot
@@ -104,7 +105,7 @@ def _costs(arms: Sequence[ArmResult], look: Looks, name: str) -> list[Plot]:
 
 
 def _time(arms: Sequence[ArmResult]) -> tuple[str, Callable[[ArmResult], float | None]]:
-    if all(arm.cost for arm in arms):
+    if is_measured(arms):
         return "seconds a training step", lambda arm: arm.cost and arm.cost.seconds_per_step
     return "minutes a training run", lambda arm: arm.train_seconds and arm.train_seconds / 60
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
+from moslora.comparison.tables import is_measured
 from moslora.comparison.verdict import AVERAGE
 from moslora.records import ArmResult, ComparisonRecord, Difference
 from moslora.reports.parts import Cell, Fold, Part, Table
@@ -81,7 +82,7 @@ def results_table(record: ComparisonRecord) -> Table:
 
 def memory_of(arms: Sequence[ArmResult]) -> Callable[[ArmResult], int | None]:
     """What gives an arm's peak memory in bytes: measured apart if all arms with results were, else that of the runs."""
-    if all(arm.cost for arm in arms if arm.tasks):
+    if is_measured(arms):
         return lambda arm: arm.cost and arm.cost.peak_memory_bytes
     return lambda arm: arm.peak_memory_bytes
 

@@ -35,9 +35,8 @@ def _curve(seeds: Sequence[Metrics], value: str) -> Curve:
             if isinstance(found, int | float) and isfinite(found) and "step" in line:
                 at[line["step"]].append(float(found))
     most = max(map(len, at.values()), default=0)
-    steps = sorted(
-        step for step, losses in at.items() if 2 * len(losses) > most
-    )  # an interrupted run logs one of its own
+    # An interrupted run logs a step of its own, where it stopped.
+    steps = sorted(step for step, losses in at.items() if 2 * len(losses) > most)
     size = ceil(len(steps) / POINTS) or 1
     chunks = [steps[start : start + size] for start in range(0, len(steps), size)]
     return [
