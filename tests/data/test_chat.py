@@ -45,7 +45,7 @@ def with_template(tiny_tokenizer):
 
 
 def made(samples, tokenizer, **options):
-    defaults = {"max_length_tokens": 400, "loss_on": "response", "source": "a.jsonl"}
+    defaults = {"loss_on": "response", "source": "a.jsonl"}
     return chat_examples(samples, tokenizer, **(defaults | options))
 
 
@@ -65,19 +65,19 @@ def learned_texts(example, tokenizer):
 @pytest.mark.parametrize("template", [PLAIN, TAGGED])
 def test_only_the_assistants_words_and_their_end_tokens_are_learned(with_template, template):
     tokenizer = with_template(template)
-    (example,) = made([CHAT], tokenizer).examples
+    (example,) = made([CHAT], tokenizer)
     assert learned_texts(example, tokenizer) == ["Hello, Jürgen<|end|>", "\nSee you<|end|>"]
     assert tokenizer.decode(example["input_ids"]) == tokenizer.apply_chat_template(CHAT["messages"], tokenize=False)
 
 
 def test_a_turn_without_an_end_token_is_learned_whole(with_template):
     tokenizer = with_template(MARKED)
-    (example,) = made([CHAT], tokenizer).examples
+    (example,) = made([CHAT], tokenizer)
     assert learned_texts(example, tokenizer) == ["Hello, Jürgen ## ", "\nSee you ## "]
 
 
 def test_the_loss_on_the_sequence_labels_every_token(with_template):
-    (example,) = made([CHAT], with_template(PLAIN), loss_on="sequence").examples
+    (example,) = made([CHAT], with_template(PLAIN), loss_on="sequence")
     assert example["labels"] == example["input_ids"]
     assert example["labels"] is not example["input_ids"]
 
@@ -89,30 +89,19 @@ def test_conversations_are_read_like_messages(with_template):
     assert made([{"conversations": rows}], tokenizer) == made([CHAT], tokenizer)
 
 
-def test_long_chats_are_cut_and_counted(with_template):
-    result = made([CHAT], with_template(PLAIN), max_length_tokens=60)
-    assert result.truncated == 1
-    assert len(result.examples[0]["input_ids"]) == 60
-
-
-def test_a_cut_before_the_first_answer_is_refused_with_advice(with_template):
-    with pytest.raises(DataError, match=r"a\.jsonl: sample 1 has 88 tokens .* first 20 .* set max_length_tokens to 88"):
-        made([CHAT], with_template(PLAIN), max_length_tokens=20)
-
-
 def test_a_template_whose_answers_cannot_be_told_apart_is_refused(with_template):
     with pytest.raises(
         DataError, match=r"a\.jsonl: sample 1: message 3: the chat template renders .* data.loss_on to sequence"
     ):
         made([CHAT], with_template(THINKING))
-    assert made([CHAT], with_template(THINKING), loss_on="sequence").examples
+    assert made([CHAT], with_template(THINKING), loss_on="sequence")
 
 
 def test_a_chat_that_the_assistant_opens_is_refused_for_the_response_loss(with_template):
     chat = {"messages": CHAT["messages"][2:]}
     with pytest.raises(DataError, match="sample 1: message 1: the assistant opens the chat"):
         made([chat], with_template(PLAIN))
-    assert learned_texts(made([chat], with_template(TAGGED)).examples[0], with_template(TAGGED))[0].startswith("Hello")
+    assert learned_texts(made([chat], with_template(TAGGED))[0], with_template(TAGGED))[0].startswith("Hello")
 
 
 def test_what_the_template_refuses_is_told(with_template):
@@ -150,8 +139,6 @@ def test_a_bad_message_is_named_with_its_place(with_template, sample, message):
         made([CHAT, sample], with_template(PLAIN))
 
 
-def test_an_unknown_place_of_the_loss_and_an_empty_set_are_refused(with_template):
+def test_an_unknown_place_of_the_loss_is_refused(with_template):
     with pytest.raises(ConfigError, match="unknown loss_on 'answers'"):
         made([CHAT], with_template(PLAIN), loss_on="answers")
-    with pytest.raises(DataError, match=r"a\.jsonl: no samples"):
-        made([], with_template(PLAIN))

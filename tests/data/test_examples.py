@@ -14,26 +14,23 @@ SAMPLES = [
 
 
 def made(samples, tokenizer, **options):
-    defaults = {"prompt_style": "plain", "max_length_tokens": 200, "loss_on": "sequence", "source": "a.jsonl"}
+    defaults = {"prompt_style": "plain", "loss_on": "sequence", "source": "a.jsonl"}
     return instruction_examples(samples, tokenizer, **(defaults | options))
 
 
 @pytest.mark.parametrize("style", ["alpaca", "plain"])
 def test_an_example_is_the_prompt_of_evaluation_then_response_and_end(tiny_tokenizer, style):
-    result = made(SAMPLES, tiny_tokenizer, prompt_style=style, max_length_tokens=400)
-    for sample, example, prompt in zip(
-        SAMPLES, result.examples, prompt_ids(SAMPLES, tiny_tokenizer, style=style), strict=True
-    ):
+    result = made(SAMPLES, tiny_tokenizer, prompt_style=style)
+    for sample, example, prompt in zip(SAMPLES, result, prompt_ids(SAMPLES, tiny_tokenizer, style=style), strict=True):
         assert example["input_ids"][: len(prompt)] == prompt
         assert example["input_ids"][-1] == tiny_tokenizer.eos_token_id
         text = build_prompt(sample, style=style) + sample["output"]
         assert tiny_tokenizer.decode(example["input_ids"][:-1]) == text
-    assert result.truncated == 0
 
 
 def test_the_loss_is_on_everything_or_on_response_and_end(tiny_tokenizer):
-    whole = made(SAMPLES, tiny_tokenizer).examples
-    masked = made(SAMPLES, tiny_tokenizer, loss_on="response").examples
+    whole = made(SAMPLES, tiny_tokenizer)
+    masked = made(SAMPLES, tiny_tokenizer, loss_on="response")
     for sample, all_tokens, own_tokens in zip(SAMPLES, whole, masked, strict=True):
         assert all_tokens["labels"] == all_tokens["input_ids"] == own_tokens["input_ids"]
         learned = [label for label in own_tokens["labels"] if label != -100]
@@ -47,21 +44,8 @@ def test_a_start_token_is_kept_if_the_tokenizer_adds_one(tiny_tokenizer):
     adding.backend_tokenizer.post_processor = TemplateProcessing(
         single="<|start|> $A <|end|>", special_tokens=[("<|start|>", start), ("<|end|>", end)]
     )
-    for plain, started in zip(made(SAMPLES, tiny_tokenizer).examples, made(SAMPLES, adding).examples, strict=True):
+    for plain, started in zip(made(SAMPLES, tiny_tokenizer), made(SAMPLES, adding), strict=True):
         assert started["input_ids"] == [start, *plain["input_ids"]]
-
-
-def test_long_examples_are_cut_and_counted(tiny_tokenizer):
-    result = made(SAMPLES, tiny_tokenizer, max_length_tokens=30)
-    assert [len(example["input_ids"]) for example in result.examples] == [30, 26]
-    assert result.truncated == 1
-
-
-def test_a_cut_without_any_response_token_is_refused_with_advice(tiny_tokenizer):
-    with pytest.raises(
-        DataError, match=r"a\.jsonl: sample 1 has 44 tokens .* its first 16 .* set max_length_tokens to 44"
-    ):
-        made(SAMPLES, tiny_tokenizer, loss_on="response", max_length_tokens=16)
 
 
 @pytest.mark.parametrize(
@@ -83,10 +67,8 @@ def test_a_missing_field_is_named_with_those_present(tiny_tokenizer):
         made([{"instruction": "x", "answer": "y"}], tiny_tokenizer)
 
 
-def test_an_unknown_place_of_the_loss_and_an_empty_set_are_refused(tiny_tokenizer):
+def test_an_unknown_place_of_the_loss_is_refused(tiny_tokenizer):
     with pytest.raises(
         ConfigError, match=r"unknown loss_on 'reponse'; did you mean 'response'\? \(allowed: response, seq"
     ):
         made(SAMPLES, tiny_tokenizer, loss_on="reponse")
-    with pytest.raises(DataError, match=r"a\.jsonl: no samples"):
-        made([], tiny_tokenizer)

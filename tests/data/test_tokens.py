@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from moslora.data.tokens import IGNORED, Example, collate, cut_examples, end_token_id, pad_token_id
+from moslora.data.tokens import IGNORED, Example, collate, cut_examples, end_token_id, pad_token_id, short_examples
 from moslora.errors import DataError
 
 
@@ -23,6 +23,13 @@ def test_a_cut_that_leaves_nothing_to_learn_advises_a_length():
         "a.jsonl: sample 2 has 4 tokens and none to learn from among its first 3 (2 samples are like that, the longest "
         "has 9); set max_length_tokens to 9, or leave those samples out"
     )
+
+
+def test_examples_that_need_no_cut_are_told_from_the_rest():
+    rows = [example(1, 2, 3, 4), example(5, 6, 7), example(*range(9))]
+    assert short_examples(rows, max_length_tokens=4, source="x") == [0, 1]
+    with pytest.raises(DataError, match=r"x: .* no sample has at most 2 tokens; set max_length_tokens to 3 or more"):
+        short_examples(rows, max_length_tokens=2, source="x")
 
 
 def test_an_empty_set_is_refused():

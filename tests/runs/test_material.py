@@ -163,6 +163,31 @@ def test_a_field_that_a_sample_lacks_is_refused(read: Read, groups: Path):
     )
 
 
+@pytest.fixture
+def uneven(tmp_path: Path) -> Path:
+    """Two short samples around a long one, each in a set."""
+    path = tmp_path / "uneven.json"
+    questions = ["One?", "Two, " * 40 + "or not?", "Three?"]
+    path.write_text(json.dumps([{"instruction": q, "output": "yes", "set": n} for n, q in enumerate(questions)]))
+    return path
+
+
+def test_a_long_sample_is_cut_or_left_out_and_the_record_says_so(read: Read, uneven: Path, tiny_tokenizer: Any):
+    data = {"train": str(uneven), "max_length_tokens": 32, "together": "set"}
+    cut = read(data=data)
+    assert max(len(row["input_ids"]) for row in cut.rows) == 32
+    assert cut.notes()[1:] == ["1 samples were longer than data.max_length_tokens and cut"]
+    left_out = read(data=data | {"leave_out_longer": True})
+    assert [text.split("?")[0] for text in texts(left_out, tiny_tokenizer)] == ["One", "Three"]
+    assert [group[1] for group in left_out.groups or []] == [0, 2]
+    assert left_out.notes()[1:] == ["1 samples were longer than data.max_length_tokens and left out"]
+
+
+def test_a_sample_cut_before_its_response_is_refused_with_advice(read: Read, uneven: Path):
+    with pytest.raises(DataError, match=r"uneven.json: sample 2 has (\d+) tokens .* set max_length_tokens to \1,"):
+        read(data={"train": str(uneven), "max_length_tokens": 32, "loss_on": "response"})
+
+
 def test_keeping_samples_together_does_not_go_with_packing(read: Read, groups: Path):
     with pytest.raises(ConfigError, match=r"data.together=set does not work with data.packing: set one of them"):
         read(data={"train": str(groups), "together": "set", "packing": True})

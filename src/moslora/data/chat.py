@@ -7,7 +7,7 @@ from typing import Any
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
-from moslora.data.tokens import IGNORED, Example, Examples, check_loss_on, cut_examples
+from moslora.data.tokens import IGNORED, Example, check_loss_on
 from moslora.errors import DataError
 
 Message = dict[str, str]
@@ -21,11 +21,10 @@ def chat_examples(
     samples: Sequence[Mapping[str, Any]],
     tokenizer: PreTrainedTokenizerBase,
     *,
-    max_length_tokens: int,
     loss_on: str,
     source: str,
-) -> Examples:
-    """The rendered chats as token ids, cut to `max_length_tokens`.
+) -> list[Example]:
+    """The rendered chats as token ids, at their whole length.
 
     A sample is `{"messages": [{"role", "content"}, …]}` or `{"conversations": [{"from", "value"}, …]}`. With `loss_on`
     `response` only the assistant's turns carry labels, each to its end token inclusive; with `sequence` every token.
@@ -38,11 +37,11 @@ def chat_examples(
         raise DataError(
             f"{source}: the tokenizer has no chat template; set data.format to instruction, or use a model that has one"
         )
-    full: list[Example] = []
+    examples: list[Example] = []
     for number, sample in enumerate(samples, start=1):
         place = f"{source}: sample {number}"
-        full.append(_chat_example(_messages(sample, place), tokenizer, loss_on=loss_on, place=place))
-    return cut_examples(full, max_length_tokens=max_length_tokens, source=source)
+        examples.append(_chat_example(_messages(sample, place), tokenizer, loss_on=loss_on, place=place))
+    return examples
 
 
 def _messages(sample: Mapping[str, Any], place: str) -> list[Message]:

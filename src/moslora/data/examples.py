@@ -7,7 +7,7 @@ from transformers import PreTrainedTokenizerBase
 
 from moslora.data.prompts import prompt_ids, response_ids
 from moslora.data.tasks import text_field
-from moslora.data.tokens import IGNORED, Example, Examples, check_loss_on, cut_examples, end_token_id
+from moslora.data.tokens import IGNORED, Example, check_loss_on, end_token_id
 from moslora.errors import DataError
 
 
@@ -16,17 +16,15 @@ def instruction_examples(
     tokenizer: PreTrainedTokenizerBase,
     *,
     prompt_style: str,
-    max_length_tokens: int,
     loss_on: str,
     source: str,
-) -> Examples:
-    """Prompt, response and end token of each sample, cut to `max_length_tokens`.
+) -> list[Example]:
+    """Prompt, response and end token of each sample, at their whole length.
 
     Prompt and response are tokenised apart and joined, so evaluation, which knows only the prompt, sees the same ids.
     `loss_on` is `sequence` (the paper) or `response` (prompt tokens carry no label).
 
-    Raises DataError naming `source`, the sample (counted from 1) and the field that is missing or not text, or
-    advising a length if a cut leaves nothing to learn.
+    Raises DataError naming `source`, the sample (counted from 1) and the field that is missing or not text.
     """
     check_loss_on(loss_on)
     for number, sample in enumerate(samples, start=1):
@@ -34,12 +32,12 @@ def instruction_examples(
     end = end_token_id(tokenizer)
     prompts = prompt_ids(samples, tokenizer, style=prompt_style)
     responses = response_ids([sample["output"] for sample in samples], tokenizer)
-    full: list[Example] = []
+    examples: list[Example] = []
     for prompt, response in zip(prompts, responses, strict=True):
         learned = [*response, end]
         ignored = [IGNORED] * len(prompt) if loss_on == "response" else prompt
-        full.append({"input_ids": prompt + learned, "labels": ignored + learned})
-    return cut_examples(full, max_length_tokens=max_length_tokens, source=source)
+        examples.append({"input_ids": prompt + learned, "labels": ignored + learned})
+    return examples
 
 
 def _check_fields(sample: Mapping[str, Any], *, source: str, number: int) -> None:

@@ -44,6 +44,18 @@ def cut_examples(full: Sequence[Example], *, max_length_tokens: int, source: str
     return Examples(cut, truncated=sum(len(example["input_ids"]) > max_length_tokens for example in full))
 
 
+def short_examples(full: Sequence[Example], *, max_length_tokens: int, source: str) -> list[int]:
+    """The places of the examples that need no cut. Raises DataError if there is none."""
+    kept = [index for index, example in enumerate(full) if len(example["input_ids"]) <= max_length_tokens]
+    if full and not kept:
+        shortest = min(len(example["input_ids"]) for example in full)
+        raise DataError(
+            f"{source}: leave_out_longer leaves nothing, no sample has at most {max_length_tokens} tokens; "
+            f"set max_length_tokens to {shortest} or more"
+        )
+    return kept
+
+
 def collate(
     examples: Sequence[Example], *, pad_token_id: int, pad_to_multiple_of: int | None = None, at_end: bool = False
 ) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from moslora.data.examples import instruction_examples
 from moslora.data.packing import pack
 from moslora.data.source import load_samples, task_samples
 from moslora.data.tasks import Task, task
-from moslora.data.tokens import Example
+from moslora.data.tokens import Example, cut_examples, short_examples
 from moslora.errors import DataError
 from moslora.runs.recipe import DataSettings, EvaluationSettings, Recipe
 
@@ -43,12 +43,15 @@ class Material:
     validation: list[Example]
     test_sets: list[TestSet]
     truncated: int
+    left_out: int
 
     def notes(self) -> list[str]:
         """What a reader of the record should know of the data."""
         notes = [f"{len(self.rows)} training rows, {len(self.validation)} validation samples"]
         if self.truncated:
             notes.append(f"{self.truncated} samples were longer than data.max_length_tokens and cut")
+        if self.left_out:
+            notes.append(f"{self.left_out} samples were longer than data.max_length_tokens and left out")
         return notes
 
 
@@ -73,22 +76,27 @@ def tokenise(recipe: Recipe, sources: Sources, tokenizer: PreTrainedTokenizerBas
     data = recipe.data
     examples: list[Example] = []
     groups: list[Hashable] = []
-    truncated = 0
+    truncated = left_out = 0
     for name, samples in sources.samples.items():
-        options: dict[str, Any] = {"max_length_tokens": data.max_length_tokens, "loss_on": data.loss_on, "source": name}
         if data.format == "chat":
-            read = chat_examples(samples, tokenizer, **options)
+            full = chat_examples(samples, tokenizer, loss_on=data.loss_on, source=name)
         else:
-            read = instruction_examples(samples, tokenizer, prompt_style=data.prompt, **options)
-        examples += read.examples
-        groups += _groups(samples, data.together, source=name)
-        truncated += read.truncated
+            full = instruction_examples(samples, tokenizer, prompt_style=data.prompt, loss_on=data.loss_on, source=name)
+        own_groups = _groups(samples, data.together, source=name)
+        if data.leave_out_longer:
+            kept = short_examples(full, max_length_tokens=data.max_length_tokens, source=name)
+            left_out += len(full) - len(kept)
+            full, own_groups = [full[index] for index in kept], [own_groups[index] for index in kept]
+        cut = cut_examples(full, max_length_tokens=data.max_length_tokens, source=name)
+        examples += cut.examples
+        groups += own_groups
+        truncated += cut.truncated
     trained, held_out = _split(groups, data)
     rows, validation = [examples[index] for index in trained], [examples[index] for index in held_out]
     if data.packing:
         rows = pack(rows, max_length_tokens=data.max_length_tokens)
-    kept = None if data.together is None else [groups[index] for index in trained]
-    return Material(rows, kept, validation, sources.test_sets, truncated)
+    row_groups = None if data.together is None else [groups[index] for index in trained]
+    return Material(rows, row_groups, validation, sources.test_sets, truncated, left_out)
 
 
 def load_test_sets(settings: EvaluationSettings) -> list[TestSet]:

@@ -64,6 +64,7 @@ class DataSettings(_Settings):
     format: Literal["instruction", "chat"] = "instruction"
     prompt: Literal["alpaca", "plain"] = "alpaca"
     max_length_tokens: Annotated[int, Field(ge=8)] = 256
+    leave_out_longer: bool = False  # leave out longer samples, instead of cutting them
     loss_on: Literal["sequence", "response"] = "sequence"  # response: the prompt (or the user's turns) is masked
     packing: bool = False  # several samples in one row, kept apart
     together: str | None = None  # samples alike in this field share a batch (everyday: `group`, the same options)
