@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import save_file
 from torch import nn
 from transformers import AutoModelForCausalLM
 
@@ -167,6 +168,22 @@ def test_drift_is_refused_and_nothing_is_left_behind(trained, tmp_path, monkeypa
     assert (tmp_path / "folded/adapter_model.safetensors").is_file()
 
 
+def test_a_tensor_that_is_not_loaded_as_written_is_refused(trained, tmp_path, monkeypatch):
+    def without_a_trained_token(tensors, path, metadata):
+        changed = {key: tensor.clone() for key, tensor in tensors.items()}
+        (key,) = (key for key in changed if "token_adapter" in key)
+        changed[key][0] = 0  # no position of the probe need have this token
+        save_file(changed, path, metadata)
+
+    monkeypatch.setattr("moslora.adapter.export.save_file", without_a_trained_token)
+    model = trained(target_modules=["q_proj"], trainable_token_indices=[3, 5])
+    probe = {"input_ids": torch.arange(6, 18)[None]}
+    for allow_drift in (False, True):
+        with pytest.raises(MosloraError, match=r"plain PEFT does not load .*token_adapter.* as it was written"):
+            save_folded(model, tmp_path / "folded", probe=probe, allow_drift=allow_drift)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_broken_weights_are_not_merged(trained, tmp_path):
     model = trained()
     model.base_model.model.model.layers[0].self_attn.q_proj.lora_A["default"].weight.data[0, 0] = float("nan")
@@ -215,7 +232,9 @@ def test_an_adapter_that_is_not_at_work_is_not_exported(trained, config, tmp_pat
 
 def test_a_model_under_mixed_precision_is_verified_without_it(trained, tmp_path):
     from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
 
+    AcceleratorState._reset_state(reset_partial_state=True)  # of a test before this one
     model = Accelerator(mixed_precision="bf16", cpu=True).prepare_model(trained())
     assert save_folded(model, tmp_path / "folded").max_difference < 1e-5
 

@@ -24,7 +24,7 @@ from moslora.adapter.twin import plain_twin
 from moslora.adapter.verification import Drift, coarsest_dtype, default_probe, measure_drift, probe_output
 from moslora.core.folding import fold_into_a
 from moslora.core.mixers import compose
-from moslora.errors import ConfigError
+from moslora.errors import ConfigError, DriftError
 from moslora.files import new_folder
 
 MIXER_KEY = ".lora_mixer.weight"
@@ -65,7 +65,7 @@ def save_folded(
 
     `probe` holds keyword arguments of the model's forward pass; by default a fixed batch of token ids. Raises
     DriftError when the outputs differ by more than the dtype allows (with `allow_drift` the difference is only
-    returned) and OutputError when the folder is not empty.
+    returned) or PEFT does not load every tensor as it was written, and OutputError when the folder is not empty.
     """
     config, tensors = fold(model, adapter_name)
     config.inference_mode = True
@@ -80,6 +80,7 @@ def save_folded(
         drift = measure_drift(expected, probe_output(twin, probe), [coarsest_dtype(model)])
         if not allow_drift:
             drift.require("the folded adapter")
+        _check_all_is_loaded(tensors, twin)
     return drift
 
 
@@ -166,6 +167,19 @@ def _folded(key: str, tensor: torch.Tensor, tensors: Mapping[str, torch.Tensor])
         if mixer is not None:
             return fold_into_a(tensor, compose(mixer.to(torch.promote_types(torch.float32, mixer.dtype))))
     return tensor
+
+
+def _check_all_is_loaded(written: Mapping[str, torch.Tensor], twin: PeftModel) -> None:
+    """Outputs cannot tell a tensor that works at few positions only, such as the embedding of a trained token."""
+    loaded = get_peft_model_state_dict(
+        twin, twin.state_dict()
+    )  # given, so PEFT does not take biases for broken factors
+    for key, tensor in written.items():
+        there = loaded.get(key)
+        if there is None or not torch.allclose(tensor.to(there), there, rtol=0, atol=0, equal_nan=True):
+            raise DriftError(
+                f"plain PEFT does not load {key} as it was written, so nothing was written: please report it"
+            )
 
 
 def _card(config: LoraConfig) -> str:
