@@ -179,7 +179,7 @@ def test_a_tensor_that_is_not_loaded_as_written_is_refused(trained, tmp_path, mo
     model = trained(target_modules=["q_proj"], trainable_token_indices=[3, 5])
     probe = {"input_ids": torch.arange(6, 18)[None]}
     for allow_drift in (False, True):
-        with pytest.raises(MosloraError, match=r"plain PEFT does not load .*token_adapter.* as it was written"):
+        with pytest.raises(MosloraError, match=r"plain PEFT does not load .*token_adapter.* as it was saved"):
             save_folded(model, tmp_path / "folded", probe=probe, allow_drift=allow_drift)
     assert list(tmp_path.iterdir()) == []
 

@@ -171,14 +171,12 @@ def _folded(key: str, tensor: torch.Tensor, tensors: Mapping[str, torch.Tensor])
 
 def _check_all_is_loaded(written: Mapping[str, torch.Tensor], twin: PeftModel) -> None:
     """Outputs cannot tell a tensor that works at few positions only, such as the embedding of a trained token."""
-    loaded = get_peft_model_state_dict(
-        twin, twin.state_dict()
-    )  # given, so PEFT does not take biases for broken factors
+    loaded = get_peft_model_state_dict(twin, twin.state_dict())  # without the second, PEFT warns of biases
     for key, tensor in written.items():
         there = loaded.get(key)
         if there is None or not torch.allclose(tensor.to(there), there, rtol=0, atol=0, equal_nan=True):
             raise DriftError(
-                f"plain PEFT does not load {key} as it was written, so nothing was written: please report it"
+                f"plain PEFT does not load {key} as it was saved, so nothing was written: please report it"
             )
 
 
