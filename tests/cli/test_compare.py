@@ -37,6 +37,7 @@ def test_compare_prints_the_table_and_goes_on_where_it_was(moslora: Run, plan: P
     result = moslora("compare", plan, "--output", tmp_path / "c")
     assert "moslora" in result.stdout
     assert "one seed cannot tell for moslora" in result.stdout
+    assert result.stdout.replace("\n", " ").count("of the training runs themselves") == 1
     assert f"record  {tmp_path / 'c' / 'comparison.json'}" in result.stdout
     assert [line.partition(":")[0] for line in result.stderr.splitlines() if " of 2  " in line] == [
         "1 of 2  lora, seed 1",

@@ -42,9 +42,9 @@ def test_a_loss_that_is_no_number_is_the_worst_and_an_edge_is_told_of(tiny_plan:
     assert choose(plan, lora, runs, folder=tmp_path) == Choice(rate=0.01)
     assert [result.validation_loss for result in tuning_results(plan, runs, folder=tmp_path)][:3] == [9.0, None, None]
     assert tuning_notes(plan, runs, folder=tmp_path) == [
-        "lora was best at the lowest learning rate tried (0.01): a wider grid may find a better one",
         "lora diverged at the learning rate 0.1",
         "lora diverged at the learning rate 1",
+        "best at an edge of the learning rates tried, so a wider grid may do better: lora (lowest, 0.01)",
     ]
 
 

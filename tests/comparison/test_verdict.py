@@ -58,6 +58,11 @@ def test_the_adjusted_p_value_decides():
     ]
 
 
+def test_an_interval_without_0_that_shows_nothing_says_why():
+    found = record(difference(p=0.03, adjusted=0.12), worse(arm="dora"))
+    assert "no difference from lora is shown for moslora (0.4 to 3.8 points, Holm p 0.12)" in overall(found)
+
+
 def test_one_seed_cannot_tell():
     assert of_one_seed(12, 7, 0.3593, baseline="lora") == (
         "one seed: cannot tell (questions right only here 12, only with lora 7; within this seed McNemar p 0.36)"

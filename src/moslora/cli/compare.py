@@ -136,16 +136,16 @@ def _dry_run(plan: Any, *, as_json: bool) -> None:
 
 def _print(record: Any, folder: Path, *, as_json: bool) -> None:
     from moslora.comparison.compare import RECORD_NAME
-    from moslora.comparison.tables import terminal
+    from moslora.comparison.tables import footnotes, terminal
 
     if as_json:
         results.print(record.model_dump_json(indent=2))
         return
     print_table(results, terminal(record))
     results.print(f"\n{record.verdict}\n")
-    for note in record.notes:
-        results.print(f"note: {note}")
-    results.print(f"tables  {folder}/table.md, table.csv, table.tex\nrecord  {folder / RECORD_NAME}")
+    for note in footnotes(record):
+        results.print(f"- {note}")
+    results.print(f"\ntables  {folder}/table.md, table.csv, table.tex\nrecord  {folder / RECORD_NAME}")
     if not record.is_complete:
         results.print("not complete: start the same command again to do what is missing")
 

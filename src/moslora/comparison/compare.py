@@ -5,7 +5,7 @@ and several processes can share one folder: each takes every n-th run.
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -204,7 +204,7 @@ def _rows(
 ) -> tuple[list[ArmResult], list[str], dict[str, dict[int, Path]]]:
     """The table's rows without accuracies, what a reader should know of them, and the finished runs' folders."""
     costs = read_costs(folder)
-    rows, notes, finished = [], _option_notes(arms), {}
+    rows, notes, resumed, finished = [], _option_notes(arms), [], {}
     for arm in arms:
         choice = choose(plan, arm, tuning, folder=folder)
         runs = _final_runs(plan, arm, choice)
@@ -216,19 +216,19 @@ def _rows(
         row.cannot = choice.cannot or _same_reason(row, runs)
         rows.append(row)
         finished[arm.label] = {seed: folder / runs[seed].folder for seed in records}
-        notes += _run_notes(arm, records)
+        resumed += [f"{arm.label} (seed {seed})" for seed, record in records.items() if _is_resumed(record)]
         missing = [str(seed) for seed, one in found.items() if one.state in ("open", "busy")]
         if choice.missing:
             notes.append(f"{arm.label}: no runs yet, {choice.missing}")
         elif missing:
             notes.append(f"{arm.label}: seed {', '.join(missing)} not run yet")
+    if resumed:
+        notes.append(f"{RESUMED}: {', '.join(resumed)}")
     return rows, notes, finished
 
 
-def _run_notes(arm: Arm, records: Mapping[int, RunRecord]) -> list[str]:
-    """What the runs' own times leave out."""
-    resumed = [str(s) for s, one in records.items() if any(note.startswith(RESUMED) for note in one.notes)]
-    return [f"{arm.label}, seed {', '.join(resumed)}: {RESUMED}"] if resumed else []
+def _is_resumed(record: RunRecord) -> bool:
+    return any(note.startswith(RESUMED) for note in record.notes)
 
 
 def _final_runs(plan: Plan, arm: Arm, choice: Choice) -> dict[int, Run]:

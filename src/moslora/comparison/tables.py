@@ -87,9 +87,9 @@ def csv_text(record: ComparisonRecord) -> str:
 
 
 def terminal(record: ComparisonRecord) -> Table:
-    """The table of arms for the terminal, footnotes as its caption."""
+    """The table of arms for the terminal."""
     grid = accuracy_grid(record)
-    table = Table(caption=Text("\n".join(footnotes(record))), caption_justify="left")
+    table = Table()
     for name in grid.head:
         table.add_column(Text(name), justify="left" if name in WORDS else "right")
     for row in grid.rows:

@@ -67,7 +67,7 @@ def tuning_results(plan: Plan, runs: Sequence[Run], *, folder: Path) -> list[Tun
 
 def tuning_notes(plan: Plan, runs: Sequence[Run], *, folder: Path) -> list[str]:
     """What a reader should know of the tuning: rates that diverged, and choices at the edge of their grid."""
-    notes = []
+    notes, at_edges = [], []
     for run in runs:
         found = outcome(run, folder)
         if found.state == "diverged":
@@ -76,8 +76,9 @@ def tuning_notes(plan: Plan, runs: Sequence[Run], *, folder: Path) -> list[str]:
         at_edge = run.learning_rate in (min(rates), max(rates)) and len(rates) > 2
         if at_edge and choose(plan, run.arm, runs, folder=folder).rate == run.learning_rate:
             edge = "highest" if run.learning_rate == max(rates) else "lowest"
-            notes.append(
-                f"{run.arm.tuned_as} was best at the {edge} learning rate tried ({run.learning_rate:g}):"
-                " a wider grid may find a better one"
-            )
+            at_edges.append(f"{run.arm.tuned_as} ({edge}, {run.learning_rate:g})")
+    if at_edges:
+        notes.append(
+            f"best at an edge of the learning rates tried, so a wider grid may do better: {', '.join(at_edges)}"
+        )
     return notes

@@ -23,9 +23,8 @@ def of_difference(difference: Difference) -> str:
     if claim(difference):
         return _claimed(difference, note=f"; {difference.seeds} seeds")
     largest = points(max(abs(difference.low), abs(difference.high)))
-    is_lost_to_holm = difference.p_value is not None and difference.p_value < LEVEL
-    reason = f" once several arms are allowed for (Holm p {p_text(difference.p_adjusted)})" if is_lost_to_holm else ""
-    return f"no difference shown{reason}: {interval} points; differences above {largest} are unlikely"
+    lost = f" once several arms are allowed for ({_holm(difference)})" if _is_lost_to_holm(difference) else ""
+    return f"no difference shown{lost}: {interval} points; differences above {largest} are unlikely"
 
 
 def of_one_seed(only_arm: int, only_baseline: int, p_value: float, *, baseline: str) -> str:
@@ -49,7 +48,7 @@ def overall(record: ComparisonRecord) -> str:
     unshown = [d for d in several if not claim(d)]
     parts = [f"{d.arm} is {_claimed(d)}" for d in shown]
     if unshown:
-        ranges = [f"{d.arm} ({points(d.low or 0)} to {points(d.high or 0)} points)" for d in unshown]
+        ranges = [f"{d.arm} ({_range(d)})" for d in unshown]
         against = _joined(sorted({d.baseline for d in unshown}))
         parts.append(f"no difference from {against} is shown for {_joined(ranges)}")
     if one_seed := [d.arm for d in average if d.seeds == 1]:
@@ -73,6 +72,20 @@ def p_text(p_value: float | None) -> str:
     if p_value is None:
         return "–"
     return "< 0.001" if p_value < 0.001 else f"{p_value:.2g}"
+
+
+def _is_lost_to_holm(difference: Difference) -> bool:
+    """Whether its own p value would show a difference that the corrected one does not (its interval leaves out 0)."""
+    return not claim(difference) and difference.p_value is not None and difference.p_value < LEVEL
+
+
+def _holm(difference: Difference) -> str:
+    return f"Holm p {p_text(difference.p_adjusted)}"
+
+
+def _range(difference: Difference) -> str:
+    corrected = f", {_holm(difference)}" if _is_lost_to_holm(difference) else ""
+    return f"{points(difference.low or 0)} to {points(difference.high or 0)} points{corrected}"
 
 
 def _claimed(difference: Difference, *, note: str = "") -> str:
