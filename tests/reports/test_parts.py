@@ -8,7 +8,7 @@ import pytest
 
 from moslora.errors import CheckpointError
 from moslora.records import LayerPicture
-from moslora.reports.accuracy import Point, pareto
+from moslora.reports.accuracy import Point, cost_plot, pareto
 from moslora.reports.disagreement import disagreement
 from moslora.reports.drawing import looks, styled
 from moslora.reports.inside import placed
@@ -74,10 +74,26 @@ def test_many_arms_get_a_panel_each_beside_the_baseline():
     arms = [f"arm {number}" for number in range(6)]
     curve = [[{"step": step, "loss": 1.0 / step} for step in range(1, 5)]]
     with styled():
-        found = learning_curves(dict.fromkeys(arms, curve), looks=looks(arms, baselines=arms[:1]), prefix="x")
+        baselines = {arm: arms[number % 2] for number, arm in enumerate(arms[2:])}  # arm 0 and arm 1
+        look = looks(arms, baselines=arms[:2])
+        found = learning_curves(dict.fromkeys(arms, curve), looks=look, prefix="x", baselines=baselines)
     panels = [axes for axes in found[0].figure.axes if axes.get_visible()]
-    assert [axes.get_title(loc="left") for axes in panels] == arms[1:]
+    assert [axes.get_title(loc="left") for axes in panels] == arms[2:]
     assert {len(axes.lines) for axes in panels} == {2}
+    assert [text.get_text() for text in found[0].figure.legends[0].get_texts()] == ["its baseline"]
+
+
+def test_names_beside_points_lie_within_the_plot_and_apart():
+    points = [Point(f"method {number}", 3.3 + number % 3 / 100, 0.8 + number / 500) for number in range(18)]
+    points += [Point("small", 0.1, 0.7), Point("large", 130, 0.86)]
+    with styled():
+        plot = cost_plot(points, unit="x", title="y", looks=looks([p.label for p in points]), prefix="x")
+        plot.figure.draw_without_rendering()
+    (axes,) = plot.figure.axes
+    boxes = [text.get_window_extent() for text in axes.texts]
+    assert {"small", "large", "method 17"} <= {text.get_text() for text in axes.texts}  # of those that no other beats
+    assert all(axes.bbox.y0 - 8 < box.y0 and box.y1 < axes.bbox.y1 + 8 for box in boxes)
+    assert not any(box.count_overlaps(boxes[:number]) for number, box in enumerate(boxes))
 
 
 def answer(index: int, is_correct: bool, **fields: Any) -> dict[str, Any]:

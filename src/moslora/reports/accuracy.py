@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from math import log10
+from math import dist, log10
 
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
+from matplotlib.transforms import Bbox
 
 from moslora.comparison.verdict import claim
 from moslora.records import Difference
@@ -24,6 +25,9 @@ from moslora.reports.drawing import (
 )
 
 ROW, MARGIN = 24, 62  # pixels of a row, and of what stands around the rows
+LETTER = 6.2  # pixels of a letter of a label
+LABEL_PLACES = [(right, up) for up in (0, 9, -9) for right in (True, False)]  # beside a point, by preference
+DODGE = 0.012  # of an axis, between the marks of two lines at the same value
 
 
 @dataclass(frozen=True)
@@ -83,8 +87,8 @@ def forest_plot(differences: Sequence[Difference], *, task: str, prefix: str) ->
 def cost_plot(points: Sequence[Point], *, unit: str, title: str, looks: Mapping[str, Look], prefix: str) -> Plot:
     """Accuracy against a cost; the arms that no other beats in both are filled and joined."""
     figure, axes = new_figure(270)
-    front = {point.label for point in pareto(points)}
     steps = pareto(points)
+    front = {point.label for point in steps}
     axes.plot([p.cost for p in steps], [100 * p.accuracy for p in steps], color=RULE, lw=3, drawstyle="steps-post")
     for point in points:
         look = looks[point.label]
@@ -94,10 +98,13 @@ def cost_plot(points: Sequence[Point], *, unit: str, title: str, looks: Mapping[
     if min(costs) > 0 and log10(max(costs) / min(costs)) > 1:
         log_scale(axes, axis="x")
     axes.margins(x=0.12, y=0.12)
-    _label_points(axes, points)
+    _label_points(axes, points, front=front)
     axes.set_xlabel(unit)
     axes.set_ylabel("average accuracy, %")
-    caption = "Filled and joined: no other arm is both cheaper and better (in the means; see the intervals above)."
+    caption = (
+        "Filled and joined: no other arm is both cheaper and better (in the means; see the intervals above). Points"
+        " without room for a name: see the table."
+    )
     return Plot(f"{prefix}-cost-{slug(title)}", title, caption, figure)
 
 
@@ -122,14 +129,15 @@ def axis_plot(
     """Accuracy along an axis of the plan, one line a method; `show` writes a value of the axis."""
     figure, axes = new_figure(280)
     handles = {}
-    for label, points in lines.items():
+    values = sorted({place for points in lines.values() for place, _ in points})
+    for number, (label, points) in enumerate(lines.items()):
         look = looks[label]
-        places, means = [place for place, _ in points], [100 * found.mean for _, found in points]
+        aside = (number - (len(lines) - 1) / 2) * DODGE * (values[-1] - values[0])
+        places, means = [place + aside for place, _ in points], [100 * found.mean for _, found in points]
         (handles[label],) = axes.plot(places, means, look.line, color=look.colour, marker=look.marker, ms=5)
-        for place, found in points:
+        for place, (_, found) in zip(places, points, strict=True):
             if found.low is not None and found.high is not None:
                 axes.plot([place] * 2, [100 * found.low, 100 * found.high], color=look.colour, lw=1.2, alpha=0.7)
-    values = sorted({place for points in lines.values() for place, _ in points})
     axes.set_xticks(values, [show(value) for value in values])
     axes.set_xlabel(axis)
     axes.set_ylabel("accuracy, %")
@@ -151,27 +159,34 @@ def _whisker(
     axes.plot(100 * mean, row, "o", color=colour, mfc=colour if is_filled else PAPER, ms=7)
 
 
-def _label_points(axes: Axes, points: Sequence[Point]) -> None:
-    """Names above and beside the points, moved up where they would touch, to the left near the right edge."""
+def _label_points(axes: Axes, points: Sequence[Point], *, front: set[str]) -> None:
+    """A name beside each point that has room for it, those of the front first; near another point it would mislead."""
     figure = axes.get_figure(root=True)
     assert figure is not None, "axes of a figure"
     figure.draw_without_rendering()
-    taken: list[tuple[float, float, float]] = []  # left, right, height of a label's middle, in pixels
-    for point in sorted(points, key=lambda point: point.accuracy):
-        x, y = axes.transData.transform((point.cost, 100 * point.accuracy))
+    places = {p.label: axes.transData.transform((p.cost, 100 * p.accuracy)) for p in points}
+
+    def nearest(place: tuple[float, float]) -> str:
+        return min(places, key=lambda label: dist(places[label], place))
+
+    taken = [Bbox.from_extents(x - 4, y - 4, x + 4, y + 4) for x, y in places.values()]
+    for point in sorted(points, key=lambda point: (point.label not in front, -point.accuracy)):
         text = shortened(point.label, length=22)
-        width, is_left = 6.2 * len(text), x > axes.bbox.x0 + 0.62 * axes.bbox.width
-        left = x - 5 - width if is_left else x + 5
-        height = y + 11
-        while any(left < end and start < left + width and abs(height - at) < 13 for start, end, at in taken):
-            height += 3
-        taken.append((left, left + width, height))
-        axes.annotate(
-            text,
-            (point.cost, 100 * point.accuracy),
-            xytext=(-5 if is_left else 5, height - y),
-            textcoords="offset points",
-            va="center",
-            ha="right" if is_left else "left",
-            fontsize=10,
-        )
+        x, y = places[point.label]
+        for right, up in LABEL_PLACES:
+            near, width = (x + 7 if right else x - 7, y + up), LETTER * len(text)
+            box = Bbox.from_bounds(near[0] if right else near[0] - width, near[1] - 6, width, 12)
+            is_inside = axes.bbox.x0 <= box.x0 and box.x1 <= axes.bbox.x1 + 8
+            if not is_inside or box.count_overlaps(taken) or nearest(near) != point.label:
+                continue
+            taken.append(box)
+            axes.annotate(
+                text,
+                (point.cost, 100 * point.accuracy),
+                xytext=(7 if right else -7, up),
+                textcoords="offset points",
+                va="center",
+                ha="left" if right else "right",
+                fontsize=10,
+            )
+            break

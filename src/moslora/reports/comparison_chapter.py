@@ -46,7 +46,8 @@ def comparison_chapter(comparison: Comparison, *, name: str) -> Chapter:
     for axis, heading in (("fraction", "Less training data"), ("rank", "Other ranks")):
         chapter.add(axis, heading, Plots(_along(record, arms, axis, name)))
     runs = {arm: [run.metrics for run in seeds.values()] for arm, seeds in comparison.runs.items()}
-    chapter.add("learning", "Learning curves", Plots(learning_curves(runs, looks=look, prefix=name)))
+    curves = learning_curves(runs, looks=look, prefix=name, baselines=baselines_of(record))
+    chapter.add("learning", "Learning curves", Plots(curves))
     chapter.add("inside", "Inside the adapters", *_inside(comparison, name))
     chapter.add("answers", "Wrong answers side by side", *_answers(comparison))
     chapter.add("limits", "Limits", Points(limits(comparison)))

@@ -16,14 +16,23 @@ VALUES = {"loss": "Training loss", "eval_loss": "Validation loss"}
 Curve = list[tuple[float, float, float, float]]  # step, mean, lowest, highest
 
 
-def learning_curves(runs: Mapping[str, Sequence[Metrics]], *, looks: Mapping[str, Look], prefix: str) -> list[Plot]:
-    """A plot of the training loss and, where it was measured, of the validation loss; `runs` holds each arm's seeds."""
+def learning_curves(
+    runs: Mapping[str, Sequence[Metrics]],
+    *,
+    looks: Mapping[str, Look],
+    prefix: str,
+    baselines: Mapping[str, str] | None = None,
+) -> list[Plot]:
+    """A plot of the training loss and, where it was measured, of the validation loss; `runs` holds each arm's seeds.
+
+    `baselines` names the arm that another is drawn beside, where there are too many for one panel.
+    """
     plots = []
     for value, title in VALUES.items():
         curves = {arm: _curve(seeds, value) for arm, seeds in runs.items()}
         curves = {arm: curve for arm, curve in curves.items() if len(curve) > 1}
         if curves:
-            plots.append(_plot(curves, looks, value=value, title=title, prefix=prefix))
+            plots.append(_plot(curves, looks, baselines or {}, value=value, title=title, prefix=prefix))
     return plots
 
 
@@ -50,11 +59,18 @@ def _curve(seeds: Sequence[Metrics], value: str) -> Curve:
     ]
 
 
-def _plot(curves: Mapping[str, Curve], looks: Mapping[str, Look], *, value: str, title: str, prefix: str) -> Plot:
-    is_split = len(curves) > TOGETHER
-    baselines = [arm for arm in curves if looks[arm].line == "--"]
-    panels = [[*baselines, own] for own in curves if own not in baselines] or [[*curves]]
-    panels = panels if is_split else [[*curves]]
+def _plot(
+    curves: Mapping[str, Curve],
+    looks: Mapping[str, Look],
+    baselines: Mapping[str, str],
+    *,
+    value: str,
+    title: str,
+    prefix: str,
+) -> Plot:
+    pairs = [[baselines.get(own, own), own] for own in curves if own not in baselines.values()]
+    is_split = len(curves) > TOGETHER and bool(pairs)
+    panels = [[arm for arm in dict.fromkeys(pair) if arm in curves] for pair in pairs] if is_split else [[*curves]]
     rows = ceil(len(panels) / 2) if is_split else 1
     figure, grid = new_figure(
         (150 * rows if is_split else 250) + 30,
@@ -77,12 +93,14 @@ def _plot(curves: Mapping[str, Curve], looks: Mapping[str, Look], *, value: str,
         axes.set_visible(False)
     for axes in grid[-1]:
         axes.set_xlabel("step")
-    shown = baselines if is_split else [*curves]
-    if len(curves) > 1 and shown:
-        legend_below(figure, {arm: Line2D([], [], color=looks[arm].colour, ls=looks[arm].line) for arm in shown})
-    return Plot(
-        f"{prefix}-{value.replace('_', '-')}", title, _caption(curves, is_log=is_log, is_split=is_split), figure
-    )
+    lines = {arm: Line2D([], [], color=looks[arm].colour, ls=looks[arm].line) for arm in curves}
+    drawn = [arm for arm in curves if arm in baselines.values()]
+    if is_split:
+        lines = {drawn[0] if len(drawn) == 1 else "its baseline": lines[drawn[0]]} if drawn else {}
+    if len(curves) > 1 and lines:
+        legend_below(figure, lines)
+    caption = _caption(curves, is_log=is_log, has_baselines=is_split and bool(drawn))
+    return Plot(f"{prefix}-{value.replace('_', '-')}", title, caption, figure)
 
 
 def _draw(axes: Axes, curve: Curve, look: Look) -> None:
@@ -92,11 +110,11 @@ def _draw(axes: Axes, curve: Curve, look: Look) -> None:
         axes.fill_between(steps, lows, highs, color=look.colour, alpha=0.16, lw=0)
 
 
-def _caption(curves: Mapping[str, Curve], *, is_log: bool, is_split: bool) -> str:
+def _caption(curves: Mapping[str, Curve], *, is_log: bool, has_baselines: bool) -> str:
     has_band = any(low != high for curve in curves.values() for _, _, low, high in curve)
     parts = [
         "Line: mean over seeds; band: lowest to highest seed." if has_band else "One seed.",
-        "Every panel repeats the baseline (dashed)." if is_split else "",
+        "Every panel repeats its arm's baseline (dashed)." if has_baselines else "",
         "Logarithmic scale." if is_log else "",
         "A lower loss need not mean more right answers.",
     ]
