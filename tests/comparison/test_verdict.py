@@ -63,6 +63,12 @@ def test_an_interval_without_0_that_shows_nothing_says_why():
     assert "no difference from lora is shown for moslora (0.4 to 3.8 points, Holm p 0.12)" in overall(found)
 
 
+def test_arms_with_baselines_of_their_own_are_not_said_to_be_compared_with_all():
+    half = unshown(arm="moslora 50%").model_copy(update={"baseline": "lora 50%"})
+    found = overall(record(unshown(arm="moslora 100%"), half))
+    assert "no difference from its baseline is shown for moslora 100% (-0.5 to 2.3 points) and moslora 50% (" in found
+
+
 def test_one_seed_cannot_tell():
     assert of_one_seed(12, 7, 0.3593, baseline="lora") == (
         "one seed: cannot tell (questions right only here 12, only with lora 7; within this seed McNemar p 0.36)"

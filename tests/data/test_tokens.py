@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from moslora.data.tokens import IGNORED, Example, collate, cut_examples, end_token_id, pad_token_id, short_examples
+from moslora.data.tokens import IGNORED, Example, collate, cut_examples, end_token_id, pad_token_id
 from moslora.errors import DataError
 
 
@@ -21,15 +21,22 @@ def test_a_cut_that_leaves_nothing_to_learn_advises_a_length():
         cut_examples(rows, max_length_tokens=3, source="a.jsonl")
     assert str(caught.value) == (
         "a.jsonl: sample 2 has 4 tokens and none to learn from among its first 3 (2 samples are like that, the longest "
-        "has 9); set max_length_tokens to 9, or leave those samples out"
+        "has 9); set max_length_tokens to 9, or leave them out with data.leave_out_longer"
     )
 
 
-def test_examples_that_need_no_cut_are_told_from_the_rest():
+def test_longer_examples_can_be_left_out():
     rows = [example(1, 2, 3, 4), example(5, 6, 7), example(*range(9))]
-    assert short_examples(rows, max_length_tokens=4, source="x") == [0, 1]
+    short = cut_examples([rows[2], *rows[:2]], max_length_tokens=4, source="x", leave_out_longer=True)
+    assert (short.examples, short.kept, short.truncated) == (rows[:2], [1, 2], 0)
     with pytest.raises(DataError, match=r"x: .* no sample has at most 2 tokens; set max_length_tokens to 3 or more"):
-        short_examples(rows, max_length_tokens=2, source="x")
+        cut_examples(rows, max_length_tokens=2, source="x", leave_out_longer=True)
+
+
+def test_an_example_that_was_not_cut_and_has_nothing_to_learn_is_told_by_its_own_number():
+    rows = [example(*range(9)), example(1, 2, 3), example(1, 2, 3, learned_from=3)]
+    with pytest.raises(DataError, match=r"x: sample 3 has no token to learn from; set data.loss_on to sequence"):
+        cut_examples(rows, max_length_tokens=4, source="x", leave_out_longer=True)
 
 
 def test_an_empty_set_is_refused():

@@ -1,5 +1,6 @@
 """What the drawings and tables are made from."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -76,10 +77,12 @@ def test_many_arms_get_a_panel_each_beside_the_baseline():
     with styled():
         baselines = {arm: arms[number % 2] for number, arm in enumerate(arms[2:])}  # arm 0 and arm 1
         look = looks(arms, baselines=arms[:2])
-        found = learning_curves(dict.fromkeys(arms, curve), looks=look, prefix="x", baselines=baselines)
+        runs = dict.fromkeys(arms, curve) | {arms[1]: [[{"step": step, "loss": 0.5} for step in range(1, 5)]]}
+        found = learning_curves(runs, looks=look, prefix="x", baselines=baselines)
     panels = [axes for axes in found[0].figure.axes if axes.get_visible()]
     assert [axes.get_title(loc="left") for axes in panels] == arms[2:]
     assert {len(axes.lines) for axes in panels} == {2}
+    assert [axes.lines[0].get_ydata()[0] for axes in panels] == [1.0, 0.5, 1.0, 0.5]
     assert [text.get_text() for text in found[0].figure.legends[0].get_texts()] == ["its baseline"]
 
 
@@ -91,8 +94,14 @@ def test_names_beside_points_lie_within_the_plot_and_apart():
         plot.figure.draw_without_rendering()
     (axes,) = plot.figure.axes
     boxes = [text.get_window_extent() for text in axes.texts]
+    marks = {p.label: axes.transData.transform((p.cost, 100 * p.accuracy)) for p in points}
     assert {"small", "large", "method 17"} <= {text.get_text() for text in axes.texts}  # of those that no other beats
-    assert all(axes.bbox.y0 - 8 < box.y0 and box.y1 < axes.bbox.y1 + 8 for box in boxes)
+    assert all(axes.bbox.x0 - 8 < box.x0 and box.x1 < axes.bbox.x1 + 16 for box in boxes)
+    for text, box in zip(axes.texts, boxes, strict=True):
+        side = box.x0 if text.get_ha() == "left" else box.x1
+        nearest = min(marks, key=lambda label: math.dist(marks[label], (side, (box.y0 + box.y1) / 2)))
+        assert nearest == text.get_text()
+        assert not any(box.contains(*mark) for mark in marks.values())
     assert not any(box.count_overlaps(boxes[:number]) for number, box in enumerate(boxes))
 
 

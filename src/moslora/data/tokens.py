@@ -18,42 +18,42 @@ IGNORED = -100  # the label that torch's cross entropy leaves out
 
 @dataclass(frozen=True)
 class Examples:
-    """Tokenised examples, and how many of them lost tokens to the maximum length."""
+    """Tokenised examples, which of those given they are, and how many lost tokens to the maximum length."""
 
     examples: list[Example]
+    kept: list[int]
     truncated: int
 
 
-def cut_examples(full: Sequence[Example], *, max_length_tokens: int, source: str) -> Examples:
-    """The examples cut to their first `max_length_tokens` tokens.
+def cut_examples(
+    full: Sequence[Example], *, max_length_tokens: int, source: str, leave_out_longer: bool = False
+) -> Examples:
+    """The examples cut to their first `max_length_tokens` tokens; with `leave_out_longer` those that need no cut.
 
-    Raises DataError if the set is empty, or if a cut leaves an example without any token to learn from.
+    Raises DataError if the set is empty or none is left, or if an example is without any token to learn from.
     """
     if not full:
         raise DataError(f"{source}: no samples; give at least one")
-    cut = [{name: values[:max_length_tokens] for name, values in example.items()} for example in full]
+    lengths = [len(example["input_ids"]) for example in full]
+    kept = [index for index, length in enumerate(lengths) if length <= max_length_tokens or not leave_out_longer]
+    if not kept:
+        raise DataError(
+            f"{source}: data.leave_out_longer leaves nothing, no sample has at most {max_length_tokens} tokens; "
+            f"set max_length_tokens to {min(lengths)} or more"
+        )
+    cut = {index: {name: values[:max_length_tokens] for name, values in full[index].items()} for index in kept}
     # The first token has no predecessor, so the model never learns it.
-    lost = [index for index, example in enumerate(cut) if all(label == IGNORED for label in example["labels"][1:])]
+    lost = [index for index, example in cut.items() if all(label == IGNORED for label in example["labels"][1:])]
     if lost:
-        longest = max(len(full[index]["input_ids"]) for index in lost)
+        sample, longest = f"{source}: sample {lost[0] + 1}", max(lengths[index] for index in lost)
+        if longest <= max_length_tokens:
+            raise DataError(f"{sample} has no token to learn from; set data.loss_on to sequence, or take it out")
         raise DataError(
-            f"{source}: sample {lost[0] + 1} has {len(full[lost[0]]['input_ids'])} tokens and none to learn from among "
+            f"{sample} has {lengths[lost[0]]} tokens and none to learn from among "
             f"its first {max_length_tokens} ({_samples(len(lost))} like that, the longest has {longest}); "
-            f"set max_length_tokens to {longest}, or leave those samples out"
+            f"set max_length_tokens to {longest}, or leave them out with data.leave_out_longer"
         )
-    return Examples(cut, truncated=sum(len(example["input_ids"]) > max_length_tokens for example in full))
-
-
-def short_examples(full: Sequence[Example], *, max_length_tokens: int, source: str) -> list[int]:
-    """The places of the examples that need no cut. Raises DataError if there is none."""
-    kept = [index for index, example in enumerate(full) if len(example["input_ids"]) <= max_length_tokens]
-    if full and not kept:
-        shortest = min(len(example["input_ids"]) for example in full)
-        raise DataError(
-            f"{source}: leave_out_longer leaves nothing, no sample has at most {max_length_tokens} tokens; "
-            f"set max_length_tokens to {shortest} or more"
-        )
-    return kept
+    return Examples([*cut.values()], kept, truncated=sum(lengths[index] > max_length_tokens for index in kept))
 
 
 def collate(

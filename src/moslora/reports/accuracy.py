@@ -98,9 +98,9 @@ def cost_plot(points: Sequence[Point], *, unit: str, title: str, looks: Mapping[
     if min(costs) > 0 and log10(max(costs) / min(costs)) > 1:
         log_scale(axes, axis="x")
     axes.margins(x=0.12, y=0.12)
-    _label_points(axes, points, front=front)
     axes.set_xlabel(unit)
     axes.set_ylabel("average accuracy, %")
+    _label_points(axes, points, front=front)
     caption = (
         "Filled and joined: no other arm is both cheaper and better (in the means; see the intervals above). Points"
         " without room for a name: see the table."

@@ -13,7 +13,7 @@ from moslora.data.examples import instruction_examples
 from moslora.data.packing import pack
 from moslora.data.source import load_samples, task_samples
 from moslora.data.tasks import Task, task
-from moslora.data.tokens import Example, cut_examples, short_examples
+from moslora.data.tokens import Example, cut_examples
 from moslora.errors import DataError
 from moslora.runs.recipe import DataSettings, EvaluationSettings, Recipe
 
@@ -83,14 +83,13 @@ def tokenise(recipe: Recipe, sources: Sources, tokenizer: PreTrainedTokenizerBas
         else:
             full = instruction_examples(samples, tokenizer, prompt_style=data.prompt, loss_on=data.loss_on, source=name)
         own_groups = _groups(samples, data.together, source=name)
-        if data.leave_out_longer:
-            kept = short_examples(full, max_length_tokens=data.max_length_tokens, source=name)
-            left_out += len(full) - len(kept)
-            full, own_groups = [full[index] for index in kept], [own_groups[index] for index in kept]
-        cut = cut_examples(full, max_length_tokens=data.max_length_tokens, source=name)
+        cut = cut_examples(
+            full, max_length_tokens=data.max_length_tokens, source=name, leave_out_longer=data.leave_out_longer
+        )
         examples += cut.examples
-        groups += own_groups
+        groups += [own_groups[index] for index in cut.kept]
         truncated += cut.truncated
+        left_out += len(full) - len(cut.kept)
     trained, held_out = _split(groups, data)
     rows, validation = [examples[index] for index in trained], [examples[index] for index in held_out]
     if data.packing:
