@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from moslora.comparison.matrix import Arm
-from moslora.comparison.results import arm_result, read_correct, read_scores
+from moslora.comparison.results import arm_result, chance_notes, read_correct, read_scores
 from moslora.data.tasks import task
 from moslora.errors import CheckpointError
 from moslora.evaluation.scores import Answer
@@ -12,12 +12,19 @@ from moslora.records import Cost, Parameters, RunRecord
 from moslora.runs.scoring import answers_path, save_answers
 
 
-def run_folder(folder, right, *, expected="abab", kinds=None, scoring="log_probability"):
+def run_folder(folder, right, *, expected="abab", kinds=None, scoring="log_probability", options="abcd"):
     """A run's folder with one answer a question of everyday; `right` such as "1101"."""
     folder.mkdir(parents=True)
     RunRecord(recipe={"evaluation": {"scoring": scoring}}, seed=1).save(folder / "run.json")
     answers = [
-        Answer(index, label, label if mark == "1" else "z", mark == "1", kind=kinds[index] if kinds else None)
+        Answer(
+            index,
+            label,
+            label if mark == "1" else "z",
+            mark == "1",
+            kind=kinds[index] if kinds else None,
+            scores=dict.fromkeys(options, -1.0) or None,
+        )
         for index, (label, mark) in enumerate(zip(expected, right, strict=True))
     ]
     save_answers(answers_path(folder / "answers", task=task("everyday"), when="after", scoring=scoring), answers)
@@ -95,6 +102,28 @@ def test_damaged_answers_are_refused(tmp_path, text):
 def test_no_answers_are_no_result(tmp_path):
     with pytest.raises(CheckpointError, match="holds no answers"):
         read_correct(run_folder(tmp_path / "a", "", expected=""), "everyday")
+
+
+def notes_of(folders):
+    return chance_notes(read_scores(folders, tasks=["everyday"]), folders)
+
+
+def test_a_task_that_no_arm_is_shown_to_have_learned_is_told(tmp_path):
+    expected, guessed, learned = "abcd" * 5, "1000" * 5, "1101" * 5
+    low = {seed: run_folder(tmp_path / f"low{seed}", guessed, expected=expected) for seed in (1, 2)}
+    one = run_folder(tmp_path / "one", "1010" + guessed[4:], expected=expected)
+    note = "everyday: no arm is shown to do better than guessing (25%): nothing to compare yet"
+    assert notes_of({"lora": low, "dora": {1: one}}) == [note]
+    high = run_folder(tmp_path / "high", learned, expected=expected)
+    assert notes_of({"lora": low, "dora": {1: high}}) == []
+    again = run_folder(tmp_path / "again", learned[4:] + "1111", expected=expected)
+    assert notes_of({"lora": low, "dora": {1: high, 2: again}}) == []
+    assert notes_of({}) == []
+
+
+def test_nothing_is_said_of_guessing_where_answers_are_generated(tmp_path):
+    folder = run_folder(tmp_path / "a", "0000", scoring="generation", options="")
+    assert notes_of({"lora": {1: folder}}) == []
 
 
 def test_a_row_has_the_median_seconds_and_the_largest_memory():

@@ -15,7 +15,7 @@ from moslora.comparison.execution import Outcome, execute, has_failed, outcome
 from moslora.comparison.matching import matched_arms, matching_notes
 from moslora.comparison.matrix import Arm, Final, Run, baseline_of, final_run, final_seeds, tuning_runs
 from moslora.comparison.plan import Plan, changes, load_plan
-from moslora.comparison.results import arm_result, read_scores
+from moslora.comparison.results import arm_result, chance_notes, read_scores
 from moslora.comparison.statistics import compare_arms
 from moslora.comparison.tables import csv_text, latex, markdown
 from moslora.comparison.timing import Pace
@@ -126,7 +126,12 @@ def _collected(plan: Plan, folder: Path, arms: Sequence[Arm]) -> ComparisonRecor
         differences=differences,
         tuning=tuning_results(plan, tuning, folder=folder),
         is_complete=sum(len(row.runs) for row in rows) == wanted,
-        notes=[*notes, *matching_notes(plan, rows, pairs), *tuning_notes(plan, tuning, folder=folder)],
+        notes=[
+            *chance_notes(scores, finished),
+            *notes,
+            *matching_notes(plan, rows, pairs),
+            *tuning_notes(plan, tuning, folder=folder),
+        ],
     )
     record.verdict = overall(record)
     if not is_first():

@@ -3,11 +3,12 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from moslora.comparison.statistics import Scores, is_above_chance
 from moslora.errors import CheckpointError
 from moslora.records import ArmResult, Cost, RunRecord
 from moslora.runs.folder import RunFolder
@@ -17,10 +18,11 @@ if TYPE_CHECKING:  # importing it brings torch
 
 
 class Answers(NamedTuple):
-    """One run's answers to a task: what identifies each question, and whether it was answered right."""
+    """One run's answers to a task: what identifies each question, whether it was answered right, and its options."""
 
     questions: list[tuple[int, str, str | None]]  # index, expected answer, kind
     is_correct: list[bool]
+    options: list[int]  # how many labels were scored; 0 where the answer was generated
 
 
 def read_correct(run_folder: str | Path, task: str) -> list[bool]:
@@ -49,6 +51,24 @@ def read_scores(
                 _check_same_questions(task, first.setdefault(task, (folder, answers)), (folder, answers))
                 scores[arm][seed][task] = np.array(answers.is_correct, dtype=np.int8)
     return scores
+
+
+def chance_notes(scores: Scores, folders: Mapping[str, Mapping[int, Path]]) -> list[str]:
+    """The tasks on which no arm is shown to do better than guessing, by all scores and the arms' run folders by seed.
+
+    Where answers were generated, they may be none of the options, and nothing is said.
+    """
+    runs = [(scores[arm][seed], folder) for arm, by_seed in folders.items() for seed, folder in by_seed.items()]
+    notes = []
+    for task in runs[0][0] if runs else ():
+        options = _read_answers(runs[0][1], task).options
+        if not all(options):
+            continue
+        chance = mean(1 / count for count in options)
+        right = [[answers[task] for answers in by_seed.values()] for by_seed in scores.values()]
+        if not any(is_above_chance(one, chance) for one in right):
+            notes.append(f"{task}: no arm is shown to do better than guessing ({chance:.0%}): nothing to compare yet")
+    return notes
 
 
 def arm_result(arm: "Arm", runs: Mapping[int, RunRecord], *, tuned_rate: float | None, cost: Cost | None) -> ArmResult:
@@ -84,6 +104,7 @@ def _read_answers(folder: Path, task: str) -> Answers:
         lines = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
         questions = [(int(line["index"]), str(line["expected"]), line.get("kind")) for line in lines]
         is_correct = [_boolean(line["is_correct"]) for line in lines]
+        options = [len(line.get("scores") or {}) for line in lines]
     except FileNotFoundError:
         raise CheckpointError(
             f"no answers to {task} at {path}; let the run finish with {task} among its tasks"
@@ -92,7 +113,7 @@ def _read_answers(folder: Path, task: str) -> Answers:
         raise CheckpointError(f"cannot read the answers in {path}: {error!r}; run {folder} again") from error
     if not lines:
         raise CheckpointError(f"{path} holds no answers; run {folder} again")
-    return Answers(questions, is_correct)
+    return Answers(questions, is_correct, options)
 
 
 def _boolean(value: object) -> bool:

@@ -111,6 +111,14 @@ def paired_difference(tables: Sequence[np.ndarray]) -> Estimate:
     return Estimate(mean, mean - half, mean + half, float(p_value))
 
 
+def is_above_chance(right: Sequence[np.ndarray], chance: float) -> bool:
+    """Whether an arm's accuracy on a task is shown to be above `chance`; `right` holds 0 or 1 a question, by seed."""
+    if len(right) == 1:
+        return bool(binomtest(int(right[0].sum()), len(right[0]), chance, alternative="greater").pvalue < LEVEL / 2)
+    _, low, _ = mean_over_seeds([float(answers.mean()) for answers in right])
+    return low is not None and low > chance
+
+
 def mean_over_seeds(values: Sequence[float]) -> tuple[float, float | None, float | None]:
     """The mean of a share with its 95 % t interval over seeds, cut to 0 … 1; no interval for one seed."""
     mean = float(np.mean(values))
