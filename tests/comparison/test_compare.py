@@ -163,7 +163,8 @@ def test_a_run_that_another_process_is_at_is_left_to_it(tiny_plan: BuildPlan, tm
     with FileLock(tmp_path / "c" / "runs" / ".lora-seed1.lock"):
         record = run_comparison(plan, tmp_path / "c", report=lines.append)
     assert lines[0] == "1 of 2  lora, seed 1: another process is at it; skipped"
-    assert (record.is_complete, record.notes[-1]) == (False, "lora: seed 1 not run yet")
+    guessing = "everyday: no arm is shown to do better than guessing (25%): nothing to compare yet"
+    assert (record.is_complete, record.notes) == (False, [guessing, "lora: seed 1 not run yet"])
     assert run_comparison(plan, tmp_path / "c").is_complete
 
 

@@ -49,8 +49,8 @@ def overall(record: ComparisonRecord) -> str:
     parts = [f"{d.arm} is {_claimed(d)}" for d in shown]
     if unshown:
         ranges = [f"{d.arm} ({_range(d)})" for d in unshown]
-        against = {d.baseline for d in unshown}
-        against = against.pop() if len(against) == 1 else "its baseline"
+        bases = {d.baseline for d in unshown}
+        against = bases.pop() if len(bases) == 1 else "its baseline"
         parts.append(f"no difference from {against} is shown for {_joined(ranges)}")
     if one_seed := [d.arm for d in average if d.seeds == 1]:
         parts.append(f"one seed cannot tell for {_joined(one_seed)}")

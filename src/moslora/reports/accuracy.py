@@ -174,7 +174,8 @@ def _label_points(axes: Axes, points: Sequence[Point], *, front: set[str]) -> No
         text = shortened(point.label, length=22)
         x, y = places[point.label]
         for right, up in LABEL_PLACES:
-            near, width = (x + 7 if right else x - 7, y + up), LETTER * len(text)
+            aside, width = 7 if right else -7, LETTER * len(text)
+            near = (x + aside, y + up)
             box = Bbox.from_bounds(near[0] if right else near[0] - width, near[1] - 6, width, 12)
             is_inside = axes.bbox.x0 <= box.x0 and box.x1 <= axes.bbox.x1 + 8
             if not is_inside or box.count_overlaps(taken) or nearest(near) != point.label:
@@ -183,7 +184,7 @@ def _label_points(axes: Axes, points: Sequence[Point], *, front: set[str]) -> No
             axes.annotate(
                 text,
                 (point.cost, 100 * point.accuracy),
-                xytext=(7 if right else -7, up),
+                xytext=(aside, up),
                 textcoords="offset points",
                 va="center",
                 ha="left" if right else "right",
