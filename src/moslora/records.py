@@ -71,6 +71,7 @@ class EvaluationRecord(Score):
     task: str
     when: str  # "before", "after", "question removed", ...
     scoring: str  # "log_probability" or "generation"
+    prompt: str | None = None  # the style of the questions: "alpaca", "plain" or "chat"; None in older records
     by_kind: dict[str, Score] = {}
     agreement: Share | None = Field(None, ge=0, le=1)  # share of answers equal to the other scoring's, where both ran
     wall_seconds: float = Field(0.0, ge=0)

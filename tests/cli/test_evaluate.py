@@ -2,9 +2,12 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+from transformers import AutoTokenizer
 from typer.testing import Result
 
 from moslora.records import RunRecord
+from moslora.runs.generating import Speaker
 
 Moslora = Callable[..., Result]
 Refused = Callable[..., str]
@@ -87,3 +90,46 @@ def test_mistakes_are_one_line(tmp_path: Path, finished: Path, refused: Refused)
     assert refused("evaluate", tmp_path / "nowhere") == (
         f"{tmp_path / 'nowhere'} has no adapter_config.json: give the folder of a saved adapter"
     )
+
+
+def test_a_run_on_chats_is_asked_in_its_template_and_says_so(
+    tmp_path: Path, recipe_in: Callable[..., Path], moslora: Moslora
+):
+    chat = {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}
+    (tmp_path / "chats.jsonl").write_text((json.dumps(chat) + "\n") * 4)
+    recipe = recipe_in(tmp_path, data={"train": str(tmp_path / "chats.jsonl"), "format": "chat"})
+    run = tmp_path / "run"
+    moslora("train", recipe, "--output", run, "--set", "evaluation.limit=2", "--set", "training.max_steps=1")
+    record = RunRecord.load(run / "run.json")
+    assert [evaluation.prompt for evaluation in record.evaluations] == ["chat"]
+    assert "questions are asked through the chat template, as trained" in record.notes
+    asked = run / "answers" / "everyday-evaluated-log_probability.jsonl"
+    moslora("evaluate", run, "--limit", "2")
+    chat_answers = asked.read_text()
+    (evaluation,) = json.loads(moslora("evaluate", run, "--limit", "2", "--prompt-style", "plain", "--json").stdout)
+    assert evaluation["prompt"] == "plain"
+    assert asked.read_text() != chat_answers
+
+
+def test_generate_asks_as_the_run_was_trained(
+    finished: Path, moslora: Moslora, monkeypatch: pytest.MonkeyPatch, model_folder: Path
+):
+    record = RunRecord.load(finished / "run.json")
+    record.recipe["data"]["format"] = "chat"
+    record.save(finished / "run.json")
+    asked: list[str] = []
+    tokenizer = AutoTokenizer.from_pretrained(model_folder)
+    monkeypatch.setattr(Speaker, "_generate", lambda _self, ids: asked.append(tokenizer.decode(ids)))
+    for options in ([], ["--prompt-style", "chat"], ["--prompt-style", "plain"]):
+        moslora("generate", finished, "Hello", *options)
+    chat = "<|start|>user\nHello<|end|><|start|>assistant\n"
+    assert asked == [chat, chat, "Hello\nResponse:\n"]
+
+
+def test_a_record_from_before_prompts_were_noted_is_still_read_and_resumed(finished: Path, moslora: Moslora):
+    record = json.loads((finished / "run.json").read_text())
+    del record["recipe"]["data"]["ignore"], record["recipe"]["evaluation"]["prompt"], record["evaluations"][0]["prompt"]
+    (finished / "run.json").write_text(json.dumps(record))
+    assert RunRecord.load(finished / "run.json").evaluations[0].prompt is None
+    result = moslora("train", finished / "recipe.yaml", "--output", finished, "--resume")
+    assert "is finished; nothing to do" in result.stderr

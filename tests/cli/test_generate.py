@@ -36,7 +36,10 @@ def test_a_chat_needs_a_template(tmp_path: Path, finished: Path, refused: Refuse
     shutil.copytree(model_folder, tmp_path / "base")
     (tmp_path / "base" / "chat_template.jinja").unlink()
     message = refused("generate", finished, "--chat", "--base", tmp_path / "base")
-    assert message == "this model's tokenizer has no chat template: give a prompt instead of --chat"
+    assert (
+        message
+        == "this model's tokenizer has no chat template: leave out --chat, and choose --prompt-style alpaca or plain"
+    )
 
 
 def test_a_prompt_and_a_chat_exclude_each_other(finished: Path, refused: Refused):

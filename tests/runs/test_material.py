@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import AutoTokenizer
 
 from moslora.errors import ConfigError, DataError, MosloraError
 from moslora.runs.material import Material, read_sources, tokenise
@@ -21,6 +22,17 @@ def read(write_recipe: Callable[..., Path], tiny_tokenizer: Any) -> Read:
     def run(**changes: Any) -> Material:
         recipe = load_recipe(write_recipe(**changes))
         return tokenise(recipe, read_sources(recipe), tiny_tokenizer)
+
+    return run
+
+
+@pytest.fixture
+def read_for_chat(write_recipe: Callable[..., Path], model_folder: Path) -> Read:
+    """As `read`, with the tokenizer of the tiny model, which has a chat template."""
+
+    def run(**changes: Any) -> Material:
+        recipe = load_recipe(write_recipe(**changes))
+        return tokenise(recipe, read_sources(recipe), AutoTokenizer.from_pretrained(model_folder))
 
     return run
 
@@ -200,3 +212,50 @@ def test_validation_samples_that_take_every_group_are_refused(read: Read, groups
         f"{groups}: data.validation_samples 5 leaves nothing to train on of 24 samples (groups by output: 1);"
         " set fewer apart"
     )
+
+
+CHAT = {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}], "topic": "birds"}
+
+
+@pytest.fixture
+def chats(tmp_path: Path) -> Path:
+    path = tmp_path / "chats.jsonl"
+    path.write_text((json.dumps({**CHAT, "images": ["x.png"]}) + "\n") * 4)
+    return path
+
+
+def test_ignored_fields_are_left_out_and_unused_ones_noted(chats: Path, read_for_chat: Read):
+    data = {"train": str(chats), "format": "chat"}
+    with pytest.raises(DataError, match=r"chats\.jsonl: sample 1: field 'images' is not text"):
+        read_for_chat(data=data)
+    material = read_for_chat(data={**data, "ignore": ["images"]})
+    assert material.notes()[1:] == [
+        "questions are asked through the chat template, as trained",
+        f"{chats}: fields not used: topic",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("data", "prompt", "note"),
+    [
+        ({}, None, []),
+        ({"format": "chat"}, "chat", ["questions are asked through the chat template, as trained"]),
+        (
+            {"format": "chat"},
+            "alpaca",
+            ["questions are asked with the prompt 'alpaca' (evaluation.prompt), trained: 'chat'"],
+        ),
+        ({}, "chat", ["questions are asked with the prompt 'chat' (evaluation.prompt), trained: 'plain'"]),
+    ],
+)
+def test_the_prompt_of_the_questions_is_noted(
+    chats: Path, read_for_chat: Read, data: dict[str, Any], prompt: str | None, note: list[str]
+):
+    source = {"train": str(chats), "ignore": ["images", "topic"]} if data else {}
+    material = read_for_chat(data={**data, **source}, evaluation={"prompt": prompt})
+    assert material.notes()[1:] == note
+
+
+def test_questions_that_the_tokenizer_cannot_ask_are_refused_early(read: Read):
+    with pytest.raises(ConfigError, match="the prompt 'chat' needs a chat template"):
+        read(evaluation={"prompt": "chat"})

@@ -31,13 +31,13 @@ def generate(
     from moslora.cli.quiet import quiet_libraries
 
     quiet_libraries()
+    from moslora.data.prompts import CHAT
     from moslora.runs.adapters import load_adapted, open_adapter
     from moslora.runs.generating import Speaker
 
     opened = open_adapter(adapter, base=base, prompt=prompt_style)
     model, tokenizer = load_adapted(opened)
-    is_chat = chat or opened.is_chat
-    style = None if is_chat else opened.prompt_style
+    style = CHAT if chat else opened.prompt_style
     speaker = Speaker(model, tokenizer, style=style, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
     if prompt is not None:
         speaker.answer(prompt)

@@ -155,7 +155,8 @@ class Scoring:
     """Times the scoring of a batch of every task, once, and foretells that of all questions."""
 
     def __init__(self, plan: Plan) -> None:
-        self.settings, self.prompt_style = plan.recipe.evaluation, plan.recipe.data.prompt
+        self.settings = plan.recipe.evaluation
+        self.prompt_style = self.settings.prompt or plan.recipe.data.trained_with
         self.seconds = 0.0
 
     def time(self, model: nn.Module, tokenizer: Any) -> None:

@@ -1,14 +1,17 @@
-"""Instruction samples (`instruction`, `input`, `output`) to training examples."""
+"""Instruction samples (`instruction`, `input`, `output`, also `system` and `history`) to training examples."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from moslora.data.prompts import prompt_ids, response_ids
+from moslora.data.fields import refuse_unread
+from moslora.data.prompts import prompt_ids, read_request, response_ids
 from moslora.data.tasks import text_field
 from moslora.data.tokens import IGNORED, Example, check_loss_on, end_token_id
 from moslora.errors import DataError
+
+SAMPLE_FIELDS = ("instruction", "input", "output", "system", "history")
 
 
 def instruction_examples(
@@ -41,10 +44,11 @@ def instruction_examples(
 
 
 def _check_fields(sample: Mapping[str, Any], *, source: str, number: int) -> None:
+    place = f"{source}: sample {number}"
     for field in ("instruction", "output"):
         text_field(sample, field, source=source, number=number)
-    given = sample.get("input")
-    if given is not None and not isinstance(given, str):
-        raise DataError(
-            f"{source}: sample {number}: field 'input' is {given!r}, expected text or nothing; correct the sample"
-        )
+    refuse_unread(sample, read=SAMPLE_FIELDS, place=place)
+    try:
+        read_request(sample)
+    except DataError as error:
+        raise DataError(f"{place}: {error}") from error

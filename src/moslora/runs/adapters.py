@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from moslora.adapter.storage import check_adapter_folder, load_adapter
 from moslora.adapter.targets import check_patterns
 from moslora.data.everyday import everyday
-from moslora.data.prompts import PROMPTS, prompt_ids
+from moslora.data.prompts import STYLES, prompt_ids
 from moslora.errors import CheckpointError, ConfigError, MosloraError, unknown_name
 from moslora.runs.folder import RunFolder
 from moslora.runs.models import load_model, load_tokenizer, meta_model
@@ -32,7 +32,7 @@ class Opened:
     adapter: Path
     model: ModelSettings
     peft_type: str
-    prompt_style: str = "alpaca"  # the prompt it was trained with
+    prompt_style: str = "alpaca"  # of questions: the run's
     run: RunFolder | None = None
     recipe: Recipe | None = None
 
@@ -40,11 +40,6 @@ class Opened:
     def home(self) -> Path:
         """Where exports lie by default."""
         return self.run.path if self.run else self.adapter
-
-    @property
-    def is_chat(self) -> bool:
-        """Whether the adapter was trained on chats."""
-        return self.recipe is not None and self.recipe.data.format == "chat"
 
 
 def open_adapter(source: str | Path, *, base: str | None = None, prompt: str | None = None) -> Opened:
@@ -54,8 +49,8 @@ def open_adapter(source: str | Path, *, base: str | None = None, prompt: str | N
 
     Raises CheckpointError for a folder that is neither, or whose files are damaged.
     """
-    if prompt is not None and prompt not in PROMPTS:
-        raise unknown_name("prompt style", prompt, PROMPTS)
+    if prompt is not None and prompt not in STYLES:
+        raise unknown_name("prompt style", prompt, STYLES)
     source = Path(source)
     if source.name == "adapter" and (source.parent / "run.json").is_file():
         source = source.parent
@@ -72,7 +67,7 @@ def open_adapter(source: str | Path, *, base: str | None = None, prompt: str | N
             )
         model = recipe.model.model_copy(update={"path": base}) if base else recipe.model
         fields = _adapter_fields(run.adapter)
-        return Opened(run.adapter, model, fields["peft_type"], prompt or recipe.data.prompt, run, recipe)
+        return Opened(run.adapter, model, fields["peft_type"], prompt or recipe.asked_with, run, recipe)
     fields = _adapter_fields(source)
     path = base or fields.get("base_model_name_or_path")
     if not path:
@@ -123,7 +118,7 @@ def _opened_model(run: RunFolder, recipe: Recipe, *, base: str | None, prompt: s
     if base is not None:
         raise ConfigError(f"{run.path} holds a fully trained model, which has no other base: leave out --base {base}")
     model = recipe.model.model_copy(update={"path": str(run.model.absolute()), "revision": None, "dtype": "float32"})
-    return Opened(run.model, model, FULL, prompt or recipe.data.prompt, run, recipe)
+    return Opened(run.model, model, FULL, prompt or recipe.asked_with, run, recipe)
 
 
 def _adapter_fields(folder: Path) -> dict[str, Any]:

@@ -7,14 +7,14 @@ from peft import PeftModel
 from transformers import GenerationConfig, PreTrainedTokenizerBase, TextStreamer, set_seed
 
 from moslora.adapter.twin import base_of
-from moslora.data.prompts import prompt_ids
+from moslora.data.prompts import CHAT, prompt_ids
 from moslora.data.tokens import end_token_id, pad_token_id
 from moslora.errors import ConfigError
 from moslora.evaluation.inference import evaluation_mode, generation_defaults, input_device
 
 
 class Speaker:
-    """A model that answers on stdout: each prompt for itself in a prompt style, or a chat where `style` is None.
+    """A model that answers on stdout: each prompt for itself in a prompt style, or a chat where `style` is chat.
 
     Raises ConfigError for a chat with a tokenizer that has no template.
     """
@@ -24,13 +24,13 @@ class Speaker:
         model: PeftModel,
         tokenizer: PreTrainedTokenizerBase,
         *,
-        style: str | None,
+        style: str,
         max_new_tokens: int,
         temperature: float,
         seed: int,
     ) -> None:
-        if style is None and not tokenizer.chat_template:
-            raise ConfigError("this model's tokenizer has no chat template: give a prompt instead of --chat")
+        if style == CHAT and not tokenizer.chat_template:
+            raise ConfigError("this model's tokenizer has no chat template: leave out --chat, and choose --prompt-style alpaca or plain")
         self.model, self.tokenizer, self.style = model, tokenizer, style
         self.messages: list[dict[str, str]] = []
         own = getattr(base_of(model).generation_config, "eos_token_id", None)  # a chat model has several
@@ -47,7 +47,7 @@ class Speaker:
 
     def answer(self, text: str) -> str:
         """Answer an instruction, or the next turn of the chat."""
-        if self.style is not None:
+        if self.style != CHAT:
             return self._generate(prompt_ids([{"instruction": text}], self.tokenizer, style=self.style)[0])
         self.messages.append({"role": "user", "content": text})
         ids: Any = self.tokenizer.apply_chat_template(self.messages, add_generation_prompt=True, return_dict=False)

@@ -9,8 +9,11 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from moslora.data.chat import chat_examples
-from moslora.data.examples import instruction_examples
+from moslora.data.examples import SAMPLE_FIELDS, instruction_examples
+from moslora.data.fields import unused_fields, without_fields
+from moslora.data.messages import SAMPLE_FIELDS as CHAT_FIELDS
 from moslora.data.packing import pack
+from moslora.data.prompts import prompt_ids
 from moslora.data.source import load_samples, task_samples
 from moslora.data.tasks import Task, task
 from moslora.data.tokens import Example, cut_examples
@@ -44,6 +47,7 @@ class Material:
     test_sets: list[TestSet]
     truncated: int
     left_out: int
+    remarks: list[str]
 
     def notes(self) -> list[str]:
         """What a reader of the record should know of the data."""
@@ -52,7 +56,7 @@ class Material:
             notes.append(f"{self.truncated} samples were longer than data.max_length_tokens and cut")
         if self.left_out:
             notes.append(f"{self.left_out} samples were longer than data.max_length_tokens and left out")
-        return notes
+        return [*notes, *self.remarks]
 
 
 @dataclass(frozen=True)
@@ -77,12 +81,13 @@ def tokenise(recipe: Recipe, sources: Sources, tokenizer: PreTrainedTokenizerBas
     examples: list[Example] = []
     groups: list[Hashable] = []
     truncated = left_out = 0
-    for name, samples in sources.samples.items():
-        if data.format == "chat":
-            full = chat_examples(samples, tokenizer, loss_on=data.loss_on, source=name)
-        else:
-            full = instruction_examples(samples, tokenizer, prompt_style=data.prompt, loss_on=data.loss_on, source=name)
-        own_groups = _groups(samples, data.together, source=name)
+    remarks = _asking(recipe, sources, tokenizer)
+    for name, read in sources.samples.items():
+        samples = without_fields(read, data.ignore)
+        full, unused = _examples(samples, data, tokenizer, source=name)
+        if unused:
+            remarks.append(f"{name}: fields not used: {', '.join(unused)}")
+        own_groups = _groups(read, data.together, source=name)
         cut = cut_examples(
             full, max_length_tokens=data.max_length_tokens, source=name, leave_out_longer=data.leave_out_longer
         )
@@ -95,7 +100,32 @@ def tokenise(recipe: Recipe, sources: Sources, tokenizer: PreTrainedTokenizerBas
     if data.packing:
         rows = pack(rows, max_length_tokens=data.max_length_tokens)
     row_groups = None if data.together is None else [groups[index] for index in trained]
-    return Material(rows, row_groups, validation, sources.test_sets, truncated, left_out)
+    return Material(rows, row_groups, validation, sources.test_sets, truncated, left_out, remarks)
+
+
+def _asking(recipe: Recipe, sources: Sources, tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """A remark on the prompt of the questions where it is not plainly the one trained with; refuses one that fails."""
+    for test_set in sources.test_sets:
+        prompt_ids(test_set.samples[:1], tokenizer, style=recipe.asked_with)
+    trained_with = recipe.data.trained_with
+    if not sources.test_sets or recipe.asked_with == recipe.data.prompt == trained_with:
+        return []
+    if recipe.asked_with == trained_with:
+        return ["questions are asked through the chat template, as trained"]
+    return [f"questions are asked with the prompt '{recipe.asked_with}' (evaluation.prompt), trained: '{trained_with}'"]
+
+
+def _examples(
+    samples: Samples, data: DataSettings, tokenizer: PreTrainedTokenizerBase, *, source: str
+) -> tuple[list[Example], list[str]]:
+    """A source's examples, and the fields of its samples that nothing looks at."""
+    read = {data.together} if data.together else set()
+    if data.format == "instruction":
+        full = instruction_examples(samples, tokenizer, prompt_style=data.prompt, loss_on=data.loss_on, source=source)
+        return full, unused_fields(samples, read={*SAMPLE_FIELDS, *read})
+    unshown: list[str] = []
+    full = chat_examples(samples, tokenizer, loss_on=data.loss_on, source=source, unshown=unshown)
+    return full, [*unused_fields(samples, read={*CHAT_FIELDS, *read}), *(f"{name} of messages" for name in unshown)]
 
 
 def load_test_sets(settings: EvaluationSettings) -> list[TestSet]:

@@ -65,6 +65,7 @@ class DataSettings(_Settings):
     prompt: Literal["alpaca", "plain"] = "alpaca"
     max_length_tokens: Annotated[int, Field(ge=8)] = 256
     leave_out_longer: bool = False  # leave out longer samples, instead of cutting them
+    ignore: list[Text] = []  # fields of samples and messages to go without, which would be refused or noted
     loss_on: Literal["sequence", "response"] = "sequence"  # response: the prompt (or the user's turns) is masked
     packing: bool = False  # several samples in one row, kept apart
     together: str | None = None  # samples alike in this field share a batch (everyday: `group`, the same options)
@@ -94,6 +95,11 @@ class DataSettings(_Settings):
     def sources(self) -> list[str]:
         """The training sources, one or several."""
         return [self.train] if isinstance(self.train, str) else self.train
+
+    @property
+    def trained_with(self) -> str:
+        """The prompt style of the training samples: `prompt`, or `chat` for chats."""
+        return "chat" if self.format == "chat" else self.prompt
 
 
 class TrainingSettings(_Settings):
@@ -134,6 +140,7 @@ class EvaluationSettings(_Settings):
 
     tasks: list[str] = []
     data: str | None = None  # folder of the test sets; `everyday` needs none
+    prompt: Literal["alpaca", "plain", "chat"] | None = None  # of the questions; none given: as trained
     scoring: Literal["log_probability", "generation"] = "log_probability"  # generation: the paper's protocol
     batch_size: Count = 16
     limit: Count | None = None  # questions a task
@@ -182,6 +189,11 @@ class Recipe(_Settings):
                 f"training.evaluate_every_steps {training.evaluate_every_steps} needs data.validation_samples (is 0)"
             )
         return self
+
+    @property
+    def asked_with(self) -> str:
+        """The prompt style of questions: `evaluation.prompt`, else the one trained with."""
+        return self.evaluation.prompt or self.data.trained_with
 
     def to_dict(self) -> dict[str, Any]:
         """Every setting, defaults included, as plain values; `parse_recipe` reads it back."""

@@ -41,7 +41,7 @@ from moslora.runs.folder import RunFolder
 from moslora.runs.material import Material, read_sources, tokenise
 from moslora.runs.models import load_model, load_tokenizer
 from moslora.runs.processes import follower_folder, is_first
-from moslora.runs.recipe import Recipe
+from moslora.runs.recipe import Recipe, parse_recipe
 from moslora.runs.scoring import score
 from moslora.runs.settings import changed_settings
 from moslora.training.language import train
@@ -231,7 +231,7 @@ def _new_record(recipe: Recipe) -> RunRecord:
 def _former_record(recipe: Recipe, place: RunFolder) -> RunRecord:
     """The record of the run to resume. Raises ConfigError if it was started with other settings."""
     record = place.record()
-    changed = changed_settings(record.recipe, recipe.to_dict())
+    changed = changed_settings(parse_recipe(record.recipe, source=str(place.record_path)).to_dict(), recipe.to_dict())
     if changed:
         name, (was, wanted) = next(iter(changed.items()))
         raise ConfigError(

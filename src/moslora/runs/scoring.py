@@ -51,7 +51,7 @@ def score(
                 task=test_set.task,
                 when=moment,
                 scoring=scoring,
-                prompt_style=run.recipe.data.prompt,
+                prompt_style=run.recipe.asked_with,
                 batch_size=settings.batch_size,
                 progress=run.progress,
             )
@@ -117,6 +117,7 @@ def evaluate(
         task=task.name,
         when=when,
         scoring=scoring,
+        prompt=prompt_style,
         by_kind={kind: Score(**_numbers(found)) for kind, found in accuracy_by_kind(answers).items()},
         wall_seconds=time.perf_counter() - started,
         **_numbers(accuracy(answers)),

@@ -1,0 +1,88 @@
+"""What becomes of a sample's fields: a format reads them, or refuses them, or the run's record names them.
+
+A field that changes what a sample means is read or refused, never left out without a word. None, an empty text, list
+or group count as absent: tables fill their columns with them.
+"""
+
+from collections.abc import Collection, Iterable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+from moslora.errors import DataError
+
+MEDIA = ("image", "images", "video", "videos", "audio", "audios")
+LEARNED = ("weight", "train", "trainable", "loss")  # 0 or false: not to be learned
+NOT_LEARNED = ("masked",)  # 1 or true: not to be learned
+REMARKS = frozenset({"id", "source", "answer", "kind", "group"})  # about a sample, not part of it; not worth a note
+
+_MEDIA, _PREFERENCE = "is not text, and only text is trained on", "is for training on preferences, which is not done"
+_THOUGHT = "has no place there; write it into the answer, or into a message of a chat"
+_CALL = "has no place there; write a chat with 'tools', and with 'tool_calls' in its messages"
+_UNREAD = MappingProxyType(
+    {
+        **dict.fromkeys(MEDIA, _MEDIA),
+        **dict.fromkeys(("chosen", "rejected", "kto_tag"), _PREFERENCE),
+        **dict.fromkeys(("reasoning_content", "reasoning", "thinking"), _THOUGHT),
+        **dict.fromkeys(("tools", "functions", "tool_calls", "function_call"), _CALL),
+        **dict.fromkeys(("messages", "conversations"), "is a chat; set data.format to chat"),
+        **dict.fromkeys(("chat_template", "chat_template_kwargs", "documents"), "is not given to the chat template"),
+        **dict.fromkeys(("system_prompt", "system_message"), "is not read; call it 'system'"),
+        "context": "is not read; call it 'input', or write it into the question",
+        "history": "is not read in chats; write its turns as messages",
+        "mask": "is not read; mark the messages with 'train'",
+    }
+)
+
+
+def is_given(value: Any) -> bool:
+    """Whether a field's value says anything."""
+    return value is not None and not (isinstance(value, (str, list, tuple, dict)) and not value)
+
+
+def refuse_unread(sample: Mapping[str, Any], *, read: Collection[str], place: str) -> None:
+    """Raise DataError for a field that changes the sample's meaning and is not among those `read`."""
+    for field, value in sample.items():
+        if field in read or not is_given(value):
+            continue
+        if field in _UNREAD:
+            raise DataError(f"{place}: field '{field}' {_UNREAD[field]} (to go without it: data.ignore)")
+    if learned(sample, place=place) is False:
+        raise DataError(f"{place} is marked as not to be learned; leave it out")
+
+
+def learned(fields: Mapping[str, Any], *, place: str) -> bool | None:
+    """Whether the marks of a sample or a message ask to learn it; None without any, False if one of them says no.
+
+    Raises DataError for a mark that is neither 0 nor 1, true nor false.
+    """
+    marks = []
+    for field in (*LEARNED, *NOT_LEARNED):
+        value = fields.get(field)
+        if value is None:
+            continue
+        if not isinstance(value, (bool, int, float)) or value not in (0, 1):
+            raise DataError(
+                f"{place}: field '{field}' is {value!r}, allowed: 0 or 1, true or false (to go without it: data.ignore)"
+            )
+        marks.append(bool(value) != (field in NOT_LEARNED))
+    return all(marks) if marks else None
+
+
+def unused_fields(samples: Iterable[Mapping[str, Any]], *, read: Collection[str]) -> list[str]:
+    """The fields that no part of a run looks at, in the order in which they come."""
+    names = dict.fromkeys(name for sample in samples for name, value in sample.items() if is_given(value))
+    return [name for name in names if name not in read and name not in REMARKS and name not in LEARNED + NOT_LEARNED]
+
+
+def without_fields(samples: Iterable[Mapping[str, Any]], ignored: Collection[str]) -> list[dict[str, Any]]:
+    """The samples without the ignored fields, in themselves and in their messages."""
+
+    def kept(fields: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in fields.items() if name not in ignored}
+
+    found = [kept(sample) for sample in samples]
+    for sample in found:
+        for name in ("messages", "conversations"):
+            if isinstance(sample.get(name), list):
+                sample[name] = [kept(row) if isinstance(row, Mapping) else row for row in sample[name]]
+    return found
