@@ -11,6 +11,7 @@ from typing import Any
 
 from peft import LoraConfig
 
+from moslora.adapter.fields import check_fields
 from moslora.core.mixers import MIXERS
 from moslora.errors import ConfigError, unknown_name
 
@@ -68,6 +69,7 @@ class MosloraConfig(LoraConfig):
 
     def __post_init__(self) -> None:
         """Check each field and each pair of fields."""
+        check_fields(vars(self))
         super().__post_init__()
         self.peft_type = MosloraType.MOSLORA  # pyright: ignore[reportAttributeAccessIssue]
         self.loaded_base_config = self.base_model_config

@@ -12,6 +12,7 @@ import torch
 from peft import LoraConfig
 from peft.tuners.lora import LoraModel
 from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils.save_and_load import _validate_lora_adapter_state_dict
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
@@ -21,7 +22,7 @@ from moslora.adapter.config import MosloraConfig
 from moslora.adapter.layers import MixerLayer, check_base_layer, mixer_layers
 from moslora.adapter.presenting import folded_factors
 from moslora.adapter.storage import check_loaded, watch_until_filled
-from moslora.adapter.targets import check_patterns
+from moslora.adapter.targets import check_is_called, check_patterns
 from moslora.errors import CheckpointError, ConfigError, UnsupportedLayerError
 
 LAYERS: dict[type[nn.Module], type[MixerLayer]] = {
@@ -61,6 +62,9 @@ class MosloraModel(LoraModel):
             from moslora.adapter.quantised import keep_unpacked
 
             keep_unpacked(model)
+
+    def _check_target_module_compatiblity(self, peft_config: Any, model: nn.Module, target_name: str) -> None:
+        check_is_called(model, target_name)
 
     def _create_and_replace(
         self,
@@ -163,6 +167,19 @@ class MosloraModel(LoraModel):
     def subtract_mutated_init(self, *args: Any, **kwargs: Any) -> Any:
         """Refused: the conversion concatenates A and B and would drop the mixer."""
         raise ConfigError("path_initial_model_for_weight_conversion does not work with a mixer: fold the adapter")
+
+    @classmethod
+    def _get_adapter_state_dict(
+        cls,
+        model: nn.Module,
+        config: Any,
+        adapter_name: str,
+        state_dict: dict[str, torch.Tensor],
+        unwanted_adapter_names: list[str],
+    ) -> dict[str, torch.Tensor]:
+        found = super()._get_adapter_state_dict(model, config, adapter_name, state_dict, unwanted_adapter_names)
+        _validate_lora_adapter_state_dict(found, adapter_name=adapter_name)  # PEFT warns of shards for LoRA by its type
+        return found
 
     @classmethod
     def _remap_adapter_state_dict_for_load(

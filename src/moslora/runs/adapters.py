@@ -10,8 +10,10 @@ import torch
 from peft import PeftConfig, get_peft_model
 from transformers import PreTrainedTokenizerBase
 
+from moslora.adapter.coverage import covered_layers
 from moslora.adapter.storage import check_adapter_folder, load_adapter
-from moslora.adapter.targets import check_patterns
+from moslora.adapter.targets import check_is_called, check_patterns
+from moslora.adapter.twin import base_of
 from moslora.data.everyday import everyday
 from moslora.data.prompts import STYLES, prompt_ids
 from moslora.errors import CheckpointError, ConfigError, MosloraError, unknown_name
@@ -96,11 +98,14 @@ def adapted_on_meta(settings: ModelSettings, config: PeftConfig | None) -> Any:
         return model
     check_patterns(config, [name for name, _ in model.named_modules()])
     try:
-        return get_peft_model(model, copy.deepcopy(config), low_cpu_mem_usage=True)
+        adapted = get_peft_model(model, copy.deepcopy(config), low_cpu_mem_usage=True)
     except MosloraError:
         raise
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, LookupError, AttributeError) as error:  # a method on a layer that it cannot adapt
         raise ConfigError(f"adapter: {' '.join(str(error).split())[:300]}") from error
+    for layer in covered_layers(adapted):
+        check_is_called(base_of(adapted), layer["name"])
+    return adapted
 
 
 def text_probe(opened: Opened, tokenizer: PreTrainedTokenizerBase, *, rows: int = 4) -> dict[str, torch.Tensor]:

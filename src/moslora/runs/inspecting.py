@@ -76,10 +76,10 @@ def _inspect_recipe(recipe: Recipe) -> Inspection:
     if config is None:
         return _inspection(title, bare.requires_grad_(True), [], notes=[NO_ADAPTER])
     unmatched = unmatched_patterns(config, [name for name, _ in bare.named_modules() if name])
-    for option, pattern in unmatched:
-        value = getattr(config, option)
-        value.pop(pattern) if isinstance(value, dict) else value.remove(pattern)
-    if isinstance(config.target_modules, set) and not config.target_modules:
+    targets = config.target_modules
+    for option in {option for option, _ in unmatched}:
+        setattr(config, option, _without(getattr(config, option), {one for field, one in unmatched if field == option}))
+    if targets and not config.target_modules:
         return _inspection(title, bare.requires_grad_(False), [], unmatched=unmatched)
     model = adapted_on_meta(recipe.model, config)
     return _inspection(title, model, _rows(model), unmatched=unmatched)
@@ -104,6 +104,15 @@ def _inspection(
     return Inspection(
         title, count_parameters(model), len(adapted), len(able | adapted), left_out, [*unmatched], rows, [*notes]
     )
+
+
+def _without(value: Any, patterns: set[str]) -> Any:
+    """An option's value without the patterns that match nothing; an option that is one pattern itself becomes None."""
+    if isinstance(value, (str, int)):
+        return None
+    if isinstance(value, dict):
+        return {pattern: number for pattern, number in value.items() if pattern not in patterns}
+    return type(value)(pattern for pattern in value if str(pattern) not in patterns)
 
 
 def _rows(model: Any) -> list[dict[str, Any]]:
