@@ -54,7 +54,7 @@ def _check_names(field: str, value: Any) -> None:
 
 def _check_numbers(field: str, value: Any, *, wanted: str) -> None:
     if not _is_list(value) or not all(
-        isinstance(number, Integral) and not isinstance(number, bool) and number >= 0 for number in value
+        isinstance(number, Integral) and not isinstance(number, bool) and int(number) >= 0 for number in value
     ):
         raise ConfigError(f"{field}={value!r}: give {wanted}")
 
