@@ -7,6 +7,7 @@ that three quarters of the positions keep to: a mixer, a layer or a scale that i
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -57,12 +58,27 @@ def measure_drift(expected: torch.Tensor, actual: torch.Tensor, dtypes: Iterable
 
 
 def default_probe(model: nn.Module) -> dict[str, torch.Tensor]:
-    """A fixed batch of 2 × 24 token ids for a language model; ConfigError for a model without a vocabulary."""
-    vocabulary = getattr(getattr(base_of(model), "config", None), "vocab_size", None)
-    if not isinstance(vocabulary, int):
-        raise ConfigError(f"{type(base_of(model)).__name__} has no vocab_size: give the inputs to compare on as probe")
-    ids = torch.randint(vocabulary, (2, 24), generator=torch.Generator().manual_seed(0))
-    return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    """`token_probe` of a fixed batch of 2 × 24 token ids; ConfigError for a model that does not read tokens."""
+    base = base_of(model)
+    vocabulary = getattr(getattr(base, "config", None), "vocab_size", None)
+    wanted = getattr(base, "main_input_name", "input_ids")
+    if not isinstance(vocabulary, int) or wanted != "input_ids":
+        lack = f"reads {wanted}" if wanted != "input_ids" else "has no vocab_size"
+        raise ConfigError(f"{type(base).__name__} {lack}: give the inputs to compare on as probe")
+    return token_probe(model, torch.randint(vocabulary, (2, 24), generator=torch.Generator().manual_seed(0)))
+
+
+def token_probe(model: nn.Module, ids: torch.Tensor) -> dict[str, torch.Tensor]:
+    """The arguments of a forward pass on token ids (rows, tokens), without padding.
+
+    An encoder-decoder is also given them to decode. A classifier without a padding token takes one row at a time, so it
+    gets the first.
+    """
+    config: Any = base_of(model).config
+    is_classifier = type(base_of(model)).__name__.endswith("ForSequenceClassification")
+    rows = ids[:1] if is_classifier and config.get_text_config().pad_token_id is None else ids
+    probe = {"input_ids": rows, "attention_mask": torch.ones_like(rows)}
+    return probe | {"decoder_input_ids": rows.clone()} if getattr(config, "is_encoder_decoder", False) else probe
 
 
 @torch.inference_mode()
