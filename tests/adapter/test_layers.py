@@ -1,15 +1,20 @@
 """Every layer kind on the allow-list: forward, backward and merge; every other is refused with the reason."""
 
+import copy
 import re
 
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model, inject_adapter_in_model
+from peft import LoraConfig, PeftModel, get_peft_model, inject_adapter_in_model
 from torch import nn
+from torch.nn import functional as F
+from torch.nn.utils import prune
+from torch.nn.utils.parametrizations import orthogonal, spectral_norm, weight_norm
 from transformers.pytorch_utils import Conv1D
 
-from moslora import MosloraConfig, MosloraError
+from moslora import MosloraConfig, MosloraError, inspect_adapter, save_folded
 from moslora.adapter.layers import MixerLayer
+from moslora.adapter.merging import merged_model
 
 
 def convolution(kind, size, **options):
@@ -70,6 +75,17 @@ def test_forward_backward_and_merge(name, use_dora):
 
 
 @pytest.mark.parametrize("name", LAYERS)
+def test_the_magnitudes_of_dora_are_the_norms_of_the_mixed_weight(name):
+    torch.manual_seed(0)
+    config = MosloraConfig(r=4, target_modules=["0"], init_lora_weights=False, use_dora=True)
+    layer = get_peft_model(nn.Sequential(LAYERS[name][0]()), config).base_model.model[0]
+    mixed = layer.get_base_layer().weight.double() + delta_by_hand(layer)
+    rows = mixed.T if isinstance(layer.get_base_layer(), Conv1D) else mixed.flatten(1)
+    magnitudes = layer.lora_magnitude_vector["default"].weight.flatten()
+    torch.testing.assert_close(magnitudes.double(), rows.norm(dim=1), rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("name", LAYERS)
 def test_mixed_batches_give_each_row_its_adapter(name):
     torch.manual_seed(0)
     make, shape = LAYERS[name]
@@ -112,7 +128,7 @@ REFUSED = [
     (nn.Bilinear(3, 3, 3), {}, "Bilinear, which is not known to carry a mixer"),
     (nn.ConvTranspose2d(3, 6, 3), {}, "ConvTranspose2d, which is not known to carry a mixer"),
     (ScaledLinear(3, 3), {}, "ScaledLinear, which is not known to carry a mixer"),
-    (nn.Conv2d(4, 8, 3, groups=2), {}, "cannot carry a mixer: groups=2 cannot be merged"),
+    (nn.Conv2d(4, 8, 3, groups=2), {"use_dora": True}, "use_dora=True does not work on a convolution with groups=2"),
     (nn.Conv2d(4, 8, 3, dilation=2), {}, "cannot carry a mixer: dilation=(2, 2) is not carried over to A"),
     (nn.Conv2d(4, 8, 3, padding=1, padding_mode="circular"), {}, "padding_mode='circular' is not carried over to A"),
     (nn.Embedding(9, 4, max_norm=1.0), {}, "max_norm=1.0 would rescale A at every lookup"),
@@ -120,14 +136,106 @@ REFUSED = [
     (nn.Embedding(9, 4), {"use_dora": True}, "use_dora=True does not work with a mixer on Embedding layers"),
     (nn.Linear(3, 3).to(torch.float8_e4m3fn), {}, "its weight is a Parameter of torch.float8_e4m3fn"),
 ]
+RECOMPUTED = {
+    "weight_norm": lambda: weight_norm(nn.Linear(3, 4)),
+    "weight_norm of a convolution": lambda: weight_norm(nn.Conv1d(3, 4, 2)),
+    "weight_norm as a hook": lambda: nn.utils.weight_norm(nn.Linear(3, 4)),
+    "spectral_norm": lambda: spectral_norm(nn.Linear(3, 4)),
+    "spectral_norm as a hook": lambda: nn.utils.spectral_norm(nn.Linear(3, 4)),
+    "orthogonal": lambda: orthogonal(nn.Linear(3, 4)),
+    "pruned weight": lambda: prune.l1_unstructured(nn.Linear(3, 4), "weight", 2),
+    "pruned bias": lambda: prune.l1_unstructured(nn.Linear(3, 4), "bias", 2),
+}
 
 
+@pytest.mark.filterwarnings("ignore:LoRA adapter added to ConvNd layer with groups > 1")
 @pytest.mark.parametrize(("layer", "options", "message"), REFUSED, ids=lambda value: type(value).__name__)
 def test_layers_off_the_list_are_refused_with_the_reason(layer, options, message):
     model = nn.Sequential(layer)
     with pytest.raises(MosloraError, match=re.escape(message)) as caught:
         get_peft_model(model, MosloraConfig(target_modules=["0"], **options))
     assert "leave" in str(caught.value)
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm. is deprecated")
+@pytest.mark.parametrize("kind", RECOMPUTED)
+def test_a_layer_whose_weight_is_computed_anew_at_every_pass_is_refused(kind):
+    with pytest.raises(MosloraError, match="cannot carry a mixer: its weight is computed anew at every forward pass"):
+        get_peft_model(nn.Sequential(RECOMPUTED[kind]()), MosloraConfig(target_modules=["0"]))
+
+
+GROUPED = {
+    "conv1d": (lambda: nn.Conv1d(8, 12, 3, padding=1, groups=2), (2, 8, 7)),
+    "conv2d": (lambda: nn.Conv2d(8, 12, 3, stride=2, groups=4), (2, 8, 7, 6)),
+    "depthwise": (lambda: nn.Conv2d(8, 8, 3, groups=8), (2, 8, 7, 6)),
+    "1x1": (lambda: nn.Conv2d(8, 12, 1, groups=2), (2, 8, 7, 6)),
+    "conv3d": (lambda: nn.Conv3d(8, 8, (1, 3, 3), groups=2), (2, 8, 3, 4, 6)),
+}
+
+
+def grouped(kind, **options):
+    torch.manual_seed(0)
+    make, shape = GROUPED[kind]
+    base = nn.Sequential(make())
+    config = MosloraConfig(r=8, target_modules=["0"], init_lora_weights=False, **options)
+    return get_peft_model(base, config), torch.randn(shape)
+
+
+@pytest.mark.filterwarnings("ignore:LoRA adapter added to ConvNd layer with groups > 1")
+@pytest.mark.parametrize("tucker", [False, True])
+@pytest.mark.parametrize("kind", GROUPED)
+def test_a_grouped_convolution_computes_b_of_each_group_on_its_own_mixed_channels(kind, tucker):
+    model, x = grouped(kind, **({"use_tucker": True, "mixer": "zero"} if tucker else {}))
+    layer = model.base_model.model[0]
+    base = layer.base_layer
+    nn.init.normal_(layer.lora_mixer["default"].weight)
+    a, b, m = layer.lora_A["default"].weight, layer.lora_B["default"].weight, layer.mixer_matrix("default")
+    mixed = torch.einsum("pq,q...->p...", m, a) if m.dim() == 2 else torch.einsum("pq...,qi->pi...", m, a.flatten(1))
+    convolve = {3: F.conv1d, 4: F.conv2d, 5: F.conv3d}[x.dim()]
+    h = convolve(x, mixed, stride=base.stride, padding=base.padding)
+    outputs = [convolve(part, rows) for part, rows in zip(h.chunk(base.groups, 1), b.chunk(base.groups), strict=True)]
+    torch.testing.assert_close(model(x), base(x) + layer.scaling["default"] * torch.cat(outputs, 1))
+    model(x).square().sum().backward()
+    assert all(parameter.grad.any() for _, parameter in model.named_parameters() if parameter.requires_grad)
+
+
+@pytest.mark.filterwarnings("ignore:LoRA adapter added to ConvNd layer with groups > 1")
+@pytest.mark.parametrize("kind", GROUPED)
+def test_a_grouped_convolution_saves_loads_and_folds(kind, tmp_path):
+    model, x = grouped(kind)
+    model.eval()
+    save_folded(model, tmp_path / "folded", probe={"input": x})
+    model.save_pretrained(tmp_path / "saved")
+    for folder in ("folded", "saved"):
+        base = nn.Sequential(copy.deepcopy(model.base_model.model[0].base_layer))
+        loaded = PeftModel.from_pretrained(base, tmp_path / folder)
+        torch.testing.assert_close(loaded(x), model(x))
+    (report,) = inspect_adapter(model)
+    assert report.effective_rank > 1
+
+
+@pytest.mark.filterwarnings("ignore:LoRA adapter added to ConvNd layer with groups > 1")
+def test_a_grouped_convolution_is_not_merged_and_left_as_it_was():
+    model, _ = grouped("conv2d")
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    for merge in (model.merge_adapter, model.merge_and_unload, lambda: merged_model(model)):
+        with pytest.raises(MosloraError, match=r"convolution with groups=4, which cannot be merged: .*folded"):
+            merge()
+    with pytest.raises(MosloraError, match="groups=4, whose factors cannot be combined"):
+        model.add_weighted_adapter(["default"], [1.0], "copy")
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+
+
+@pytest.mark.parametrize("options", [{"dilation": 2}, {"padding_mode": "circular"}])
+def test_settings_of_convolutions_that_change_nothing_are_no_obstacle(options):
+    torch.manual_seed(0)
+    model = get_peft_model(
+        nn.Sequential(nn.Conv2d(4, 8, 1, **options)), MosloraConfig(target_modules=["0"], init_lora_weights=False)
+    )
+    x = torch.randn(2, 4, 5, 5)
+    expected = model(x)
+    model.merge_adapter()
+    torch.testing.assert_close(model(x), expected)
 
 
 def test_the_output_projection_of_multihead_attention_is_refused():

@@ -4,9 +4,9 @@ import re
 
 import pytest
 import torch
-from peft import AdaLoraConfig, LoHaConfig, LoKrConfig, LoraConfig, PeftModel, VeraConfig
+from peft import AdaLoraConfig, LoHaConfig, LoKrConfig, LoraConfig, PeftModel, VeraConfig, get_peft_model_state_dict
 
-from moslora import MosloraConfig, MosloraError
+from moslora import MosloraConfig, MosloraError, fold
 from moslora.adapter.methods import METHODS, known_options, method_config
 from moslora.adapter.preparing import (
     callbacks,
@@ -127,6 +127,28 @@ def test_what_is_trained_is_the_adapter_in_float32(method, dtype, make_base, tra
     after = {name.replace(".base_layer", ""): t for name, t in model.get_base_model().state_dict().items()}
     if not METHODS[method].changes_base:
         assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
+
+
+def test_the_control_starts_as_plain_lora_where_the_mixer_would(make_base):
+    options = {"r": 4, "target_modules": ["q_proj"], "mixer": "orthogonal"}
+    torch.manual_seed(5)
+    expected = fold(prepare(make_base(), "moslora", options))[1]
+    torch.manual_seed(5)
+    control = prepare(make_base(), "moslora-init-only", options)
+    assert type(control.peft_config["default"]) is LoraConfig
+    tensors = get_peft_model_state_dict(control)
+    assert tensors.keys() == expected.keys()
+    assert all(torch.equal(tensors[key], tensor) for key, tensor in expected.items())
+
+
+def test_a_start_that_does_not_fit_is_refused(make_base, monkeypatch):
+    def misnamed(model):
+        config, tensors = fold(model)
+        return config, {f"{key}.other": tensor for key, tensor in tensors.items()}
+
+    monkeypatch.setattr("moslora.adapter.preparing.fold", misnamed)
+    with pytest.raises(CheckpointError, match="the folded start does not fit plain LoRA"):
+        prepare(make_base(), "moslora-init-only", {"r": 4, "target_modules": ["q_proj"]})
 
 
 def test_full_fine_tuning_trains_every_weight_in_float32(make_base):

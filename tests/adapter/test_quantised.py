@@ -6,9 +6,10 @@ import warnings
 import pytest
 import torch
 from peft import PeftModel, get_peft_model, prepare_model_for_kbit_training
+from torch import nn
 from transformers import BitsAndBytesConfig, LlamaConfig, LlamaForCausalLM
 
-from moslora import MosloraError, save_folded, save_merged
+from moslora import MosloraConfig, MosloraError, save_folded, save_merged
 from moslora.adapter.layers import MixerLayer
 from moslora.adapter.merging import merged_model
 
@@ -93,6 +94,26 @@ def test_a_base_that_ran_before_the_adapter_came_is_read_right(load_quantised, c
     two = merged_parts(adapted(used, config, lambda model: model))
     for left, right in zip(one, two, strict=True):
         torch.testing.assert_close(left, right, rtol=0.02, atol=1e-3)  # the packed scales were rounded to bfloat16
+
+
+@pytest.mark.parametrize("kind", ["LinearNF4", "LinearFP4"])
+def test_the_two_named_kinds_of_4_bit_carry_a_mixer_too(kind, tmp_path):
+    torch.manual_seed(0)
+    base = nn.Sequential(getattr(bnb.nn, kind)(64, 128, compute_dtype=torch.float32)).to("cpu")
+    model = get_peft_model(base, MosloraConfig(r=4, target_modules=["0"], init_lora_weights=False)).eval()
+    layer, x = model.base_model.model[0], torch.randn(3, 64)
+    a, m, b = layer.lora_A["default"].weight, layer.mixer_matrix("default"), layer.lora_B["default"].weight
+    torch.testing.assert_close(model(x), layer.base_layer(x) + layer.scaling["default"] * x @ (b @ m @ a).T)
+    model(x).square().sum().backward()
+    assert all(parameter.grad.any() for _, parameter in model.named_parameters() if parameter.requires_grad)
+    torch.testing.assert_close(merged_model(model, dtype=torch.float32)(x), model(x), rtol=1e-4, atol=1e-4)
+    save_folded(model, tmp_path / "folded", probe={"input": x})
+
+
+@pytest.mark.parametrize("layer", [lambda: bnb.nn.OutlierAwareLinear(8, 8), lambda: bnb.nn.StableEmbedding(9, 8)])
+def test_other_layers_of_bitsandbytes_are_refused_with_the_reason(layer):
+    with pytest.raises(MosloraError, match=r"is not known to carry a mixer \(allowed: .*LinearNF4.*leave it out"):
+        get_peft_model(nn.Sequential(layer()), MosloraConfig(target_modules=["0"]))
 
 
 def test_fold_and_merge_are_verified(load_quantised, config, train, logits, tmp_path):

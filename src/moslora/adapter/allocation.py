@@ -10,6 +10,8 @@ from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from moslora.errors import ConfigError
+
 STATE_FILE = "rank_allocation.safetensors"
 SCORES = ("ipt", "exp_avg_ipt", "exp_avg_unc")
 
@@ -34,7 +36,8 @@ class AllocateRanks(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Take up the scores where a checkpoint left them."""
-        assert state.max_steps == self.config.total_step, f"{state.max_steps} steps, planned {self.config.total_step}"
+        if state.max_steps != self.config.total_step:
+            raise ConfigError(f"the trainer takes {state.max_steps} steps, AdaLoRA planned {self.config.total_step}")
         if state.global_step:
             self._load(_checkpoint(args, state) / STATE_FILE)
 

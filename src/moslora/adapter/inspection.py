@@ -7,9 +7,9 @@ import torch
 from peft.tuners.lora.layer import LoraLayer, ParamWrapper
 from torch import nn
 
-from moslora.adapter.layers import MixerLayer
+from moslora.adapter.layers import MixerLayer, groups_of
 from moslora.adapter.twin import base_of
-from moslora.core.folding import fold_into_a, weight_delta
+from moslora.core.folding import fold_into_a, ungrouped, weight_delta
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def _factors(layer: Any, adapter_name: str) -> tuple[torch.Tensor, torch.Tensor]
     """A (R, ...) and B (O, R, ...) of our layers and of PEFT's, a Tucker core folded into A."""
     if adapter_name in layer.lora_embedding_A:
         return layer.lora_embedding_A[adapter_name], layer.lora_embedding_B[adapter_name]
-    a, b = layer.lora_A[adapter_name].weight, layer.lora_B[adapter_name].weight
+    a, b = layer.lora_A[adapter_name].weight, ungrouped(layer.lora_B[adapter_name].weight, groups=groups_of(layer))
     core = _mixer_or_core(layer, adapter_name)
     return (a if core is None or core.dim() == 2 else fold_into_a(a, core)), b
 

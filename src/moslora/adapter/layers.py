@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from peft.tuners.lora import layer as lora
 from peft.tuners.lora.layer import LoraLayer, LoraVariant
+from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.other import transpose
 from torch import nn
+from torch.nn.utils.parametrize import is_parametrized
 
-from moslora.adapter.variants import MixerVariant, dora_variant
+from moslora.adapter.variants import CONVOLUTIONS, MixerVariant, dora_variant
 from moslora.core.folding import add_low_rank, weight_delta
 from moslora.core.mixers import Mixer, TuckerCore
 from moslora.errors import UnsupportedLayerError
@@ -87,6 +89,14 @@ class Linear(MixerLayer, lora.Linear):
 
 
 class _Conv(MixerLayer):
+    def get_delta_weight(self, adapter: str) -> torch.Tensor:
+        refuse_groups(self)
+        return super().get_delta_weight(adapter)
+
+    def weight_with(self, adapter: str, weight: torch.Tensor, *, sign: int = 1) -> torch.Tensor:
+        refuse_groups(self)
+        return super().weight_with(adapter, weight, sign=sign)
+
     def as_matrix(self, weight: torch.Tensor) -> torch.Tensor:
         return weight.flatten(1)
 
@@ -96,15 +106,15 @@ class _Conv(MixerLayer):
 
 
 class Conv1d(_Conv, lora.Conv1d):
-    """`nn.Conv1d` without groups or dilation; the mixer acts on the R channels between the two convolutions."""
+    """`nn.Conv1d` without dilation; the mixer acts on the R channels between the two convolutions."""
 
 
 class Conv2d(_Conv, lora.Conv2d):
-    """`nn.Conv2d` without groups or dilation; the mixer acts on the R channels between the two convolutions."""
+    """`nn.Conv2d` without dilation; the mixer acts on the R channels between the two convolutions."""
 
 
 class Conv3d(_Conv, lora.Conv3d):
-    """`nn.Conv3d` without groups or dilation; the mixer acts on the R channels between the two convolutions."""
+    """`nn.Conv3d` without dilation; the mixer acts on the R channels between the two convolutions."""
 
 
 class Embedding(MixerLayer, lora.Embedding):
@@ -138,25 +148,57 @@ def mixer_layers(model: nn.Module) -> dict[str, MixerLayer]:
 def check_base_layer(name: str, layer: nn.Module) -> None:
     """Raise UnsupportedLayerError for a layer whose settings PEFT's LoRA layers do not reproduce."""
     reason = None
-    if isinstance(layer, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
-        if layer.groups != 1:
-            reason = f"groups={layer.groups} cannot be merged"
-        elif set(layer.dilation) != {1}:
-            reason = f"dilation={layer.dilation} is not carried over to A"
-        elif layer.padding_mode != "zeros":
-            reason = f"padding_mode='{layer.padding_mode}' is not carried over to A"
+    if isinstance(layer, CONVOLUTIONS):
+        reason = _lost_setting(layer)
     elif isinstance(layer, nn.Embedding):
         if layer.max_norm is not None:
             reason = f"max_norm={layer.max_norm} would rescale A at every lookup"
         elif layer.sparse:
             reason = "sparse gradients do not pass through the mixer"
     weight = getattr(layer, "weight", None)
-    if reason is None and isinstance(weight, torch.Tensor) and not _is_plain(weight):
+    if _is_recomputed(layer):
+        reason = (
+            "its weight is computed anew at every forward pass (weight_norm, spectral_norm, pruning, parametrize),"
+            " which would undo a merge"
+        )
+    elif reason is None and isinstance(weight, torch.Tensor) and not _is_plain(weight):
         reason = f"its weight is a {type(weight).__name__} of {weight.dtype}"
     if reason is not None:
         raise UnsupportedLayerError(
             f"{name} ({type(layer).__name__}) cannot carry a mixer: {reason}; leave it out of target_modules"
         )
+
+
+def groups_of(layer: nn.Module) -> int:
+    """The groups of the convolution that a layer adapts; 1 for every other kind."""
+    base = layer.get_base_layer() if isinstance(layer, BaseTunerLayer) else layer
+    return base.groups if isinstance(base, CONVOLUTIONS) else 1
+
+
+def refuse_groups(layer: nn.Module, *, name: str = "the layer") -> None:
+    """Raise UnsupportedLayerError for a grouped convolution: its update is no weight of the base layer's shape."""
+    if groups_of(layer) > 1:
+        raise UnsupportedLayerError(
+            f"{name} is a convolution with groups={groups_of(layer)}, which cannot be merged: A reads all channels, the"
+            " weight those of one group; ship the adapter folded (moslora.save_folded)"
+        )
+
+
+def _lost_setting(layer: Any) -> str | None:
+    """What PEFT 0.21 does not pass on to a convolution's A, if it makes a difference there."""
+    if any(step != 1 and size != 1 for step, size in zip(layer.dilation, layer.kernel_size, strict=True)):
+        return f"dilation={layer.dilation} is not carried over to A"
+    is_padded = layer.padding != "valid" and any(size != 0 for size in layer.padding)
+    if layer.padding_mode != "zeros" and is_padded:
+        return f"padding_mode='{layer.padding_mode}' is not carried over to A"
+    return None
+
+
+def _is_recomputed(layer: nn.Module) -> bool:
+    """Whether a hook or a parametrization makes the layer's weight or bias out of other parameters."""
+    values = [getattr(layer, key, None) for key in ("weight", "bias")]
+    is_derived = any(isinstance(value, torch.Tensor) and not isinstance(value, nn.Parameter) for value in values)
+    return is_derived or is_parametrized(layer)
 
 
 def _is_plain(weight: torch.Tensor) -> bool:

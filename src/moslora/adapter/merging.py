@@ -136,7 +136,7 @@ def _declare_ties(model: Any) -> None:
 
 
 def _forget_quantisation(model: Any) -> None:
-    if hasattr(model.config, "quantization_config"):
+    if hasattr(getattr(model, "config", None), "quantization_config"):
         del model.config.quantization_config
     for attribute in ("hf_quantizer", "quantization_method", "is_quantized", "is_loaded_in_4bit", "is_loaded_in_8bit"):
         model.__dict__.pop(attribute, None)

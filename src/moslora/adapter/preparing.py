@@ -18,7 +18,7 @@ from moslora.adapter.allocation import AllocateRanks, note_ranks
 from moslora.adapter.config import MosloraConfig
 from moslora.adapter.export import fold
 from moslora.adapter.methods import COUNTING_STEPS, known_method, learning_rates, method_config
-from moslora.errors import ConfigError
+from moslora.errors import CheckpointError, ConfigError
 
 MakeOptimizer = Callable[[nn.Module, type[Optimizer], dict[str, Any]], Optimizer]
 
@@ -114,7 +114,9 @@ def _folded_at_start(model: nn.Module, config: MosloraConfig) -> nn.Module:
     drawn: Any = get_peft_model(model, config)  # pyright: ignore[reportArgumentType]
     plain, tensors = fold(drawn)
     adapted = get_peft_model(drawn.unload(), plain)
-    assert not set_peft_model_state_dict(adapted, tensors).unexpected_keys
+    loaded = set_peft_model_state_dict(adapted, tensors)
+    if loaded.unexpected_keys:
+        raise CheckpointError(f"the folded start does not fit plain LoRA: {loaded.unexpected_keys[:3]} have no place")
     return adapted
 
 

@@ -26,9 +26,23 @@ class Linear4bit(MixerLayer, PeftLinear4bit):
     """`bitsandbytes.nn.Linear4bit`; merging into it quantises again (PEFT warns)."""
 
 
+# bitsandbytes' two named kinds of 4 bit differ from Linear4bit in their constructor only.
+LAYERS: dict[type[nn.Module], Any] = {
+    bnb.nn.Linear8bitLt: Linear8bitLt,
+    bnb.nn.Linear4bit: Linear4bit,
+    bnb.nn.LinearNF4: Linear4bit,
+    bnb.nn.LinearFP4: Linear4bit,
+}
+
+
 def create(target: nn.Module, adapter_name: str, *, config: Any, **kwargs: Any) -> nn.Module:
-    """The layer with a mixer for a bitsandbytes layer."""
+    """The layer with a mixer for a bitsandbytes layer; UnsupportedLayerError for a class not in LAYERS."""
     base = target.get_base_layer() if isinstance(target, BaseTunerLayer) else target
+    if type(base) not in LAYERS:
+        raise UnsupportedLayerError(
+            f"bitsandbytes' {type(base).__name__} is not known to carry a mixer"
+            f" (allowed: {', '.join(kind.__name__ for kind in LAYERS)}); leave it out of target_modules"
+        )
     if config.lora_bias:
         raise UnsupportedLayerError(
             f"lora_bias=True does not work on {type(base).__name__} layers: PEFT merges their bias unscaled"
@@ -38,8 +52,7 @@ def create(target: nn.Module, adapter_name: str, *, config: Any, **kwargs: Any) 
             "use_dora=True does not work on Linear8bitLt layers: bitsandbytes loses their scales when DoRA reads the"
             " weight before the first forward pass; use 4-bit (nf4) or set use_dora=False"
         )
-    kind = {bnb.nn.Linear8bitLt: Linear8bitLt, bnb.nn.Linear4bit: Linear4bit}[type(base)]
-    return kind(target, adapter_name, config=config, **kwargs)
+    return LAYERS[type(base)](target, adapter_name, config=config, **kwargs)
 
 
 def keep_unpacked(model: nn.Module) -> None:
@@ -48,9 +61,8 @@ def keep_unpacked(model: nn.Module) -> None:
     A layer that was packed already (the model ran in evaluation mode before) is unpacked by bitsandbytes' own inverse,
     which keeps the bfloat16 rounding of its scales.
     """
-    for module in model.modules():
-        if type(module) is not bnb.nn.Linear4bit:
-            continue
+    layers: list[Any] = [module for module in model.modules() if LAYERS.get(type(module)) is Linear4bit]
+    for module in layers:
         module.support_avx512bf16_for_cpu = False
         weight: Any = module.weight
         if getattr(getattr(weight, "quant_state", None), "packing_format_for_cpu", False):

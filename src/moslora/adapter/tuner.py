@@ -18,12 +18,13 @@ from transformers.pytorch_utils import Conv1D
 
 from moslora.adapter import layers
 from moslora.adapter.base_model import check_same_base, describe_base
+from moslora.adapter.combining import carry_saved_modules, check_combinable, check_mergeable
 from moslora.adapter.config import MosloraConfig
-from moslora.adapter.layers import MixerLayer, check_base_layer, mixer_layers
+from moslora.adapter.layers import MixerLayer, check_base_layer
 from moslora.adapter.presenting import folded_factors
 from moslora.adapter.storage import check_loaded, watch_until_filled
 from moslora.adapter.targets import check_is_called, check_patterns
-from moslora.errors import CheckpointError, ConfigError, UnsupportedLayerError
+from moslora.errors import ConfigError, UnsupportedLayerError
 
 LAYERS: dict[type[nn.Module], type[MixerLayer]] = {
     nn.Linear: layers.Linear,
@@ -120,35 +121,26 @@ class MosloraModel(LoraModel):
         return layer_class(target, adapter_name, config=lora_config, **kwargs)
 
     def merge_adapter(self, adapter_names: list[str] | None = None, safe_merge: bool = False) -> None:
-        """Merge the adapters into the base weights in place (PEFT); refused where a base weight is tied."""
-        self._refuse_tied_targets()
+        """Merge the adapters into the base weights in place (PEFT); refused where that cannot be right."""
+        check_mergeable(self.model, adapter_names or self.active_adapters)
         super().merge_adapter(adapter_names=adapter_names, safe_merge=safe_merge)
 
-    def _unload_and_optionally_merge(self, merge: bool = True, *args: Any, **kwargs: Any) -> Any:
+    def _unload_and_optionally_merge(
+        self,
+        merge: bool = True,
+        progressbar: bool = False,
+        safe_merge: bool = False,
+        adapter_names: list[str] | None = None,
+    ) -> Any:
         if merge:
-            self._refuse_tied_targets()
-        return super()._unload_and_optionally_merge(merge, *args, **kwargs)
-
-    def _refuse_tied_targets(self) -> None:
-        adapted = {layer.base_layer: name for name, layer in mixer_layers(self.model).items()}
-        owner = {base.weight: name for base, name in adapted.items() if isinstance(base.weight, nn.Parameter)}
-        for name, module in self.model.named_modules():
-            weight = module._parameters.get("weight")
-            if weight in owner and module not in adapted:
-                raise CheckpointError(
-                    f"{owner[weight]} shares its weight with {name}, so merging in place would change both;"
-                    " merge with moslora.save_merged, which separates them"
-                )
+            check_mergeable(self.model, adapter_names or self.active_adapters)
+        return super()._unload_and_optionally_merge(merge, progressbar, safe_merge, adapter_names)
 
     def add_weighted_adapter(self, adapters: list[str], weights: list[float], adapter_name: str, **kwargs: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Combine adapters as PEFT does, each with its mixer folded in; the result has an identity mixer, frozen."""
         if adapter_name in self.peft_config:
             return
-        for name in adapters:
-            if name in self.peft_config and getattr(self.peft_config[name], "use_dora", False):
-                raise ConfigError(f"adapter '{name}' uses DoRA, whose magnitudes cannot be combined; merge it instead")
-            if name in self.peft_config and getattr(self.peft_config[name], "use_tucker", False):
-                raise ConfigError(f"adapter '{name}' has convolution cores, which cannot be combined; fold it first")
+        check_combinable(self.model, {name: self.peft_config[name] for name in adapters if name in self.peft_config})
         first = self.peft_config.get(adapters[0])
         if isinstance(first, MosloraConfig):  # PEFT derives the new adapter's config from the first one's
             self.peft_config[adapters[0]] = dataclasses.replace(
@@ -160,6 +152,7 @@ class MosloraModel(LoraModel):
                     if isinstance(module, MixerLayer):
                         stack.enter_context(folded_factors(module, adapters))
                 super().add_weighted_adapter(adapters, weights, adapter_name, **kwargs)
+            carry_saved_modules(self.model, adapters, adapter_name)
         finally:
             if first is not None:
                 self.peft_config[adapters[0]] = first

@@ -105,7 +105,7 @@ class MixerDoraVariant(MixerVariant):
         return result + update
 
 
-def dora_variant(layer: nn.Module) -> MixerDoraVariant:
+def dora_variant(layer: Any) -> MixerDoraVariant:
     """DoRA for a layer kind; raises UnsupportedLayerError where PEFT's DoRA cannot take a mixer."""
     peft_variant = next((variant for kind, variant in _DORA.items() if isinstance(layer, kind)), None)
     if peft_variant is None and type(layer).__name__ == "Linear4bit":
@@ -114,6 +114,12 @@ def dora_variant(layer: nn.Module) -> MixerDoraVariant:
         raise UnsupportedLayerError(
             f"use_dora=True does not work with a mixer on {type(layer).__name__} layers: leave them out of"
             " target_modules or set use_dora=False"
+        )
+    groups = getattr(layer.get_base_layer(), "groups", 1)
+    if groups > 1:
+        raise UnsupportedLayerError(
+            f"use_dora=True does not work on a convolution with groups={groups}: its update is no weight of the base"
+            " layer's shape, whose norm DoRA needs; leave it out of target_modules or set use_dora=False"
         )
     return MixerDoraVariant(peft_variant)
 
@@ -163,7 +169,7 @@ def can_fuse(module: Any, adapter_name: str) -> bool:
     if not module.fused.get(adapter_name, False):
         return False
     a, mixer, b = (getattr(module, name)[adapter_name] for name in ("lora_A", "lora_mixer", "lora_B"))
-    if not _is_pointwise(a) or isinstance(mixer, TuckerCore):
+    if not _is_pointwise(a) or isinstance(mixer, TuckerCore) or getattr(b, "groups", 1) > 1:
         return False
     rank, outputs = module.r[adapter_name], module.out_features
     is_plain = (

@@ -59,7 +59,8 @@ def compare_arms(
     the average over its arms, those of single tasks over all arms and tasks together. Raises `CheckpointError` if a
     task is missing from a run or has another number of questions there.
     """
-    assert tasks, "a comparison needs a task"
+    if not tasks:
+        raise ValueError("a comparison needs a task")
     _check(scores, tasks)
     results = {arm: _task_results(by_seed, tasks) for arm, by_seed in scores.items() if by_seed}
     pairs = dict.fromkeys(scores, baseline) if isinstance(baseline, str) else dict(baseline)

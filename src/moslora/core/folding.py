@@ -42,6 +42,11 @@ def add_low_rank(
     return torch.addmm(weight_OI.to(dtype), b_OR, a_RI, alpha=scale).to(weight_OI.dtype)
 
 
+def ungrouped(b: torch.Tensor, *, groups: int) -> torch.Tensor:
+    """B of a convolution with groups, (O, R / groups, ...), as the matrix (O, R) that it applies; B itself without."""
+    return b if groups == 1 else torch.block_diag(*b.flatten(1).chunk(groups))
+
+
 def _wide_factors(
     a: torch.Tensor, mixer: torch.Tensor | None, b: torch.Tensor, *, dtype: torch.dtype
 ) -> tuple[torch.Tensor, torch.Tensor]:

@@ -68,7 +68,8 @@ def collate(
     With `at_end`, plain examples whose labels all lie near their ends are padded on the left, and the model is asked
     for the logits there only (`logits_to_keep`), which is the same loss for less work.
     """
-    assert examples, "a batch has at least one example"
+    if not examples:
+        raise ValueError("a batch has at least one example")
     longest = max(len(example["input_ids"]) for example in examples)
     step = pad_to_multiple_of or 1
     width = -(-longest // step) * step

@@ -12,6 +12,7 @@ from transformers import GenerationConfig
 
 from moslora.adapter.head import contiguous_head_input
 from moslora.adapter.twin import accepts, base_of
+from moslora.errors import ConfigError
 
 RowT = TypeVar("RowT")
 
@@ -75,7 +76,8 @@ def length_batches(
 
     `most_tokens` makes batches smaller whose padded rows have more, down to one row. `progress` shows a bar on stderr.
     """
-    assert batch_size > 0, f"batch size {batch_size}"
+    if batch_size < 1:
+        raise ConfigError(f"batch_size={batch_size}: give a whole number of at least 1")
     ordered = sorted(rows, key=length, reverse=True)
     with Progress(console=Console(stderr=True), disable=not progress) as bar:
         counter = bar.add_task("evaluating", total=len(ordered))

@@ -39,8 +39,8 @@ class Accuracy:
     total: int
 
     def __post_init__(self) -> None:
-        assert 0 <= self.correct <= self.total, f"{self.correct} of {self.total} cannot be correct"
-        assert self.total > 0, "an accuracy needs at least one answer"
+        if not 0 <= self.correct <= self.total or self.total == 0:
+            raise ValueError(f"{self.correct} of {self.total} is no accuracy: give at least one answer, none twice")
 
     @property
     def value(self) -> float:
