@@ -38,7 +38,11 @@ def contraction(*, tokens: int, inputs: int, outputs: int, rank: int, depth: int
         "unfolded": composing + rank**2 * tokens,
         "chained": depth * rank**2 * tokens,
     }
-    return min(costs, key=costs.__getitem__)
+    cheapest: Contraction = "into_a"
+    for order, cost in costs.items():  # a compiler cannot follow min(key=...) when the number of tokens is a symbol
+        if cost < costs[cheapest]:
+            cheapest = order
+    return cheapest
 
 
 def add_update(
@@ -69,11 +73,11 @@ def add_update(
             rank=len(a_RI),
             depth=len(mixer_DRR),
         )
-        links = list(mixer_DRR) if order == "chained" else [compose(mixer_DRR)]
-        if order in ("into_a", "into_b"):
-            with _own_dtype(x.device.type):
+        with _own_dtype(x.device.type):
+            links = list(mixer_DRR) if order == "chained" else [compose(mixer_DRR)]
+            if order in ("into_a", "into_b"):
                 a_RI, b_OR = (links[0] @ a_RI, b_OR) if order == "into_a" else (a_RI, b_OR @ links[0])
-            links = []
+                links = []
     if torch.compiler.is_compiling() or len(links) > 1:
         return _plain(y, x, a_RI, links, b_OR, scale=scale, dropout=dropout, channel_dim=channel_dim)
     if base_OI is not None:
