@@ -4,7 +4,7 @@ BIN := .venv/bin
 RUN := runs/demo
 INSTALLED := .venv/.installed
 
-.PHONY: install check test coverage demo bench clean
+.PHONY: install check test coverage demo bench bench-gpu clean
 
 install: $(INSTALLED)
 
@@ -41,6 +41,11 @@ DATA ?= ../shared/data/commonsense
 bench: install $(RUN)/run.json
 	$(BIN)/python -m pip install --quiet --progress-bar off --no-deps lm_eval==0.4.13
 	$(BIN)/python -m benchmarks --data $(DATA) --adapter $(RUN)
+
+# Layers and training steps on a GPU. It installs nothing: PYTHON is one whose torch sees the card (torch, transformers,
+# peft and wrapt are needed). GPU holds options, such as GPU="--device cuda:1 --minutes 5".
+bench-gpu:
+	PYTHONPATH=src $(PYTHON) -m benchmarks.gpu $(GPU)
 
 $(RUN)/run.json:
 	$(MAKE) demo

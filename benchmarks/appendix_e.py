@@ -12,7 +12,8 @@ import torch
 from peft import get_peft_model
 from transformers import AutoTokenizer
 
-from benchmarks.peers import TARGETS, smollm2, train_step
+from benchmarks.naive import TARGETS
+from benchmarks.peers import smollm2, train_step
 from benchmarks.results import save
 from moslora import MosloraConfig
 from moslora.data.everyday import everyday

@@ -5,41 +5,11 @@ from typing import Any
 
 import torch
 from peft import LoHaConfig, LoKrConfig, LoraConfig, get_peft_model
-from torch import nn
 from transformers import AutoModelForCausalLM
 
+from benchmarks.naive import TARGETS, naive_moslora
 from moslora import MosloraConfig
 from moslora.runs.models import resolve_model
-
-TARGETS = ["q_proj", "k_proj", "v_proj", "up_proj", "down_proj"]
-
-
-class NaiveMoslora(nn.Module):
-    """Three linear layers in a row beside the frozen one, as the reference implementation computes it."""
-
-    def __init__(self, base: nn.Linear, *, rank: int, alpha: int, dropout: float) -> None:
-        super().__init__()
-        self.base_layer = base
-        self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
-        self.lora_A = nn.Linear(base.in_features, rank, bias=False)
-        self.lora_mixer = nn.Linear(rank, rank, bias=False)
-        self.lora_B = nn.Linear(rank, base.out_features, bias=False)
-        nn.init.zeros_(self.lora_B.weight)
-        self.scaling = alpha / rank
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y = self.base_layer(x)
-        h = self.dropout(x.to(self.lora_A.weight.dtype))
-        return y + (self.lora_B(self.lora_mixer(self.lora_A(h))) * self.scaling).to(y.dtype)
-
-
-def naive_moslora(model: Any, *, rank: int, dropout: float) -> Any:
-    model.requires_grad_(False)
-    for name, module in list(model.named_modules()):
-        if name.rpartition(".")[2] in TARGETS and isinstance(module, nn.Linear):
-            layer = NaiveMoslora(module, rank=rank, alpha=2 * rank, dropout=dropout)
-            model.set_submodule(name, layer)
-    return model
 
 
 def peer(name: str, model: Any, *, rank: int = 16, dropout: float = 0.05) -> Any:

@@ -56,5 +56,5 @@ def load_rows() -> list[tuple[str, Row]]:
     found = []
     for path in sorted(FOLDER.glob("*.json")):
         record = json.loads(path.read_text(encoding="utf-8"))
-        found += [(record["name"], Row(**row)) for row in record["rows"] if "name" in record]
+        found += [(record["name"], Row(**row)) for row in record.get("rows", ())]
     return found
