@@ -73,6 +73,8 @@ class EvaluationRecord(Score):
     scoring: str  # "log_probability" or "generation"
     prompt: str | None = None  # the style of the questions: "alpaca", "plain" or "chat"; None in older records
     by_kind: dict[str, Score] = {}
+    chance: Share | None = Field(None, ge=0, le=1)  # what guessing gets right, by each question's number of options
+    groups: NonNegativeInt | None = None  # of questions that depend on each other, if the interval counts these
     agreement: Share | None = Field(None, ge=0, le=1)  # share of answers equal to the other scoring's, where both ran
     wall_seconds: float = Field(0.0, ge=0)
 
@@ -141,7 +143,10 @@ class Cost(_Record):
 
 
 class TaskResult(_Record):
-    """An arm's accuracy on a task (or "average"): mean over seeds with a 95 % interval (None with one seed)."""
+    """An arm's accuracy on a task (or "average"): mean over seeds with a 95 % interval (None with one seed).
+
+    The interval is for new seeds and new questions. A diverged seed has what guessing would get.
+    """
 
     mean: Share
     low: Share | None = None
@@ -165,6 +170,8 @@ class ArmResult(_Record):
     tasks: dict[str, TaskResult] = {}  # each task, and "average"
     runs: dict[str, str] = {}  # seed to run folder, relative to the comparison's
     failed: dict[str, str] = {}  # seed to the reason in a line
+    diverged: list[str] = []  # the seeds at which training diverged; they count as guessing
+    doubts: list[str] = []  # what makes the choice of its learning rate uncertain, in a few words each
     cannot: str | None = None  # what the method cannot do here, in a line
 
 
@@ -207,6 +214,8 @@ class ComparisonRecord(_File):
     baseline: str
     tasks: list[str]
     arms: list[ArmResult]
+    chance: dict[str, Share] = {}  # by task, what guessing gets right; missing where it is not known
+    groups: dict[str, int] = {}  # by task, how many groups its questions form, where they depend on each other
     differences: list[Difference] = []
     tuning: list[TuningResult] = []
     is_complete: bool = True

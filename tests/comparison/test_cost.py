@@ -64,8 +64,18 @@ def test_an_estimate_tunes_on_all_samples_and_counts_the_steps_of_each_share(
     tiny_settings["recipe"]["training"] |= {"max_steps": None, "epochs": 2}
     quarter, whole = estimate(tiny_plan(arms={"lora": {"method": "lora"}}, fractions=[0.25, 1.0])).arms
     assert quarter.steps * 4 == whole.steps
-    assert quarter.seconds == pytest.approx((2 * quarter.steps + 2 * whole.steps / 2) * quarter.seconds_per_step)
+    assert quarter.seconds == pytest.approx((2 * quarter.steps + 2 * whole.steps) * quarter.seconds_per_step)
     assert whole.seconds == pytest.approx(2 * whole.steps * whole.seconds_per_step)
+
+
+def test_an_estimate_scores_every_run_that_counts(tiny_plan: BuildPlan, monkeypatch):
+    def time(scoring: Scoring, *_: object) -> None:
+        scoring.seconds = 1000.0
+
+    monkeypatch.setattr(Scoring, "time", time)
+    lora, moslora = estimate(tiny_plan(seeds_of={"moslora": [1, 2, 3]})).arms
+    assert 2000 < lora.seconds < 2500
+    assert 3000 < moslora.seconds < 3500
 
 
 def test_an_estimate_without_the_weights_counts_the_runs_and_says_so(tiny_plan: BuildPlan, tiny_settings):

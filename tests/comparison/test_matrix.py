@@ -29,7 +29,7 @@ def test_a_plan_becomes_tuning_runs_then_one_seed_after_another(tiny_plan: Build
 
 
 def test_a_tuning_run_has_fewer_steps_validation_samples_and_no_test(tiny_plan: BuildPlan):
-    plan = tiny_plan()
+    plan = tiny_plan(tuning={"learning_rates": [0.01, 0.1], "validation_samples": 4, "steps_share": 0.5})
     tuning = tuning_runs(plan, arms_of(plan))[1]
     recipe = tuning.recipe
     assert (recipe.seed, recipe.training.learning_rate, recipe.training.max_steps) == (0, 0.1, 2)

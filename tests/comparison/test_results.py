@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from moslora.comparison.matrix import Arm
-from moslora.comparison.results import arm_result, chance_notes, read_correct, read_scores
+from moslora.comparison.results import arm_result, chance_notes, guesses, read_correct, read_questions, read_scores
+from moslora.data.everyday import everyday
 from moslora.data.tasks import task
 from moslora.errors import CheckpointError
 from moslora.evaluation.scores import Answer
@@ -12,7 +13,9 @@ from moslora.records import Cost, Parameters, RunRecord
 from moslora.runs.scoring import answers_path, save_answers
 
 
-def run_folder(folder, right, *, expected="abab", kinds=None, scoring="log_probability", options="abcd"):
+def run_folder(
+    folder, right, *, expected="abab", kinds=None, scoring="log_probability", options="abcd", groups=None, counts=None
+):
     """A run's folder with one answer a question of everyday; `right` such as "1101"."""
     folder.mkdir(parents=True)
     RunRecord(recipe={"evaluation": {"scoring": scoring}}, seed=1).save(folder / "run.json")
@@ -24,6 +27,8 @@ def run_folder(folder, right, *, expected="abab", kinds=None, scoring="log_proba
             mark == "1",
             kind=kinds[index] if kinds else None,
             scores=dict.fromkeys(options, -1.0) or None,
+            options=counts[index] if counts else None,
+            group=groups[index] if groups else None,
         )
         for index, (label, mark) in enumerate(zip(expected, right, strict=True))
     ]
@@ -105,7 +110,7 @@ def test_no_answers_are_no_result(tmp_path):
 
 
 def notes_of(folders):
-    return chance_notes(read_scores(folders, tasks=["everyday"]), folders)
+    return chance_notes(read_scores(folders, tasks=["everyday"]), read_questions(folders, tasks=["everyday"]))
 
 
 def test_a_task_that_no_arm_is_shown_to_have_learned_is_told(tmp_path):
@@ -124,6 +129,38 @@ def test_a_task_that_no_arm_is_shown_to_have_learned_is_told(tmp_path):
 def test_nothing_is_said_of_guessing_where_answers_are_generated(tmp_path):
     folder = run_folder(tmp_path / "a", "0000", scoring="generation", options="")
     assert notes_of({"lora": {1: folder}}) == []
+
+
+def test_chance_and_groups_are_read_from_the_answers(tmp_path):
+    folder = run_folder(tmp_path / "a", "1101", counts=[2, 5, 4, 4], groups=["x", "x", "y", "y"])
+    found = read_questions({"dora": {}, "lora": {1: folder}}, tasks=["everyday"])["everyday"]
+    assert (found.number, found.groups) == (4, ["x", "x", "y", "y"])
+    np.testing.assert_allclose(found.chance, [0.5, 0.2, 0.25, 0.25])
+    np.testing.assert_allclose(guesses({"everyday": found})["everyday"], found.chance)
+    assert read_questions({"dora": {}}, tasks=["everyday"]) == {}
+
+
+def test_guessing_is_told_by_the_number_of_options_of_these_questions(tmp_path):
+    folder = run_folder(tmp_path / "a", "1" * 12 + "0" * 8, expected="ab" * 10, counts=[2] * 20)
+    note = "everyday: no arm is shown to do better than guessing (50%): nothing to compare yet"
+    assert notes_of({"lora": {1: folder}}) == [note]
+    again = run_folder(tmp_path / "b", "1" * 12 + "0" * 8, expected="ab" * 10, counts=[4] * 20)
+    assert notes_of({"lora": {1: again}}) == []
+
+
+def test_the_groups_of_the_built_in_questions_are_known_where_old_answers_lack_them(tmp_path):
+    asked = everyday("test")[:8]
+    labels, kinds = [question["answer"] for question in asked], [question["kind"] for question in asked]
+    folder = run_folder(tmp_path / "a", "11010101", expected=labels, kinds=kinds)
+    assert read_questions({"lora": {1: folder}}, tasks=["everyday"])["everyday"].groups == [q["group"] for q in asked]
+    other = run_folder(tmp_path / "b", "11010101", expected=labels, kinds=kinds[::-1])
+    assert read_questions({"lora": {1: other}}, tasks=["everyday"])["everyday"].groups is None
+
+
+def test_what_a_diverged_run_guesses_is_nothing_where_the_options_are_not_known(tmp_path):
+    folder = run_folder(tmp_path / "a", "1101", scoring="generation", options="")
+    found = read_questions({"lora": {1: folder}}, tasks=["everyday"])
+    np.testing.assert_array_equal(guesses(found)["everyday"], [0, 0, 0, 0])
 
 
 def test_a_row_has_the_median_seconds_and_the_largest_memory():

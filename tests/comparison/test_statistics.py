@@ -1,14 +1,10 @@
-import runpy
-from pathlib import Path
-
 import numpy as np
 import pytest
-from scipy import stats
 
-from moslora.comparison.statistics import compare_arms, holm, mcnemar, mean_over_seeds, paired_difference
+from benchmarks import null_simulation
+from moslora.comparison.statistics import Questions, compare_arms, holm, is_above_chance
 from moslora.errors import CheckpointError
-
-SIMULATION = Path(__file__).parents[2] / "benchmarks" / "null_simulation.py"
+from moslora.estimation import estimate, table
 
 
 def vector(right, total=100):
@@ -18,98 +14,6 @@ def vector(right, total=100):
 
 def arm(counts, total=100, **shift):
     return {seed: {"task": np.roll(vector(right, total), shift.get("by", 0))} for seed, right in counts.items()}
-
-
-def without_question_effects(seed_means, questions=60):
-    """Seeds × questions of -1, 0, 1: every question is favoured about as often, so only seeds differ."""
-    table = np.zeros((len(seed_means), questions))
-    start = 0
-    for row, count in zip(table, seed_means, strict=True):
-        row[(start + np.arange(abs(count))) % questions] = np.sign(count)
-        start += abs(count)
-    return table
-
-
-def test_the_interval_over_seeds_is_the_t_interval():
-    values = [0.5, 0.56, 0.52, 0.61]
-    expected = stats.t.interval(0.95, 3, loc=np.mean(values), scale=stats.sem(values))
-    mean, low, high = mean_over_seeds(values)
-    assert mean == pytest.approx(0.5475)
-    assert (low, high) == pytest.approx(expected)
-
-
-def test_the_interval_over_seeds_stays_between_0_and_1_and_needs_two_seeds():
-    assert mean_over_seeds([0.9, 1.0])[1:] == (pytest.approx(0.95 - 12.7062 * 0.05, abs=1e-4), 1.0)
-    assert mean_over_seeds([0.7]) == (0.7, None, None)
-    assert mean_over_seeds([0.7, 0.7]) == (0.7, 0.7, 0.7)
-
-
-def test_without_question_effects_the_test_is_the_paired_t_test_of_the_seeds_means():
-    table = without_question_effects([9, 4, 12, -3, 6])
-    means = table.mean(axis=1)
-    expected = stats.ttest_rel(means + 0.5, np.full(5, 0.5))
-    found = paired_difference([table])
-    assert found.mean == pytest.approx(means.mean())
-    assert found.p_value == pytest.approx(expected.pvalue)
-    assert (found.low, found.high) == pytest.approx(tuple(expected.confidence_interval(0.95)))
-
-
-def test_question_effects_by_hand():
-    # Seeds' means 1/4 and 0: the variance of their mean is 1/64. Squares: total 6.875 = questions 6.375 (3 degrees of
-    # freedom, so 2.125) + seeds 0.125 + rest 0.375 (3 degrees, so 0.125): questions add (2.125 - 0.125) / 8.
-    table = np.array([[1.0, 1, -1, 0], [1, 1, -1, -1]])
-    weights = np.array([1 / 64, 1 / 4])
-    half = weights @ stats.t.ppf(0.975, [1, 3]) / np.sqrt(weights.sum())
-    found = paired_difference([table])
-    assert found.mean == 0.125
-    assert (found.low, found.high) == pytest.approx((0.125 - half, 0.125 + half))
-    assert weights @ stats.t.isf(found.p_value / 2, [1, 3]) / np.sqrt(weights.sum()) == pytest.approx(0.125)
-
-
-def test_the_same_questions_favouring_a_method_in_every_seed_do_not_make_it_certain():
-    favoured = np.repeat([1, -1, 0], [12, 8, 80])  # 12 questions favour one method, 8 the other, whatever the seed
-    table = np.array([favoured, favoured, favoured])
-    table[0, 0] = 0  # else the seeds' means would not vary at all
-    assert stats.ttest_1samp(table.mean(axis=1), 0).pvalue < 0.05
-    assert paired_difference([table]).p_value > 0.3
-
-
-def test_interval_and_p_value_agree_on_what_is_shown():
-    generator = np.random.default_rng(1)
-    shown = 0
-    for _ in range(200):
-        found = paired_difference([generator.choice([-1, 0, 1], size=(3, 30), p=[0.1, 0.7, 0.2])])
-        assert (found.p_value < 0.05) == (found.low > 0 or found.high < 0)
-        shown += found.p_value < 0.05
-    assert 0 < shown < 200
-
-
-def test_means_that_lie_close_together_by_luck_do_not_make_it_certain():
-    generator = np.random.default_rng(3)
-    one = np.repeat([1, -1, 0], [12, 8, 80])  # in every seed 12 questions favour one method, 8 the other
-    table = np.stack([generator.permutation(one) for _ in range(3)])
-    table[0, np.flatnonzero(table[0] == 1)[0]] = 0  # else the seeds' means would not vary at all
-    assert stats.ttest_1samp(table.mean(axis=1), 0).pvalue < 0.05
-    found = paired_difference([table])
-    assert found.p_value > 0.1
-    assert found.high - found.low > 0.1
-
-
-def test_identical_answers_show_nothing_within_what_one_question_is_worth():
-    found = paired_difference([np.zeros((3, 200))])
-    assert (found.mean, found.p_value) == (0, 1)
-    assert found.high == pytest.approx(stats.t.ppf(0.975, 199) / 200)
-
-
-def test_a_difference_on_every_question_is_shown_although_nothing_varies():
-    found = paired_difference([np.ones((3, 50))])
-    assert found.mean == 1
-    assert 0 < found.p_value < 1e-6
-
-
-def test_the_average_counts_every_task_alike():
-    big, small = np.zeros((3, 400)), without_question_effects([5, 6, 7], questions=50)
-    assert paired_difference([big, small]).mean == pytest.approx(0.06)
 
 
 def test_holm_by_hand_keeps_the_order_and_never_falls_below_a_smaller_p():
@@ -122,12 +26,6 @@ def test_holm_agrees_with_statsmodels():
     multitest = pytest.importorskip("statsmodels.stats.multitest")
     p_values = np.random.default_rng(0).random(15) ** 3
     assert holm(list(p_values)) == pytest.approx(multitest.multipletests(p_values, method="holm")[1])
-
-
-def test_mcnemar_is_the_exact_binomial_test_of_the_questions_only_one_got_right():
-    first, second = np.array([1] * 10 + [0] * 3 + [1] * 5), np.array([0] * 10 + [1] * 3 + [1] * 5)
-    assert mcnemar(first, second) == (10, 3, pytest.approx(stats.binomtest(10, 13).pvalue))
-    assert mcnemar(first, first) == (0, 0, 1.0)
 
 
 def test_arms_are_paired_over_the_seeds_both_have():
@@ -143,8 +41,15 @@ def test_one_seed_has_a_mean_but_no_interval_and_no_verdict():
     assert results["dora"]["task"].low is None
     assert (differences[0].low, differences[0].p_value, differences[0].p_adjusted) == (None, None, None)
     assert differences[0].verdict == (
-        "one seed: cannot tell (questions right only here 10, only with lora 0; within this seed McNemar p 0.002)"
+        "one seed: cannot tell (questions right only here 10, only with lora 0; within this seed p 0.0013)"
     )
+
+
+def test_one_seed_that_diverged_says_so():
+    guess = {1: {"task": np.full(100, 0.25)}}
+    _, differences = compare_arms({"lora": arm({1: 60}), "dora": guess}, baseline="lora", tasks=["task"])
+    assert differences[0].mean == pytest.approx(-0.35)
+    assert differences[0].verdict == "one seed, at which dora or lora diverged: cannot tell"
 
 
 def test_arms_without_a_common_seed_have_no_difference():
@@ -202,26 +107,97 @@ def test_missing_tasks_and_other_numbers_of_questions_are_refused():
         compare_arms({"lora": arm({1: 5}), "dora": arm({1: 5}, total=50)}, baseline="lora", tasks=["task"])
 
 
-@pytest.fixture(scope="module")
-def simulation():
-    return runpy.run_path(str(SIMULATION))
+def test_accuracy_and_difference_come_from_one_model_and_stay_within_what_is_possible():
+    scores = {"lora": arm({1: 99, 2: 97}), "dora": arm({1: 1, 2: 3})}
+    results, (difference, _) = compare_arms(scores, baseline="lora", tasks=["task"])
+    found = estimate([table(np.stack([vector(99), vector(97)]))])
+    assert found.high > 1
+    assert (results["lora"]["task"].low, results["lora"]["task"].high) == (pytest.approx(found.low), 1.0)
+    assert (results["dora"]["task"].low, difference.low) == (0.0, -1.0)
 
 
-@pytest.mark.parametrize("seeds", [3, 5])
-@pytest.mark.parametrize("name", ["usual", "large seed variance", "the same, seeds alike"])
-def test_at_most_7_percent_of_2000_comparisons_without_a_difference_claim_one(simulation, seeds, name):
-    setting = next(setting for setting in simulation["SETTINGS"] if setting.name == name)
-    generator = np.random.default_rng(seeds)
-    tables = simulation["simulate"](setting, seeds=seeds, comparisons=2000, gap=0.0, rng=generator)
-    assert tables.mean() == pytest.approx(0, abs=0.01)  # there is no difference in expectation
-    assert simulation["chosen"](tables).mean() <= 0.07
+def test_questions_that_depend_on_each_other_widen_accuracies_and_differences_of_runs():
+    draw = np.random.default_rng(0)
+    right = {name: np.repeat(draw.random(50) < 0.7, 4).astype(int) for name in ("lora", "dora")}
+    scores = {name: {seed: {"task": found} for seed in (1, 2, 3)} for name, found in right.items()}
+    groups = [number // 4 for number in range(200)]
+
+    def found(questions):
+        results, differences = compare_arms(scores, baseline="lora", tasks=["task"], questions=questions)
+        return results["lora"]["task"], differences[0]
+
+    for alone, grouped in zip(found(None), found({"task": Questions(200, groups)}), strict=True):
+        assert grouped.mean == pytest.approx(alone.mean)
+        assert grouped.high - grouped.low == pytest.approx(2 * (alone.high - alone.low), rel=0.05)
 
 
-def test_the_plain_t_test_would_claim_too_often_and_a_gap_of_5_points_is_seen(simulation):
-    usual = next(setting for setting in simulation["SETTINGS"] if setting.name == "usual")
-    generator = np.random.default_rng(0)
-    null = simulation["simulate"](usual, seeds=5, comparisons=1000, gap=0.0, rng=generator)
-    assert simulation["paired_t"](null).mean() > 0.09
-    planted = simulation["simulate"](usual, seeds=5, comparisons=500, gap=0.05, rng=generator)
+def guesses(draw, *, seeds, options, agreement, questions=384):
+    """Arms that give the first answer in a part of the questions, whatever is asked, and draw the other answers."""
+    key = draw.integers(0, options, (1, questions))
+    own = draw.integers(0, options, (seeds, questions))
+    return [*(np.where(draw.random(own.shape) < agreement, 0, own) == key).astype(int)]
+
+
+@pytest.mark.parametrize("seeds", [1, 2, 3, 5])
+@pytest.mark.parametrize("agreement", [0, 0.9, 1])
+def test_arms_that_guess_alike_in_every_seed_are_not_said_to_do_better(seeds, agreement):
+    draw = np.random.default_rng([seeds, int(10 * agreement)])
+    for options in (2, 4):
+        found = [
+            is_above_chance(guesses(draw, seeds=seeds, options=options, agreement=agreement), 1 / options)
+            for _ in range(400)
+        ]
+        assert np.mean(found) <= 0.06
+
+
+@pytest.mark.parametrize("seeds", [1, 2, 3])
+def test_an_arm_that_is_right_in_60_percent_is_seen_although_its_seeds_differ(seeds):
+    draw = np.random.default_rng(seeds)
+    levels = draw.normal(0.6, 0.05, (100, seeds, 1))
+    assert np.mean([is_above_chance([*one], 0.25) for one in draw.random((100, seeds, 384)) < levels]) >= 0.9
+
+
+def test_what_guessing_gets_right_is_counted_by_question():
+    right, chance = np.repeat([1, 0], [40, 40]), np.repeat([0.5, 0.2], [40, 40])
+    assert is_above_chance([right], 0.35)
+    assert is_above_chance([right], chance)
+    assert not is_above_chance([right], 0.5)
+    assert not is_above_chance([np.repeat([1, 0], [28, 52])], chance)
+
+
+def test_groups_of_questions_count_as_one_where_an_arm_is_held_against_guessing():
+    right = np.repeat([1, 0], [32, 48])  # 40 % of 80, of which each four are answered alike
+    assert is_above_chance([right], 0.25)
+    assert not is_above_chance([right], 0.25, groups=[number // 4 for number in range(80)])
+
+
+def simulated(name, *, seeds, comparisons, gap=0.0):
+    setting = next(setting for setting in null_simulation.SETTINGS if setting.name == name)
+    shares = setting.accuracy + gap, setting.accuracy
+    levels = np.array([null_simulation.level_of(setting, share) for share in shares])
+    rng = np.random.default_rng(seeds)
+    first, second = null_simulation.simulate(setting, seeds=seeds, comparisons=comparisons, levels=levels, rng=rng)
+    return setting, first - second
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+@pytest.mark.parametrize("name", ["usual", "large seed variance", "the same, seeds alike", "the study: 96 groups of 4"])
+def test_at_most_7_percent_of_1000_comparisons_without_a_difference_claim_one(seeds, name):
+    setting, differences = simulated(name, seeds=seeds, comparisons=1000)
+    assert differences.mean() == pytest.approx(0, abs=0.01)  # there is no difference in expectation
+    found = null_simulation.chosen(differences, setting)
+    assert found.is_claimed.mean() <= 0.07
+    assert ((found.low <= 0) & (found.high >= 0)).mean() >= 0.93
+
+
+def test_the_plain_t_test_would_claim_too_often_and_a_gap_of_5_points_is_seen():
+    setting, null = simulated("usual", seeds=5, comparisons=1000)
+    assert null_simulation.paired_t(null, setting).is_claimed.mean() > 0.09
+    setting, planted = simulated("usual", seeds=5, comparisons=500, gap=0.05)
     assert planted.mean() == pytest.approx(0.05, abs=0.005)
-    assert simulation["chosen"](planted).mean() > 0.4
+    assert null_simulation.chosen(planted, setting).is_claimed.mean() > 0.4
+
+
+def test_two_seeds_can_show_a_difference():
+    setting, planted = simulated("methods nearly the same", seeds=2, comparisons=500, gap=0.1)
+    assert null_simulation.chosen(planted, setting).is_claimed.mean() > 0.5

@@ -1,7 +1,7 @@
 import pytest
 
 from moslora.comparison.verdict import claim, of_difference, of_one_seed, overall, p_text, points
-from moslora.records import ArmResult, ComparisonRecord, Difference
+from moslora.records import ArmResult, ComparisonRecord, Difference, TuningResult
 
 
 def difference(mean=0.021, low=0.004, high=0.038, p=0.01, adjusted=None, **changes):
@@ -24,11 +24,12 @@ def one_seed(arm):
     return Difference(arm=arm, baseline="lora", task="average", mean=0.1, seeds=1, verdict="one seed: cannot tell")
 
 
-def record(*differences, tasks=("piqa",), arms=(), **changes):
+def record(*differences, tasks=("piqa",), arms=(), doubts=None, diverged=None, plan=None, **changes):
     names = dict.fromkeys(["lora", *(d.arm for d in differences), *arms])
-    rows = [ArmResult(arm=name, method=name) for name in names]
+    doubts, diverged = doubts or {}, diverged or {}
+    rows = [ArmResult(arm=n, method=n, doubts=doubts.get(n, []), diverged=diverged.get(n, [])) for n in names]
     return ComparisonRecord(
-        plan={}, baseline="lora", tasks=list(tasks), arms=rows, differences=list(differences), **changes
+        plan=plan or {}, baseline="lora", tasks=list(tasks), arms=rows, differences=list(differences), **changes
     )
 
 
@@ -71,7 +72,7 @@ def test_arms_with_baselines_of_their_own_are_not_said_to_be_compared_with_all()
 
 def test_one_seed_cannot_tell():
     assert of_one_seed(12, 7, 0.3593, baseline="lora") == (
-        "one seed: cannot tell (questions right only here 12, only with lora 7; within this seed McNemar p 0.36)"
+        "one seed: cannot tell (questions right only here 12, only with lora 7; within this seed p 0.36)"
     )
 
 
@@ -83,6 +84,39 @@ def test_a_comparison_on_one_task_is_one_sentence():
         "no difference from lora is shown for loha (-0.5 to 2.3 points); "
         "one seed cannot tell for vera; not compared: full."
     )
+
+
+HIGHEST = "0.003 is the highest rate tried"
+ALIKE = "0.003 is not told apart from 0.001 by the validation samples"
+
+
+def test_a_claim_says_what_makes_its_learning_rates_uncertain():
+    found = of_difference(worse(), doubts={"moslora": [HIGHEST, ALIKE], "lora": ["0.1 is the lowest rate tried"]})
+    assert found == (
+        "worse than lora by 3.0 points (1.0 to 5.0; 5 seeds), which may be the learning rate's doing "
+        f"(moslora: {HIGHEST} and {ALIKE}; lora: 0.1 is the lowest rate tried)"
+    )
+    assert of_difference(worse(), doubts={"dora": [HIGHEST]}) == "worse than lora by 3.0 points (1.0 to 5.0; 5 seeds)"
+
+
+def test_the_sentence_on_the_whole_names_every_rate_in_doubt_once_and_when_rates_were_chosen():
+    doubts = {"moslora": [HIGHEST], "dora": [ALIKE]}
+    plan = {"tuning": {"steps_share": 0.5}}
+    rates = [TuningResult(arm="lora", learning_rate=0.1, validation_loss=1.0, run="x")]
+    found = record(worse(), unshown(arm="dora"), doubts=doubts, plan=plan, tuning=rates)
+    assert overall(found) == (
+        "Over 5 seeds, on piqa, at learning rates chosen after 50 % of the steps: moslora is worse than lora by 3.0 "
+        f"points (1.0 to 5.0), which may be the learning rate's doing (moslora: {HIGHEST}); no difference from lora is "
+        f"shown for dora (-0.5 to 2.3 points); learning rates in doubt: dora ({ALIKE})."
+    )
+    whole = record(unshown(), plan={"tuning": {"steps_share": 1.0}}, tuning=rates)
+    assert overall(whole).startswith("Over 5 seeds, on piqa: ")
+    assert overall(record(unshown(), plan=plan)).startswith("Over 5 seeds, on piqa: ")  # one rate: nothing was tuned
+
+
+def test_seeds_that_diverged_stand_in_the_sentence():
+    found = overall(record(worse(seeds=3), diverged={"moslora": ["1", "3"]}))
+    assert found.endswith("by 3.0 points (1.0 to 5.0); diverged, and counted as guessing: moslora (seed 1 and 3).")
 
 
 def test_single_tasks_are_told_apart_from_the_average():

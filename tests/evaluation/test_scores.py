@@ -2,21 +2,33 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+from scipy import stats
 
 from moslora.errors import DataError
-from moslora.evaluation.scores import Accuracy, Answer, accuracy, accuracy_by_kind, agreement
+from moslora.evaluation.scores import Accuracy, Answer, accuracy, accuracy_by_kind, agreement, chance
 
 
-def answers(*predictions, expected="a", kinds=None):
-    return [Answer(n, expected, p, p == expected, kind=kinds[n] if kinds else None) for n, p in enumerate(predictions)]
+def answers(*predictions, expected="a", kinds=None, groups=None, options=None):
+    return [
+        Answer(
+            n,
+            expected,
+            p,
+            p == expected,
+            kind=kinds[n] if kinds else None,
+            group=groups[n] if groups else None,
+            options=options[n] if options else None,
+        )
+        for n, p in enumerate(predictions)
+    ]
 
 
 @pytest.mark.parametrize(
     ("correct", "total"), [(0, 1), (1, 1), (0, 300), (300, 300), (7, 40), (150, 300), (3269, 3270)]
 )
 def test_the_interval_is_wilsons(correct, total):
-    stats = pytest.importorskip("scipy.stats")
     expected = stats.binomtest(correct, total).proportion_ci(0.95, method="wilson")
     assert Accuracy(correct, total).interval == pytest.approx((expected.low, expected.high), abs=1e-12)
     low, high = Accuracy(correct, total).interval
@@ -33,6 +45,56 @@ def test_accuracy_counts_correct_answers_in_all_and_by_kind():
     assert accuracy(given) == Accuracy(3, 5)
     assert accuracy_by_kind(given) == {"x": Accuracy(0, 2), "y": Accuracy(2, 2)}
     assert list(accuracy_by_kind(given)) == ["x", "y"]
+
+
+def test_questions_answered_four_times_are_worth_one():
+    right = ["a" if number % 3 else "b" for number in range(60)]
+    grouped = accuracy(answers(*np.repeat(right, 4), groups=[f"g{number // 4}" for number in range(240)]))
+    assert grouped.groups == 60
+    assert grouped.design_effect == pytest.approx(4 * 60 / 59)
+    t, n, p = stats.t.ppf(0.975, 59), 59, 2 / 3
+    centre, half = p + t**2 / (2 * n), t * (p * (1 - p) / n + t**2 / (4 * n**2)) ** 0.5
+    assert grouped.interval == pytest.approx(((centre - half) / (1 + t**2 / n), (centre + half) / (1 + t**2 / n)))
+
+
+def test_an_answer_for_all_of_a_group_is_right_once_in_each_and_varies_less():
+    given = answers(*["a", "b", "c", "d"] * 20, groups=[f"g{number // 4}" for number in range(80)])
+    low, high = accuracy(given).interval
+    plain = Accuracy(20, 80).interval
+    assert 0 < low < 0.25 < high
+    assert high - low < (plain[1] - plain[0]) / 2
+
+
+def test_the_interval_of_a_run_holds_its_accuracy_where_questions_come_in_groups():
+    draw = np.random.default_rng(0)
+    names = [f"g{number // 4}" for number in range(384)]
+    held = 0
+    for _ in range(400):
+        levels = np.repeat(np.where(draw.random(96) < 0.5, 0.65, 0.95), 4)
+        low, high = accuracy(answers(*np.where(draw.random(384) < levels, "a", "b"), groups=names)).interval
+        held += low <= 0.8 <= high
+    assert held >= 372
+
+
+def test_all_right_counts_each_group_as_one_question():
+    given = answers(*["a"] * 80, groups=[f"g{number // 4}" for number in range(80)])
+    assert accuracy(given).design_effect == 4
+    assert accuracy(given).interval[0] == pytest.approx(20 / (20 + stats.t.ppf(0.975, 19) ** 2))
+
+
+def test_a_kind_takes_the_design_effect_of_all_questions():
+    right = ["a" if number % 3 else "b" for number in range(20)]
+    given = answers(*right * 2, kinds=["x"] * 20 + ["y"] * 20, groups=[f"g{number // 2}" for number in range(40)])
+    whole = accuracy(given)
+    assert accuracy_by_kind(given)["x"] == Accuracy(13, 20, whole.design_effect, whole.groups)
+
+
+def test_chance_is_counted_by_each_questions_options():
+    assert chance(answers("a", "a", "a", "b", options=[2, 4, 4, 5])) == pytest.approx(
+        (1 / 2 + 1 / 4 + 1 / 4 + 1 / 5) / 4
+    )
+    assert chance(answers("a", "b", options=[4, None])) is None
+    assert chance([]) is None
 
 
 def test_no_answers_have_no_accuracy():
@@ -58,10 +120,10 @@ def test_agreement_on_other_questions_is_refused():
 
 
 def test_an_answer_is_a_line_of_json():
-    answer = Answer(3, "a", "b", False, kind="is-a", scores={"a": -1.5, "b": -0.5})
+    answer = Answer(3, "a", "b", False, kind="is-a", scores={"a": -1.5, "b": -0.5}, options=2, group="is-a 4")
     assert json.loads(json.dumps(answer.to_dict())) == {
         "index": 3, "expected": "a", "predicted": "b", "is_correct": False, "kind": "is-a", "text": None,
-        "scores": {"a": -1.5, "b": -0.5},
+        "scores": {"a": -1.5, "b": -0.5}, "options": 2, "group": "is-a 4",
     }  # fmt: skip
 
 

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from moslora.cli.options import print_table
-from moslora.data.tasks import task
+from moslora.data.tasks import chance_text, task
 from moslora.records import EvaluationRecord, RunRecord, Score
 
 SCORINGS = {"log_probability": "log-prob.", "generation": "generation"}
@@ -27,6 +27,9 @@ def print_evaluations(console: Console, evaluations: Iterable[EvaluationRecord])
     evaluations = list(evaluations)
     if evaluations:
         print_table(console, _evaluation_table(evaluations))
+    groups = {found.task: found.groups for found in evaluations if found.groups and found.agreement is None}
+    for name, count in groups.items():
+        console.print(f"{name}: intervals count {count} groups of questions that depend on each other")
     for found in evaluations:
         if found.agreement is not None:
             scoring = found.scoring.replace("_", " ")
@@ -44,7 +47,7 @@ def _evaluation_table(evaluations: Iterable[EvaluationRecord]) -> Table:
             found.task,
             found.when,
             f"{found.accuracy:.1%} ({found.low:.0%} - {found.high:.0%})",
-            f"{1 / len(task(found.task).labels):.0%}",
+            chance_text(found.chance if found.chance is not None else task(found.task).chance),
             f"{found.correct}/{found.total}",
             SCORINGS.get(found.scoring, found.scoring),
         )

@@ -5,21 +5,23 @@ and several processes can share one folder: each takes every n-th run.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from moslora.comparison.cost import read_costs
-from moslora.comparison.execution import Outcome, execute, has_failed, outcome
+from moslora.comparison.execution import DONE, Outcome, execute, has_failed, outcome
 from moslora.comparison.matching import matched_arms, matching_notes
 from moslora.comparison.matrix import Arm, Final, Run, baseline_of, final_run, final_seeds, tuning_runs
 from moslora.comparison.plan import Plan, changes, load_plan
-from moslora.comparison.results import arm_result, chance_notes, read_scores
-from moslora.comparison.statistics import compare_arms
+from moslora.comparison.results import arm_result, chance_notes, guesses, read_questions, read_scores
+from moslora.comparison.statistics import Questions, compare_arms
 from moslora.comparison.tables import csv_text, latex, markdown
 from moslora.comparison.timing import Pace
-from moslora.comparison.tuning import Choice, choose, tuning_notes, tuning_results
+from moslora.comparison.tuning import Choice, choose, doubts_of, tuning_notes, tuning_results
 from moslora.comparison.verdict import overall
 from moslora.errors import ConfigError
 from moslora.files import check_writable, write_atomically
@@ -109,9 +111,12 @@ def _collected(plan: Plan, folder: Path, arms: Sequence[Arm]) -> ComparisonRecor
     tuning = tuning_runs(plan, arms)
     rows, notes, finished = _rows(plan, arms, tuning, folder=folder)
     tasks = plan.recipe.evaluation.tasks
+    questions = read_questions(finished, tasks=tasks)
     scores = read_scores({label: found for label, found in finished.items() if found}, tasks=tasks)
+    _count_diverged(scores, rows, questions)
     pairs = {arm.label: baseline_of(plan, arm, arms).label for arm in arms}
-    results, differences = compare_arms(scores, baseline=pairs, tasks=tasks)
+    doubts = {row.arm: row.doubts for row in rows}
+    results, differences = compare_arms(scores, baseline=pairs, tasks=tasks, questions=questions, doubts=doubts)
     for row in rows:
         row.tasks = results.get(row.arm, {})
     wanted = sum(len(plan.seeds_for(arm.name)) for arm, row in zip(arms, rows, strict=True) if not row.cannot)
@@ -123,11 +128,13 @@ def _collected(plan: Plan, folder: Path, arms: Sequence[Arm]) -> ComparisonRecor
         baseline=labels.pop() if len(labels) == 1 else plan.baseline,
         tasks=tasks,
         arms=rows,
+        chance={name: float(one.chance.mean()) for name, one in questions.items() if one.chance is not None},
+        groups={name: len(set(one.groups)) for name, one in questions.items() if one.groups},
         differences=differences,
         tuning=tuning_results(plan, tuning, folder=folder),
-        is_complete=sum(len(row.runs) for row in rows) == wanted,
+        is_complete=sum(len(row.runs) + len(row.diverged) for row in rows) == wanted,
         notes=[
-            *chance_notes(scores, finished),
+            *chance_notes(scores, questions),
             *notes,
             *matching_notes(plan, rows, pairs),
             *tuning_notes(plan, tuning, folder=folder),
@@ -142,10 +149,21 @@ def _collected(plan: Plan, folder: Path, arms: Sequence[Arm]) -> ComparisonRecor
     return record
 
 
+def _count_diverged(
+    scores: dict[str, dict[int, dict[str, np.ndarray]]], rows: Sequence[ArmResult], questions: Mapping[str, Questions]
+) -> None:
+    """Diverged seeds are part of an arm's result: left out, an arm would be judged by the seeds that went well."""
+    guess = guesses(questions)
+    for row in rows:
+        if guess and row.diverged:
+            by_seed = scores.get(row.arm, {}) | {int(seed): guess for seed in row.diverged}
+            scores[row.arm] = dict(sorted(by_seed.items()))
+
+
 def _do(run: Run, folder: Path, pace: Pace, *, weight: float, left: float) -> None:
     """Do a run and say how it went; `weight` and `left` are the steps of it and of those after it, in whole runs."""
     before = outcome(run, folder).state
-    if before == "finished" or (before == "diverged" and run.kind == "tuning"):
+    if before in DONE:
         execute(run, folder)  # a kill may have come before its checkpoints were removed
         pace.found()
         return
@@ -217,7 +235,9 @@ def _rows(
         records = {seed: one.record for seed, one in found.items() if one.state == "finished" and one.record}
         row = arm_result(arm, records, tuned_rate=choice.rate, cost=costs.get(arm.label))
         row.runs = {str(seed): runs[seed].folder for seed in records}
-        row.failed = {str(seed): one.reason for seed, one in found.items() if one.state in ("failed", "diverged")}
+        row.failed = {str(seed): one.reason for seed, one in found.items() if one.state == "failed"}
+        row.diverged = [str(seed) for seed, one in found.items() if one.state == "diverged"]
+        row.doubts = doubts_of(plan, arm, tuning, folder=folder)
         row.cannot = choice.cannot or _same_reason(row, runs)
         rows.append(row)
         finished[arm.label] = {seed: folder / runs[seed].folder for seed in records}

@@ -25,6 +25,7 @@ from moslora.runs.recipe import parse_recipe
 from moslora.runs.run import run_recipe
 
 START, RESUME, SKIP = "start", "resume", "skip"  # what the first process decides about a run
+DONE = ("finished", "diverged")  # a run that diverged would diverge again
 State = Literal["open", "finished", "diverged", "failed", "busy"]
 
 
@@ -60,7 +61,7 @@ def outcome(run: Run, folder: Path) -> Outcome:
 
 
 def execute(run: Run, folder: Path) -> Outcome:
-    """Do a run, or what is left of it; finished runs, and learning rates that diverged, are left as they are.
+    """Do a run, or what is left of it; finished runs, and those that diverged, are left as they are.
 
     A failure becomes a reason in a line. Where several processes were launched, the first one decides, and all do the
     run together; one that fails alone raises its error, for the launcher to end the others, which wait for it. Raises
@@ -73,7 +74,7 @@ def execute(run: Run, folder: Path) -> Outcome:
     try:
         with FileLock(place.path.with_name(f".{place.path.name}.lock"), timeout=0):
             found = outcome(run, folder)
-            if found.state == "finished" or (found.state == "diverged" and run.kind == "tuning"):
+            if found.state in DONE:
                 _keep_what_is_needed(run, place)
                 agreed(SKIP)
                 return found

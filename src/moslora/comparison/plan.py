@@ -84,7 +84,7 @@ class TuningSettings(_Settings):
     learning_rates: Annotated[list[Rate], Field(min_length=1)]
     of: dict[str, list[Rate]] = {}  # by arm, as many rates as learning_rates has
     seed: Seed = 0  # not among the seeds compared
-    steps_share: Share = 0.5  # of the steps of a compared run
+    steps_share: Share = 1.0  # of the steps of a compared run; less may choose a rate too high for all of them
     validation_samples: Count = 200  # of the training samples, set apart while tuning
 
 

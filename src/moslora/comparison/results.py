@@ -3,12 +3,14 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import mean, median
+from statistics import median
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from moslora.comparison.statistics import Scores, is_above_chance
+from moslora.comparison.statistics import Questions, Scores, is_above_chance
+from moslora.data.everyday import asked
+from moslora.data.tasks import EVERYDAY, chance_text
 from moslora.errors import CheckpointError
 from moslora.records import ArmResult, Cost, RunRecord
 from moslora.runs.folder import RunFolder
@@ -22,7 +24,8 @@ class Answers(NamedTuple):
 
     questions: list[tuple[int, str, str | None]]  # index, expected answer, kind
     is_correct: list[bool]
-    options: list[int]  # how many labels were scored; 0 where the answer was generated
+    options: list[int]  # how many labels each allows; 0 where that is not known
+    groups: list[str | None]  # of questions that depend on each other
 
 
 def read_correct(run_folder: str | Path, task: str) -> list[bool]:
@@ -53,21 +56,26 @@ def read_scores(
     return scores
 
 
-def chance_notes(scores: Scores, folders: Mapping[str, Mapping[int, Path]]) -> list[str]:
-    """The tasks on which no arm is shown to do better than guessing, by all scores and the arms' run folders by seed.
+def read_questions(folders: Mapping[str, Mapping[int, Path]], *, tasks: Sequence[str]) -> dict[str, Questions]:
+    """What is known of each task's questions, from the first run's answers; nothing without a run."""
+    first = next((folder for by_seed in folders.values() for folder in by_seed.values()), None)
+    return {name: _questions(_read_answers(first, name), name) for name in tasks} if first else {}
 
-    Where answers were generated, they may be none of the options, and nothing is said.
-    """
-    runs = [(scores[arm][seed], folder) for arm, by_seed in folders.items() for seed, folder in by_seed.items()]
+
+def guesses(questions: Mapping[str, Questions]) -> dict[str, np.ndarray]:
+    """What a diverged run counts as: on each question, the share of guesses that are right, where that is known."""
+    return {name: np.zeros(one.number) if one.chance is None else one.chance for name, one in questions.items()}
+
+
+def chance_notes(scores: Scores, questions: Mapping[str, Questions]) -> list[str]:
+    """The tasks on which no arm is shown to do better than guessing; of a task without a known chance, nothing."""
     notes = []
-    for task in runs[0][0] if runs else ():
-        options = _read_answers(runs[0][1], task).options
-        if not all(options):
+    for name, found in questions.items():
+        right = [[answers[name] for answers in by_seed.values()] for by_seed in scores.values() if by_seed]
+        if found.chance is None or any(is_above_chance(one, found.chance, groups=found.groups) for one in right):
             continue
-        chance = mean(1 / count for count in options)
-        right = [[answers[task] for answers in by_seed.values()] for by_seed in scores.values()]
-        if not any(is_above_chance(one, chance) for one in right):
-            notes.append(f"{task}: no arm is shown to do better than guessing ({chance:.0%}): nothing to compare yet")
+        share = chance_text(float(found.chance.mean()))
+        notes.append(f"{name}: no arm is shown to do better than guessing ({share}): nothing to compare yet")
     return notes
 
 
@@ -104,7 +112,8 @@ def _read_answers(folder: Path, task: str) -> Answers:
         lines = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
         questions = [(int(line["index"]), str(line["expected"]), line.get("kind")) for line in lines]
         is_correct = [_boolean(line["is_correct"]) for line in lines]
-        options = [len(line.get("scores") or {}) for line in lines]
+        options = [int(line.get("options") or len(line.get("scores") or {})) for line in lines]
+        groups = [line.get("group") for line in lines]
     except FileNotFoundError:
         raise CheckpointError(
             f"no answers to {task} at {path}; let the run finish with {task} among its tasks"
@@ -113,7 +122,15 @@ def _read_answers(folder: Path, task: str) -> Answers:
         raise CheckpointError(f"cannot read the answers in {path}: {error!r}; run {folder} again") from error
     if not lines:
         raise CheckpointError(f"{path} holds no answers; run {folder} again")
-    return Answers(questions, is_correct, options)
+    return Answers(questions, is_correct, options, groups)
+
+
+def _questions(answers: Answers, name: str) -> Questions:
+    groups: list[str | None] = answers.groups
+    if name == EVERYDAY and None in groups:  # answers of former versions do not hold them
+        groups = [question["group"] for question in asked(answers.questions)] or groups
+    chance = np.array([1 / count for count in answers.options]) if all(answers.options) else None
+    return Questions(len(answers.is_correct), None if None in groups else groups, chance)
 
 
 def _boolean(value: object) -> bool:

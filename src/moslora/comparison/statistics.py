@@ -1,132 +1,94 @@
-"""What several seeds on the same questions allow to be said about two methods.
+"""What several seeds on the same questions allow to be said about methods: accuracies, differences, and guessing.
 
-The difference of two methods on question q with seed s is d[s, q] = mean + seed[s] + question[q] + rest[s, q]. A paired
-t-test of the seeds' means sees seed and rest only, yet every seed answers the same questions: what these happen to
-favour never averages out over seeds, and is claimed as a difference of the methods. So the variance of the mean is
-
-    (variance of the seeds' means) / seeds  +  (variance of question[q]) / questions
-
-the second part estimated from the mean squares of the two-way table, (MS_question - MS_rest) / (seeds · questions), at
-least 0. The first part is at least MS_rest / (seeds · questions), what it would be if seeds did nothing to the methods:
-two or three means that lie close together by luck are no proof of a small variance. Each part has its own degrees of
-freedom; the critical value is the mean of their t quantiles, weighted by the parts (Cochran and Cox's approximation).
-Where questions add nothing, and the means vary enough, this is the paired t-test of the seeds' means.
-`benchmarks/null_simulation.py` shows why: at 2, 3 and 5 seeds it makes at most 6 % false claims at the 5 % level, where
-the plain t-test makes more than 80 %.
+All three come from one variance model (`moslora.estimation`), for new seeds and new questions of the same kind. Arms
+are compared on the same questions and seeds, so a difference is taken answer by answer. A paired t-test of the seeds'
+means would see the seeds only: what these questions happen to favour never averages out over seeds, and would be
+claimed as a difference of the methods.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.optimize import brentq
-from scipy.special import stdtrit
-from scipy.stats import binomtest
 
-from moslora.comparison.verdict import AVERAGE, LEVEL, of_difference, of_one_seed
+from moslora.comparison.verdict import AVERAGE, NO_DOUBTS, Doubts, of_difference, of_one_seed
 from moslora.errors import CheckpointError
+from moslora.estimation import Estimate, Table, estimate, lower_bound, p_of_no_difference, table
 from moslora.records import Difference, TaskResult
-
-SMALLEST_P = 1e-12
 
 Scores = Mapping[str, Mapping[int, Mapping[str, np.ndarray]]]  # arm, seed, task: 1 for each right answer, else 0
 
-
-class Estimate(NamedTuple):
-    """A mean with its 95 % interval and the two-sided p value of no difference."""
-
-    mean: float
-    low: float
-    high: float
-    p_value: float
+Groups = Sequence[Hashable] | None
 
 
-class Discordance(NamedTuple):
-    """Questions that only one of two got right, and McNemar's exact p value: a description of one pair of runs."""
+class Questions(NamedTuple):
+    """What is known of a task's questions, in their order: which depend on each other, and what guessing gets right."""
 
-    only_first: int
-    only_second: int
-    p_value: float
+    number: int
+    groups: Groups = None  # the group of each; None where each stands alone
+    chance: np.ndarray | None = None  # 1 / number of options of each; None where it is not known
 
 
 def compare_arms(
-    scores: Scores, *, baseline: str | Mapping[str, str], tasks: Sequence[str]
+    scores: Scores,
+    *,
+    baseline: str | Mapping[str, str],
+    tasks: Sequence[str],
+    questions: Mapping[str, Questions] | None = None,
+    doubts: Doubts = NO_DOUBTS,
 ) -> tuple[dict[str, dict[str, TaskResult]], list[Difference]]:
     """Each arm's accuracy by task and on "average", and its difference to the baseline on each of these.
 
     `baseline` is one arm's label, or a label for each arm that is to be compared. Arms are paired over the seeds both
     have; an arm that has none in common with its baseline has no difference. The p values are Holm-adjusted: those of
-    the average over its arms, those of single tasks over all arms and tasks together. Raises `CheckpointError` if a
-    task is missing from a run or has another number of questions there.
+    the average over its arms, those of single tasks over all arms and tasks together. `doubts` says by arm what makes
+    the choice of its learning rate uncertain, for the verdicts. Raises `CheckpointError` if a task is missing from a
+    run or has another number of questions there.
     """
     if not tasks:
         raise ValueError("a comparison needs a task")
     _check(scores, tasks)
-    results = {arm: _task_results(by_seed, tasks) for arm, by_seed in scores.items() if by_seed}
+    groups = {task: questions[task].groups if questions and task in questions else None for task in tasks}
+    results = {arm: _task_results(by_seed, groups) for arm, by_seed in scores.items() if by_seed}
     pairs = dict.fromkeys(scores, baseline) if isinstance(baseline, str) else dict(baseline)
     pairs = {arm: other for arm, other in pairs.items() if arm != other and arm in scores and other in scores}
     differences: list[Difference] = []
     for family in (tasks, [AVERAGE]):
         found = {
-            (task, arm): _paired(scores[arm], scores[other], list(tasks) if task == AVERAGE else [task])
+            (task, arm): _paired(scores[arm], scores[other], groups if task == AVERAGE else {task: groups[task]})
             for task in family
             for arm, other in pairs.items()
         }
         found = {key: tables for key, tables in found.items() if tables}
-        estimates = {key: paired_difference(tables) for key, tables in found.items() if len(tables[0]) > 1}
+        estimates = {key: estimate(tables) for key, tables in found.items() if _seeds(tables) > 1}
         adjusted = dict(zip(estimates, holm([e.p_value for e in estimates.values()]), strict=True))
         for (task, arm), tables in found.items():
-            start = {"arm": arm, "baseline": pairs[arm], "task": task, "seeds": len(tables[0])}
-            differences.append(_difference(start, tables, estimates.get((task, arm)), adjusted.get((task, arm))))
+            start = {"arm": arm, "baseline": pairs[arm], "task": task, "seeds": _seeds(tables)}
+            difference = _difference(start, tables, estimates.get((task, arm)), adjusted.get((task, arm)))
+            if difference.p_value is None:
+                difference.verdict = _one_seed(scores, difference, tables, tasks)
+            else:
+                difference.verdict = of_difference(difference, doubts=doubts)
+            differences.append(difference)
     return results, differences
 
 
 def paired_difference(tables: Sequence[np.ndarray]) -> Estimate:
-    """The mean over tasks of the differences of two arms, for new seeds and new questions of the same kind.
+    """The mean over tasks of the differences of two arms, whose questions stand alone.
 
-    One table a task: seeds × questions, each -1, 0 or 1, at least two seeds. The standard error is never below what
-    one question a task is worth, so that arms that answer alike do not get an interval of no width.
+    One table a task: seeds × questions, each -1, 0 or 1, at least two seeds.
     """
-    seeds, weight = len(tables[0]), 1 / len(tables)
-    means_S = weight * sum(table.mean(axis=1) for table in tables)
-    mean = float(np.mean(means_S))
-    of_questions, of_rest = zip(*map(_variances, tables), strict=True)
-    from_seeds = max(float(np.var(means_S, ddof=1)) / seeds, weight**2 * sum(of_rest))
-    from_questions = weight**2 * sum(of_questions)
-    least = sum((weight / table.shape[1]) ** 2 for table in tables)
-    from_questions = max(from_questions, least - from_seeds)
-    variance, error = from_seeds + from_questions, (from_seeds + from_questions) ** 0.5
-    question_freedom = max(1, min(table.shape[1] for table in tables) - 1)
-
-    def critical(level: float) -> float:
-        quantiles = -stdtrit([seeds - 1, question_freedom], level / 2)
-        return float(from_seeds * quantiles[0] + from_questions * quantiles[1]) / variance
-
-    half = critical(LEVEL) * error
-    observed = abs(mean) / error
-    p_value: Any = 1.0
-    if observed >= critical(SMALLEST_P):
-        p_value = SMALLEST_P
-    elif observed:
-        p_value = brentq(lambda level: critical(level) - observed, SMALLEST_P, 1.0)
-    return Estimate(mean, mean - half, mean + half, float(p_value))
+    return estimate([table(one) for one in tables])
 
 
-def is_above_chance(right: Sequence[np.ndarray], chance: float) -> bool:
-    """Whether an arm's accuracy on a task is shown to be above `chance`; `right` holds 0 or 1 a question, by seed."""
-    if len(right) == 1:
-        return bool(binomtest(int(right[0].sum()), len(right[0]), chance, alternative="greater").pvalue < LEVEL / 2)
-    _, low, _ = mean_over_seeds([float(answers.mean()) for answers in right])
-    return low is not None and low > chance
+def is_above_chance(right: Sequence[np.ndarray], chance: float | np.ndarray, *, groups: Groups = None) -> bool:
+    """Whether an arm's answers to a task are shown to beat guessing; `right` holds 0 or 1 a question, by seed.
 
-
-def mean_over_seeds(values: Sequence[float]) -> tuple[float, float | None, float | None]:
-    """The mean of a share with its 95 % t interval over seeds, cut to 0 … 1; no interval for one seed."""
-    mean = float(np.mean(values))
-    if len(values) < 2:
-        return mean, None, None
-    half = -float(stdtrit(len(values) - 1, LEVEL / 2)) * float(np.std(values, ddof=1)) / len(values) ** 0.5
-    return mean, max(0.0, mean - half), min(1.0, mean + half)
+    `chance` is what guessing gets right, of all questions or of each. Guesses have nothing to do with the questions, so
+    a seed that guesses has no accuracy of its own: only the questions are to be allowed for, and what a seed does to
+    each. At most 2.5 % of the arms that guess pass.
+    """
+    return lower_bound([table(np.stack([*right]) - chance, groups)]) > 0
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -137,27 +99,6 @@ def holm(p_values: Sequence[float]) -> list[float]:
         largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
         adjusted[index] = largest
     return adjusted
-
-
-def mcnemar(first: np.ndarray, second: np.ndarray) -> Discordance:
-    """The questions that only one of two runs got right, with the exact binomial p value (McNemar 1947)."""
-    only_first = int(np.sum((first == 1) & (second == 0)))
-    only_second = int(np.sum((first == 0) & (second == 1)))
-    total = only_first + only_second
-    p_value = float(binomtest(only_first, total).pvalue) if total else 1.0
-    return Discordance(only_first, only_second, p_value)
-
-
-def _variances(table: np.ndarray) -> tuple[float, float]:
-    """What the choice of questions adds to the variance of the mean, and what neither seeds nor questions explain."""
-    seeds, questions = table.shape
-    if questions < 2:
-        return 0.0, 0.0
-    centred = table - table.mean(axis=1, keepdims=True)
-    by_question = centred.mean(axis=0)
-    square_question = seeds * float(np.sum(by_question**2)) / (questions - 1)
-    square_rest = float(np.sum((centred - by_question) ** 2)) / ((seeds - 1) * (questions - 1))
-    return max(0.0, square_question - square_rest) / (seeds * questions), square_rest / (seeds * questions)
 
 
 def _check(scores: Scores, tasks: Sequence[str]) -> None:
@@ -175,34 +116,71 @@ def _check(scores: Scores, tasks: Sequence[str]) -> None:
                     )
 
 
-def _task_results(by_seed: Mapping[int, Mapping[str, np.ndarray]], tasks: Sequence[str]) -> dict[str, TaskResult]:
-    shares = {task: {seed: float(np.mean(found[task])) for seed, found in sorted(by_seed.items())} for task in tasks}
-    shares[AVERAGE] = {seed: float(np.mean([shares[task][seed] for task in tasks])) for seed in sorted(by_seed)}
-    results = {}
-    for task, per_seed in shares.items():
-        mean, low, high = mean_over_seeds(list(per_seed.values()))
-        results[task] = TaskResult(mean=mean, low=low, high=high, per_seed={str(s): v for s, v in per_seed.items()})
-    return results
+def _task_results(
+    by_seed: Mapping[int, Mapping[str, np.ndarray]], groups: Mapping[str, Groups]
+) -> dict[str, TaskResult]:
+    seeds = sorted(by_seed)
+    tables = {task: table(np.stack([by_seed[seed][task] for seed in seeds]), own) for task, own in groups.items()}
+    return {
+        **{task: _task_result(seeds, [one]) for task, one in tables.items()},
+        AVERAGE: _task_result(seeds, [*tables.values()]),
+    }
+
+
+def _task_result(seeds: Sequence[int], tables: Sequence[Table]) -> TaskResult:
+    """An accuracy with its interval, cut to what is possible."""
+    means = np.mean([one.values.mean(axis=1) for one in tables], axis=0)
+    found = estimate(tables) if len(seeds) > 1 else None
+    return TaskResult(
+        mean=_within(float(means.mean()), 0),
+        low=None if found is None else _within(found.low, 0),
+        high=None if found is None else _within(found.high, 0),
+        per_seed={str(seed): _within(float(mean), 0) for seed, mean in zip(seeds, means, strict=True)},
+    )
 
 
 def _paired(
-    first: Mapping[int, Mapping[str, np.ndarray]], second: Mapping[int, Mapping[str, np.ndarray]], tasks: Sequence[str]
-) -> list[np.ndarray]:
-    """A table of differences (seeds × questions) for each task over the seeds both have; empty if they share none."""
+    first: Mapping[int, Mapping[str, np.ndarray]],
+    second: Mapping[int, Mapping[str, np.ndarray]],
+    groups: Mapping[str, Groups],
+) -> list[Table]:
+    """A table of differences for each task over the seeds both have; empty if they share none."""
     seeds = sorted(first.keys() & second.keys())
     if not seeds:
         return []
-    return [np.stack([first[s][task].astype(float) - second[s][task].astype(float) for s in seeds]) for task in tasks]
+    return [
+        table(np.stack([first[s][task].astype(float) - second[s][task].astype(float) for s in seeds]), own)
+        for task, own in groups.items()
+    ]
+
+
+def _seeds(tables: Sequence[Table]) -> int:
+    return len(tables[0].values)
 
 
 def _difference(
-    start: dict[str, Any], tables: list[np.ndarray], estimate: Estimate | None, adjusted: float | None
+    start: dict[str, Any], tables: list[Table], found: Estimate | None, adjusted: float | None
 ) -> Difference:
-    if estimate is None:
-        mean = float(np.mean([table.mean() for table in tables]))
-        everything = np.concatenate([table.ravel() for table in tables])
-        counts = mcnemar(everything > 0, everything < 0)
-        return Difference(**start, mean=mean, verdict=of_one_seed(*counts, baseline=start["baseline"]))
-    difference = Difference(**start, **estimate._asdict(), p_adjusted=adjusted, verdict="")
-    difference.verdict = of_difference(difference)
-    return difference
+    """A difference without its verdict; its interval is cut to -100 … 100 points."""
+    if found is None:
+        return Difference(**start, mean=float(np.mean([one.values.mean() for one in tables])), verdict="")
+    low, high = _within(found.low, -1), _within(found.high, -1)
+    return Difference(
+        **start, mean=found.mean, low=low, high=high, p_value=found.p_value, p_adjusted=adjusted, verdict=""
+    )
+
+
+def _one_seed(scores: Scores, difference: Difference, tables: Sequence[Table], tasks: Sequence[str]) -> str:
+    """The verdict on a pair of runs: how many questions only one of them got right, and what that is worth."""
+    first, second = scores[difference.arm], scores[difference.baseline]
+    (seed,) = first.keys() & second.keys()
+    named = tasks if difference.task == AVERAGE else [difference.task]
+    gaps = np.concatenate([first[seed][task] - second[seed][task].astype(float) for task in named])
+    if not np.isin(gaps, (-1, 0, 1)).all():  # a diverged run counts as guessing
+        return f"one seed, at which {difference.arm} or {difference.baseline} diverged: cannot tell"
+    counts = int((gaps > 0).sum()), int((gaps < 0).sum())
+    return of_one_seed(*counts, p_of_no_difference(tables), baseline=difference.baseline)
+
+
+def _within(value: float, lowest: float) -> float:
+    return min(1.0, max(lowest, value))

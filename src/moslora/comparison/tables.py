@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from moslora.comparison.verdict import AVERAGE, claim, points
+from moslora.data.tasks import chance_text
 from moslora.records import ArmResult, ComparisonRecord, Difference, TaskResult
 
 NOTHING = "–"
@@ -105,7 +106,7 @@ def accuracy_grid(record: ComparisonRecord) -> Grid:
     rows = []
     for arm in record.arms:
         cells = [Cell(text) for text in (arm.arm, count_text(arm.trainable), *_cost_texts(arm, apart=measured))]
-        cells.append(Cell(_seed_count(arm)))
+        cells.append(Cell(seed_count(arm)))
         for task in columns:
             shown = _shown(arm.tasks.get(task))
             cells.append(Cell(_accuracy_text(arm.tasks.get(task)), is_bold=shown >= 0 and shown == best[task]))
@@ -136,16 +137,28 @@ def footnotes(record: ComparisonRecord) -> list[str]:
         else "Seconds (median over seeds) and peak memory (largest): of the training runs themselves."
     )
     notes = [
-        "Accuracy in %: mean ± half of the 95 % t interval over seeds, on the same questions; bold: the highest mean, "
-        "which alone shows nothing.",
-        "Differences: paired by seed, 95 % intervals for new seeds and new questions; bold: p < 0.05 after Holm's "
-        "correction (the average: over its arms; single tasks: over all arms and tasks).",
+        "Accuracy in %: mean over seeds ± half of its 95 % interval for new seeds and new questions; bold: the highest "
+        "mean, which alone shows nothing.",
+        "Differences: on the same questions with the same seeds, 95 % intervals for new seeds and new questions; bold: "
+        "p < 0.05 after Holm's correction (the average: over its arms; single tasks: over all arms and tasks).",
         seconds,
+        *question_notes(record),
     ]
     notes += ["The comparison is not complete."] if not record.is_complete else []
     notes += [f"{arm.arm}: {arm.cannot}" for arm in record.arms if arm.cannot]
+    notes += [f"{arm.arm}: training diverged {_with(arm.diverged)}" for arm in record.arms if arm.diverged]
     notes += [f"{arm.arm}, seed {seed}: failed: {why}" for arm in record.arms for seed, why in arm.failed.items()]
     return notes + record.notes
+
+
+def question_notes(record: ComparisonRecord) -> list[str]:
+    """What guessing would get right, and what intervals count where questions depend on each other."""
+    shares = [f"{chance_text(share)} of {task}" for task, share in record.chance.items()]
+    notes = [f"Guessing would get {' and '.join(shares)} right."] if shares else []
+    return notes + [
+        f"{task}: intervals count {count} groups of questions that depend on each other, not single questions."
+        for task, count in record.groups.items()
+    ]
 
 
 def count_text(count: int | None) -> str:
@@ -188,8 +201,15 @@ def _cost_texts(arm: ArmResult, *, apart: bool) -> tuple[str, str]:
     )
 
 
-def _seed_count(arm: ArmResult) -> str:
-    return str(max((len(result.per_seed) for result in arm.tasks.values()), default=0))
+def seed_count(arm: ArmResult) -> str:
+    """How many seeds an arm's accuracy is the mean of, and how many of them diverged."""
+    count = max((len(result.per_seed) for result in arm.tasks.values()), default=0)
+    return f"{count} ({len(arm.diverged)} diverged)" if arm.diverged else str(count)
+
+
+def _with(seeds: Sequence[str]) -> str:
+    several = len(seeds) > 1
+    return f"with seed{'s' if several else ''} {', '.join(seeds)}, which count{'' if several else 's'} as guessing"
 
 
 def _shown(result: TaskResult | None) -> float:

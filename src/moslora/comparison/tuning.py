@@ -1,13 +1,19 @@
 """Equal tuning: every arm tries as many learning rates, and the lowest validation loss chooses, never a test score."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from moslora.comparison.execution import outcome
 from moslora.comparison.matrix import Arm, Run
 from moslora.comparison.plan import Plan
+from moslora.errors import CheckpointError
+from moslora.estimation import LEVEL, p_of_no_difference, table
 from moslora.records import TuningResult
+from moslora.runs.folder import RunFolder
 
 
 @dataclass(frozen=True)
@@ -65,6 +71,23 @@ def tuning_results(plan: Plan, runs: Sequence[Run], *, folder: Path) -> list[Tun
     return results
 
 
+def doubts_of(plan: Plan, arm: Arm, runs: Sequence[Run], *, folder: Path) -> list[str]:
+    """What makes the choice of an arm's rate uncertain: an edge of its grid, or losses that are not told apart."""
+    rates = plan.rates_for(arm.name)
+    chosen = choose(plan, arm, runs, folder=folder).rate
+    if chosen is None or len(rates) == 1:
+        return []
+    found = []
+    if chosen in (min(rates), max(rates)):
+        found.append(f"{chosen:g} is the {'highest' if chosen == max(rates) else 'lowest'} rate tried")
+    own = {run.learning_rate: run for run in runs if run.arm.tuned_as == arm.tuned_as}
+    losses = {rate: read for rate, run in own.items() if (read := _losses(folder / run.folder))}
+    others = [rate for rate in losses if chosen in losses and _is_like(losses[chosen], losses[rate])]
+    if others := [f"{rate:g}" for rate in others if rate != chosen]:
+        found.append(f"{chosen:g} is not told apart from {' and '.join(others)} by the validation samples")
+    return found
+
+
 def tuning_notes(plan: Plan, runs: Sequence[Run], *, folder: Path) -> list[str]:
     """What a reader should know of the tuning: rates that diverged, and choices at the edge of their grid."""
     notes, at_edges = [], []
@@ -73,7 +96,7 @@ def tuning_notes(plan: Plan, runs: Sequence[Run], *, folder: Path) -> list[str]:
         if found.state == "diverged":
             notes.append(f"{run.arm.tuned_as} diverged at the learning rate {run.learning_rate:g}")
         rates = plan.rates_for(run.arm.name)
-        at_edge = run.learning_rate in (min(rates), max(rates)) and len(rates) > 2
+        at_edge = run.learning_rate in (min(rates), max(rates))
         if at_edge and choose(plan, run.arm, runs, folder=folder).rate == run.learning_rate:
             edge = "highest" if run.learning_rate == max(rates) else "lowest"
             at_edges.append(f"{run.arm.tuned_as} ({edge}, {run.learning_rate:g})")
@@ -82,3 +105,39 @@ def tuning_notes(plan: Plan, runs: Sequence[Run], *, folder: Path) -> list[str]:
             f"best at an edge of the learning rates tried, so a wider grid may do better: {', '.join(at_edges)}"
         )
     return notes
+
+
+@dataclass(frozen=True)
+class _Losses:
+    """The validation loss of each sample of a run: the mean over its tokens, their number, and its group."""
+
+    losses: np.ndarray
+    tokens: np.ndarray
+    groups: list[str | None]
+
+
+def _losses(run_folder: Path) -> _Losses | None:
+    """A run's losses by sample; None for a run of former versions, or without validation samples.
+
+    Raises `CheckpointError` if they are damaged.
+    """
+    path = RunFolder(run_folder).validation_path
+    try:
+        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        losses, tokens = (np.array([float(line[name]) for line in lines]) for name in ("loss", "tokens"))
+        return _Losses(losses, tokens, [line["group"] for line in lines]) if lines else None
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"cannot read the losses in {path}: {error!r}; run {run_folder} again") from error
+
+
+def _is_like(first: _Losses, second: _Losses) -> bool:
+    """Whether two runs' losses are not told apart by what single samples, or groups of them, vary by."""
+    if len(first.losses) != len(second.losses):
+        return True
+    gaps, weights = first.losses - second.losses, first.tokens / first.tokens.mean()
+    mean = float(np.average(gaps, weights=weights))
+    linear = mean + weights * (gaps - mean)  # its mean over samples is the one over tokens
+    groups = None if None in first.groups else first.groups
+    return p_of_no_difference([table(linear[None], groups, answer=0.0)]) >= LEVEL

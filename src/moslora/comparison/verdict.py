@@ -1,11 +1,13 @@
 """What may be said in words: never more than the interval and the Holm-adjusted p value allow."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
+from moslora.estimation import LEVEL
 from moslora.records import ComparisonRecord, Difference
 
 AVERAGE = "average"  # the mean over tasks, each counting alike
-LEVEL = 0.05
+Doubts = Mapping[str, Sequence[str]]  # by arm: what makes the choice of its learning rate uncertain
+NO_DOUBTS: Doubts = {}
 
 
 def claim(difference: Difference) -> int:
@@ -15,23 +17,23 @@ def claim(difference: Difference) -> int:
     return 1 if difference.mean > 0 else -1
 
 
-def of_difference(difference: Difference) -> str:
+def of_difference(difference: Difference, *, doubts: Doubts = NO_DOUBTS) -> str:
     """The verdict on an arm against its baseline on one task, from at least two seeds."""
     assert difference.low is not None
     assert difference.high is not None
     interval = f"{points(difference.low)} to {points(difference.high)}"
     if claim(difference):
-        return _claimed(difference, note=f"; {difference.seeds} seeds")
+        return _claimed(difference, doubts, note=f"; {difference.seeds} seeds")
     largest = points(max(abs(difference.low), abs(difference.high)))
     lost = f" once several arms are allowed for ({_holm(difference)})" if _is_lost_to_holm(difference) else ""
     return f"no difference shown{lost}: {interval} points; differences above {largest} are unlikely"
 
 
 def of_one_seed(only_arm: int, only_baseline: int, p_value: float, *, baseline: str) -> str:
-    """The verdict from one seed: none, and a description of that seed by McNemar's test."""
+    """The verdict from one seed: none, and a description of that seed for new questions."""
     return (
         f"one seed: cannot tell (questions right only here {only_arm}, only with {baseline} {only_baseline}; "
-        f"within this seed McNemar p {p_text(p_value)})"
+        f"within this seed p {p_text(p_value)})"
     )
 
 
@@ -44,9 +46,10 @@ def overall(record: ComparisonRecord) -> str:
     if not average:
         return f"Nothing can be compared: no arm has a seed in common with {record.baseline}."
     several = [difference for difference in average if difference.seeds > 1]
+    doubts = {arm.arm: arm.doubts for arm in record.arms if arm.doubts}
     shown = [d for sign in (1, -1) for d in sorted(several, key=lambda d: -abs(d.mean)) if claim(d) == sign]
     unshown = [d for d in several if not claim(d)]
-    parts = [f"{d.arm} is {_claimed(d)}" for d in shown]
+    parts = [f"{d.arm} is {_claimed(d, doubts)}" for d in shown]
     if unshown:
         ranges = [f"{d.arm} ({_range(d)})" for d in unshown]
         bases = {d.baseline for d in unshown}
@@ -58,8 +61,9 @@ def overall(record: ComparisonRecord) -> str:
         parts.append(f"not compared: {_joined(left_out)}")
     if len(record.tasks) > 1 and several:
         parts.append(_single_tasks(record.differences))
+    parts += _reservations(record, doubts, said={arm for d in shown for arm in (d.arm, d.baseline)})
     start = "" if record.is_complete else "Not complete yet. "
-    return f"{start}{_scope(record.tasks, average)}: {'; '.join(parts)}."
+    return f"{start}{_scope(record, average)}: {'; '.join(parts)}."
 
 
 def points(share: float) -> str:
@@ -89,19 +93,34 @@ def _range(difference: Difference) -> str:
     return f"{points(difference.low or 0)} to {points(difference.high or 0)} points{corrected}"
 
 
-def _claimed(difference: Difference, *, note: str = "") -> str:
+def _claimed(difference: Difference, doubts: Doubts, *, note: str = "") -> str:
     low, high = sorted([abs(difference.low or 0), abs(difference.high or 0)])
     word = "better" if difference.mean > 0 else "worse"
     size = f"{points(abs(difference.mean))} points ({points(low)} to {points(high)}{note})"
-    return f"{word} than {difference.baseline} by {size}"
+    of_rates = [f"{arm}: {_joined(doubts[arm])}" for arm in (difference.arm, difference.baseline) if doubts.get(arm)]
+    doubt = f", which may be the learning rate's doing ({'; '.join(of_rates)})" if of_rates else ""
+    return f"{word} than {difference.baseline} by {size}{doubt}"
 
 
-def _scope(tasks: Sequence[str], average: Iterable[Difference]) -> str:
+def _reservations(record: ComparisonRecord, doubts: Doubts, *, said: set[str]) -> list[str]:
+    """What limits the rest of the sentence: other learning rates in doubt, and seeds that diverged."""
+    others = [f"{arm} ({_joined(found)})" for arm, found in doubts.items() if arm not in said]
+    diverged = [f"{arm.arm} (seed {_joined(arm.diverged)})" for arm in record.arms if arm.diverged]
+    return [
+        *([f"learning rates in doubt: {', '.join(others)}"] if others else []),
+        *([f"diverged, and counted as guessing: {', '.join(diverged)}"] if diverged else []),
+    ]
+
+
+def _scope(record: ComparisonRecord, average: Iterable[Difference]) -> str:
     counts = [difference.seeds for difference in average]
     fewest, most = min(counts), max(counts)
     seeds = f"{fewest} to {most} seeds" if fewest < most else f"{most} seed{'s' if most > 1 else ''}"
+    tasks = record.tasks
     where = f"on the average of {len(tasks)} tasks" if len(tasks) > 1 else f"on {tasks[0]}"
-    return f"Over {seeds}, {where}"
+    share = record.plan.get("tuning", {}).get("steps_share", 1)
+    rates = f", at learning rates chosen after {100 * share:g} % of the steps" if record.tuning and share < 1 else ""
+    return f"Over {seeds}, {where}{rates}"
 
 
 def _single_tasks(differences: Iterable[Difference]) -> str:

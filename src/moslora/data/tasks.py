@@ -10,6 +10,7 @@ from moslora.errors import DataError, unknown_name
 RESPONSE_START = "the correct answer is "
 FORMAT_LINE = "Answer format:"
 EVERYDAY = "everyday"
+VARYING = ("ARC-Easy", "ARC-Challenge")  # three, four or five options a question
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,11 @@ class Task:
     name: str
     labels: tuple[str, ...]
     label_pattern: str
+
+    @property
+    def chance(self) -> float | None:
+        """The share that guessing gets right; None where questions have different numbers of options."""
+        return None if self.name in VARYING else 1 / len(self.labels)
 
     def allowed_labels(self, instruction: str) -> tuple[str, ...]:
         """The labels one question allows: those its answer-format line (else its whole text) names, else all.
@@ -73,6 +79,11 @@ TASKS: dict[str, Task] = {
         _task(EVERYDAY, _numbered("answer", 4)),
     )
 }
+
+
+def chance_text(share: float | None) -> str:
+    """A share that guessing gets right as a percentage: whole where it is, else with a decimal or two."""
+    return "–" if share is None else f"{100 * share:.2f}".rstrip("0").rstrip(".") + "%"
 
 
 def task(name: str) -> Task:

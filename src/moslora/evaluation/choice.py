@@ -146,8 +146,7 @@ def _scored_answer(index: int, sample: Mapping[str, Any], task: Task, scores: di
     if any(score != score for score in ordered.values()):
         raise DataError(f"question {index + 1}: the model's log-probabilities are not numbers; try another dtype")
     predicted = max(ordered, key=lambda label: ordered[label])
-    expected = sample["answer"]
-    return Answer(index, expected, predicted, predicted == expected, kind=sample.get("kind"), scores=ordered)
+    return _answer(index, sample, task, predicted, scores=ordered)
 
 
 def score_by_generation(
@@ -202,8 +201,21 @@ def _generation_settings(
 
 
 def _generated_answer(index: int, sample: Mapping[str, Any], task: Task, text: str) -> Answer:
-    predicted, expected = task.predicted_label(text), sample["answer"]
-    return Answer(index, expected, predicted, predicted == expected, kind=sample.get("kind"), text=text)
+    return _answer(index, sample, task, task.predicted_label(text), text=text)
+
+
+def _answer(index: int, sample: Mapping[str, Any], task: Task, predicted: str | None, **found: Any) -> Answer:
+    expected, group = sample["answer"], sample.get("group")
+    return Answer(
+        index,
+        expected,
+        predicted,
+        predicted == expected,
+        kind=sample.get("kind"),
+        options=len(task.allowed_labels(sample["instruction"])),
+        group=None if group is None else str(group),
+        **found,
+    )
 
 
 def _check_positions(model: torch.nn.Module, lengths: Sequence[int], questions: Sequence[int]) -> None:

@@ -9,6 +9,7 @@ from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import Bbox
 
 from moslora.comparison.verdict import claim
+from moslora.data.tasks import chance_text
 from moslora.records import Difference
 from moslora.reports.drawing import (
     INK,
@@ -24,9 +25,10 @@ from moslora.reports.drawing import (
     shortened,
 )
 
-ROW, MARGIN = 24, 62  # pixels of a row, and of what stands around the rows
+ROW, MARGIN = 24, 76  # pixels of a row, and of what stands around the rows
 LETTER = 6.2  # pixels of a letter of a label
 LABEL_PLACES = [(right, up) for up in (0, 9, -9) for right in (True, False)]  # beside a point, by preference
+INTERVAL = "for new seeds and new questions"  # what a comparison's intervals are of
 DODGE = 0.012  # of an axis, between the marks of two lines at the same value
 
 
@@ -51,20 +53,34 @@ class Point:
 
 
 def accuracy_plot(
-    estimates: Sequence[Estimate], *, task: str, looks: Mapping[str, Look], prefix: str, interval: str
+    estimates: Sequence[Estimate],
+    *,
+    task: str,
+    looks: Mapping[str, Look],
+    prefix: str,
+    interval: str,
+    chance: float | None = None,
 ) -> Plot:
-    """A dot for each arm, whiskers for its interval, small dots for its seeds; `interval` says of what."""
+    """A dot for each arm, whiskers for its interval, small dots for its seeds; `interval` says of what.
+
+    A dotted line stands at what guessing would get, if that is given.
+    """
     figure, axes = new_figure(MARGIN + ROW * len(estimates))
+    if chance is not None:
+        axes.axvline(100 * chance, color=MUTED, lw=1, ls=":")
     for row, found in enumerate(estimates):
         look = looks[found.label]
         seeds = [100 * value for value in found.values] if len(found.values) > 1 else []
         axes.plot(seeds, [row + 0.28] * len(seeds), ".", color=look.colour, ms=4, alpha=0.8)
         _whisker(axes, row, (found.mean, found.low, found.high), colour=look.colour, is_filled=True)
     rows_axis(axes, [found.label for found in estimates])
-    axes.set_xlabel("accuracy, %")
+    axes.set_xlabel(
+        _with_whiskers("accuracy, %", interval, are_there=any(found.low is not None for found in estimates))
+    )
     axes.xaxis.set_major_locator(MaxNLocator(6))
     has_values = any(len(found.values) > 1 for found in estimates)
     caption = f"Whiskers: 95 % interval {interval}." + (" Small dots below: the seeds." if has_values else "")
+    caption += f" Dotted: guessing ({chance_text(chance)})." if chance is not None else ""
     return Plot(f"{prefix}-accuracy-{slug(task)}", task, caption, figure)
 
 
@@ -76,10 +92,12 @@ def forest_plot(differences: Sequence[Difference], *, task: str, prefix: str) ->
         _whisker(axes, row, (found.mean, found.low, found.high), colour=INK, is_filled=bool(claim(found)))
     rows_axis(axes, [found.arm for found in differences])
     baselines = {found.baseline for found in differences}
-    axes.set_xlabel(f"percentage points above {shortened(baselines.pop()) if len(baselines) == 1 else 'its baseline'}")
+    against = shortened(baselines.pop()) if len(baselines) == 1 else "its baseline"
+    has_whiskers = any(found.low is not None for found in differences)
+    axes.set_xlabel(_with_whiskers(f"percentage points above {against}", INTERVAL, are_there=has_whiskers))
     caption = (
-        "Whiskers: 95 % interval, paired by seed, not corrected for the number of arms. Filled: a difference is shown"
-        " after that correction (Holm)."
+        f"Whiskers: 95 % interval {INTERVAL}, not corrected for the number of arms. Filled: a difference is shown after"
+        " that correction (Holm)."
     )
     return Plot(f"{prefix}-difference-{slug(task)}", task, caption, figure)
 
@@ -139,15 +157,21 @@ def axis_plot(
             if found.low is not None and found.high is not None:
                 axes.plot([place] * 2, [100 * found.low, 100 * found.high], color=look.colour, lw=1.2, alpha=0.7)
     axes.set_xticks(values, [show(value) for value in values])
-    axes.set_xlabel(axis)
     axes.set_ylabel("accuracy, %")
+    has_whiskers = any(found.low is not None for points in lines.values() for _, found in points)
+    axes.set_xlabel(_with_whiskers(axis, INTERVAL, are_there=has_whiskers))
     legend_below(figure, handles)
-    return Plot(f"{prefix}-{slug(axis)}-{slug(task)}", task, "Whiskers: 95 % interval over seeds.", figure)
+    return Plot(f"{prefix}-{slug(axis)}-{slug(task)}", task, f"Whiskers: 95 % interval {INTERVAL}.", figure)
 
 
 def slug(text: str) -> str:
     """A text as part of a file's name."""
     return "-".join("".join(letter if letter.isalnum() else " " for letter in text.lower()).split()) or "x"
+
+
+def _with_whiskers(label: str, interval: str, *, are_there: bool) -> str:
+    """An axis' label that says what the whiskers beside it are: a drawing is often seen without its caption."""
+    return f"{label}\n(whiskers: 95 % interval {interval})" if are_there else label
 
 
 def _whisker(

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from moslora.comparison.tables import is_measured
 from moslora.comparison.verdict import AVERAGE
 from moslora.records import ArmResult, ComparisonRecord
-from moslora.reports.accuracy import Estimate, Point, accuracy_plot, axis_plot, cost_plot, forest_plot
+from moslora.reports.accuracy import INTERVAL, Estimate, Point, accuracy_plot, axis_plot, cost_plot, forest_plot
 from moslora.reports.comparison_tables import (
     baselines_of,
     differences_table,
@@ -79,7 +79,11 @@ def _accuracy(record: ComparisonRecord, arms: Sequence[ArmResult], look: Looks, 
     for task in tasks_of(record):
         found = [_estimate(arm, task) for arm in arms if task in arm.tasks]
         if found:
-            plots.append(accuracy_plot(found, task=task, looks=look, prefix=name, interval="over seeds"))
+            plots.append(
+                accuracy_plot(
+                    found, task=task, looks=look, prefix=name, interval=INTERVAL, chance=record.chance.get(task)
+                )
+            )
     return plots
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
-from moslora.comparison.tables import is_measured
+from moslora.comparison.tables import is_measured, question_notes, seed_count
 from moslora.comparison.verdict import AVERAGE
 from moslora.records import ArmResult, ComparisonRecord, Difference
 from moslora.reports.parts import Cell, Fold, Part, Table
@@ -46,7 +46,7 @@ def results_intro(record: ComparisonRecord) -> str:
     several = len(set(baselines_of(record).values())) > 1
     baseline = f"{record.baseline} at the same rank and share of the data" if several else record.baseline
     return (
-        "Accuracy in percent, mean over seeds, with its 95 % interval over seeds below."
+        "Accuracy in percent, mean over seeds, with its 95 % interval for new seeds and new questions below."
         f" Arms are compared with {baseline}. No value is marked as best: the highest mean alone shows nothing."
     )
 
@@ -65,7 +65,7 @@ def results_table(record: ComparisonRecord) -> Table:
         ),
         "memory": lambda arm: gigabytes(memory(arm)),
         "learning rate": lambda arm: f"{arm.learning_rate:g}" if arm.learning_rate else NONE,
-        "seeds": lambda arm: str(max((len(found.per_seed) for found in arm.tasks.values()), default=0)),
+        "seeds": seed_count,
     }
     rows = []
     for arm in record.arms:
@@ -106,15 +106,19 @@ def limits(comparison: Comparison) -> list[str]:
     if seeds and min(seeds) < 2:
         found.append("An arm with one seed has no interval and no test: its place may be luck.")
     found.append(
-        "Intervals of accuracies are over seeds, on the same questions; those of differences allow for other questions"
-        " too. Neither says anything about another model, task or training set, and a difference that is not shown is"
-        " not shown to be zero."
+        "Intervals are for new seeds and new questions of the same kind, at the learning rates chosen. They say nothing"
+        " about another model, task or training set, and a difference that is not shown is not shown to be zero."
     )
     if comparison.missing:
         found.append(
             f"Not found beside the record, so left out of curves and answers: {', '.join(comparison.missing)}."
         )
-    return [*found, *failed, *cannot, *record.notes]
+    diverged = [
+        f"{arm.arm}: training diverged with seed {', '.join(arm.diverged)}, counted as guessing"
+        for arm in record.arms
+        if arm.diverged
+    ]
+    return [*found, *question_notes(record), *diverged, *failed, *cannot, *record.notes]
 
 
 def settings_of(record: ComparisonRecord) -> list[Part]:

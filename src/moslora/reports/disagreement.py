@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from moslora.data.everyday import everyday
+from moslora.data.everyday import asked
+from moslora.data.tasks import EVERYDAY
 from moslora.reports.parts import Cell, Table, Text
 
 LONGEST = 160  # letters of a free answer
-BUILT_IN = "everyday"
 Answers = Sequence[Mapping[str, Any]]
 
 
@@ -39,7 +39,7 @@ def _table(
     names: tuple[str, str],
     *,
     task: str,
-    texts: Sequence[str],
+    texts: Mapping[int, str],
     of: int,
 ) -> Table:
     rows = []
@@ -57,15 +57,9 @@ def _answer(answer: Mapping[str, Any]) -> Cell:
     return Cell(said, mark)
 
 
-def _texts(task: str, answers: Answers) -> Sequence[str]:
+def _texts(task: str, answers: Answers) -> dict[int, str]:
     """The built-in questions' text, if these are the answers to them; answers of other tasks do not hold theirs."""
-    if task != BUILT_IN:
-        return []
-    questions = everyday("test")
-    is_same = len(answers) <= len(questions) and all(
-        answer["index"] < len(questions)
-        and (questions[answer["index"]]["answer"], questions[answer["index"]]["kind"])
-        == (answer["expected"], answer.get("kind"))
-        for answer in answers
-    )
-    return [question["instruction"] for question in questions] if is_same else []
+    if task != EVERYDAY:
+        return {}
+    found = asked([(answer["index"], answer["expected"], answer.get("kind")) for answer in answers])
+    return {answer["index"]: question["instruction"] for answer, question in zip(answers, found, strict=False)}

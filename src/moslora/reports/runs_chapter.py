@@ -15,9 +15,10 @@ from moslora.reports.wording import NONE, amount, duration, estimate, facts_tabl
 
 ROWS = 40  # questions shown side by side for a pair
 LIMIT = (
-    "Intervals are over the questions of one run (Wilson): another seed may give another accuracy. To compare methods,"
-    " give several seeds to `moslora compare`."
+    "Intervals are of one run, for new questions of the same kind (Wilson): another seed may give another accuracy. To"
+    " compare methods, give several seeds to `moslora compare`."
 )
+INTERVAL = "of this run, for new questions"
 
 
 def runs_chapter(runs: Sequence[Run], *, name: str) -> Chapter:
@@ -34,7 +35,7 @@ def runs_chapter(runs: Sequence[Run], *, name: str) -> Chapter:
     chapter.add("answers", "Wrong answers side by side", *_answers(runs))
     notes = [f"{run.label}: {note}" for run in runs for note in run.record.notes]
     unfinished = [f"{run.label} is {run.record.status}." for run in runs if run.record.status != "finished"]
-    chapter.add("limits", "Limits", Points([LIMIT, *unfinished, *notes]))
+    chapter.add("limits", "Limits", Points([LIMIT, *_groups(runs), *unfinished, *notes]))
     chapter.add("settings", "Settings, versions and seeds", *_settings(runs))
     return chapter
 
@@ -68,6 +69,15 @@ def _facts(runs: Sequence[Run]) -> str:
 def _setting(run: Run, group: str, name: str) -> str:
     found = run.record.recipe.get(group)
     return str(found.get(name, NONE)) if isinstance(found, dict) else NONE
+
+
+def _groups(runs: Sequence[Run]) -> list[str]:
+    """What the intervals count, where questions depend on each other; runs of former versions counted each alone."""
+    counts = {one.task: one.groups for run in runs for one in run.record.evaluations if one.groups}
+    return [
+        f"{task}: intervals count {count} groups of questions that depend on each other."
+        for task, count in counts.items()
+    ]
 
 
 def _moment(found: EvaluationRecord) -> str:
@@ -121,7 +131,8 @@ def _accuracy(runs: Sequence[Run], name: str) -> list[Plot]:
                     label = found.when if len(runs) == 1 else f"{run.label}, {found.when}"
                     estimates.append(Estimate(label, found.accuracy, found.low, found.high))
         look = looks([one.label for one in estimates], baselines=["before"])
-        plots.append(accuracy_plot(estimates, task=task, looks=look, prefix=name, interval="over questions (Wilson)"))
+        chance = next((one.chance for run in runs for one in run.record.evaluations if one.task == task), None)
+        plots.append(accuracy_plot(estimates, task=task, looks=look, prefix=name, interval=INTERVAL, chance=chance))
     return plots
 
 

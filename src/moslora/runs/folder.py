@@ -82,6 +82,11 @@ class RunFolder:
         return self.path / "metrics.jsonl"
 
     @property
+    def validation_path(self) -> Path:
+        """The loss of each validation sample at the end, one JSON object a line: `loss`, `tokens`, `group`."""
+        return self.path / "validation.jsonl"
+
+    @property
     def recipe_path(self) -> Path:
         """The resolved recipe."""
         return self.path / "recipe.yaml"

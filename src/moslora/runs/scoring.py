@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from moslora.data.everyday import without_question
 from moslora.data.tasks import EVERYDAY, Task
 from moslora.evaluation.choice import score_by_generation, score_by_log_probability
-from moslora.evaluation.scores import Accuracy, Answer, accuracy, accuracy_by_kind
+from moslora.evaluation.scores import Accuracy, Answer, accuracy, accuracy_by_kind, chance
 from moslora.files import check_writable, write_atomically
 from moslora.records import EvaluationRecord, Score
 from moslora.runs.active import ActiveRun, Report
@@ -113,14 +113,17 @@ def evaluate(
     answers = scored_by(
         model, tokenizer, samples, task=task, prompt_style=prompt_style, batch_size=batch_size, progress=progress
     )
+    found = accuracy(answers)
     evaluation = EvaluationRecord(
         task=task.name,
         when=when,
         scoring=scoring,
         prompt=prompt_style,
-        by_kind={kind: Score(**_numbers(found)) for kind, found in accuracy_by_kind(answers).items()},
+        chance=chance(answers),
+        groups=found.groups,
+        by_kind={kind: Score(**_numbers(own)) for kind, own in accuracy_by_kind(answers).items()},
         wall_seconds=time.perf_counter() - started,
-        **_numbers(accuracy(answers)),
+        **_numbers(found),
     )
     return evaluation, answers
 

@@ -10,14 +10,14 @@ model learns to read that within a short run. Two promises, both tested:
   each position once, so a rule that sees no question is right one time in four.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 
 from moslora.data.everyday.build import Sample, build_split
 from moslora.data.everyday.tables import TABLES
 from moslora.errors import DataError, suggestion
 
-__all__ = ["KINDS", "SPLITS", "everyday", "without_question"]
+__all__ = ["KINDS", "SPLITS", "asked", "everyday", "without_question"]
 
 KINDS = tuple(table.kind for table in TABLES)
 SPLITS = ("train", "test")
@@ -34,6 +34,17 @@ def everyday(split: str) -> list[dict[str, str]]:
     if split not in SPLITS:
         raise DataError(f"everyday has no split '{split}'{suggestion(split, SPLITS)} (allowed: {', '.join(SPLITS)})")
     return [dict(sample) for sample in _built(split)]
+
+
+def asked(answers: Sequence[tuple[int, str, str | None]]) -> list[dict[str, str]]:
+    """The test questions of answers given by index, right answer and kind; none if these answer other questions.
+
+    Answers may be to the first questions only.
+    """
+    questions = everyday("test")
+    found = [questions[index] for index, _, _ in answers if index < len(questions)]
+    is_same = [(one["answer"], one["kind"]) for one in found] == [(answer, kind) for _, answer, kind in answers]
+    return found if is_same else []
 
 
 def without_question(sample: Mapping[str, str]) -> dict[str, str]:

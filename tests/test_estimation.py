@@ -1,0 +1,133 @@
+import numpy as np
+import pytest
+from scipy import stats
+
+from moslora.estimation import estimate, lower_bound, p_of_no_difference, table
+
+
+def without_question_effects(seed_means, questions=60):
+    """Seeds × questions of -1, 0, 1: every question is favoured about as often, so only seeds differ."""
+    values = np.zeros((len(seed_means), questions))
+    start = 0
+    for row, count in zip(values, seed_means, strict=True):
+        row[(start + np.arange(abs(count))) % questions] = np.sign(count)
+        start += abs(count)
+    return values
+
+
+def test_without_question_effects_it_is_the_paired_t_test_of_the_seeds_means():
+    values = without_question_effects([9, 4, 12, -3, 6])
+    means = values.mean(axis=1)
+    expected = stats.ttest_rel(means + 0.5, np.full(5, 0.5))
+    found = estimate([table(values)])
+    assert found.mean == pytest.approx(means.mean())
+    assert found.p_value == pytest.approx(expected.pvalue)
+    assert (found.low, found.high) == pytest.approx(tuple(expected.confidence_interval(0.95)))
+
+
+def test_question_effects_by_hand():
+    # Seeds' means 1/4 and 0: the variance of their mean is 1/64. Squares: total 6.875 = questions 6.375 (3 degrees of
+    # freedom, so 2.125) + seeds 0.125 + rest 0.375 (3 degrees, so 0.125): questions add (2.125 - 0.125) / 8.
+    weights = np.array([1 / 64, 1 / 4])
+    half = weights @ stats.t.ppf(0.975, [1, 3]) / np.sqrt(weights.sum())
+    found = estimate([table(np.array([[1.0, 1, -1, 0], [1, 1, -1, -1]]))])
+    assert found.mean == 0.125
+    assert (found.low, found.high) == pytest.approx((0.125 - half, 0.125 + half))
+    assert weights @ stats.t.isf(found.p_value / 2, [1, 3]) / np.sqrt(weights.sum()) == pytest.approx(0.125)
+
+
+def test_the_floor_by_hand():
+    # Both seeds' means are 1/2. Squares: questions 2 (7 degrees of freedom), rest 2 (7 degrees): questions add nothing
+    # to (2/7) / 16, which has (2 - 1)(8 - 1) degrees of freedom.
+    values = np.array([[1.0, 1, 0, 0, 1, 1, 0, 0], [1, 0, 1, 0, 1, 0, 1, 0]])
+    half = stats.t.ppf(0.975, 7) * (1 / 56) ** 0.5
+    assert estimate([table(values)])[:3] == pytest.approx((0.5, 0.5 - half, 0.5 + half))
+    assert lower_bound([table(values)]) == pytest.approx(0.5 - half)
+    assert p_of_no_difference([table(values)]) == pytest.approx(2 * stats.t.sf(0.5 * 56**0.5, 7))
+
+
+def test_one_repetition_is_the_t_test_over_questions():
+    values = np.random.default_rng(0).normal(0.2, 1, 40)
+    expected = stats.ttest_1samp(values, 0)
+    assert p_of_no_difference([table(values[None])]) == pytest.approx(expected.pvalue)
+    assert lower_bound([table(values[None])]) == pytest.approx(expected.confidence_interval(0.95).low)
+
+
+def test_the_same_questions_favouring_a_method_in_every_seed_do_not_make_it_certain():
+    favoured = np.repeat([1, -1, 0], [12, 8, 80])  # 12 questions favour one method, 8 the other, whatever the seed
+    values = np.array([favoured, favoured, favoured])
+    values[0, 0] = 0  # else the seeds' means would not vary at all
+    assert stats.ttest_1samp(values.mean(axis=1), 0).pvalue < 0.05
+    assert estimate([table(values)]).p_value > 0.3
+
+
+def test_means_that_lie_close_together_by_luck_do_not_make_it_certain():
+    generator = np.random.default_rng(3)
+    one = np.repeat([1, -1, 0], [12, 8, 80])  # in every seed 12 questions favour one method, 8 the other
+    values = np.stack([generator.permutation(one) for _ in range(3)])
+    values[0, np.flatnonzero(values[0] == 1)[0]] = 0  # else the seeds' means would not vary at all
+    assert stats.ttest_1samp(values.mean(axis=1), 0).pvalue < 0.05
+    found = estimate([table(values)])
+    assert found.p_value > 0.1
+    assert found.high - found.low > 0.1
+
+
+def test_two_means_that_lie_close_together_are_worth_their_floor_and_not_13_times_it():
+    generator = np.random.default_rng(3)
+    one = np.repeat([1, 0], [20, 80])
+    found = estimate([table(np.stack([generator.permutation(one) for _ in range(2)]))])
+    assert found.high - found.low < 0.25
+    assert found.low > 0
+
+
+def test_interval_and_p_value_agree_on_what_is_shown():
+    generator = np.random.default_rng(1)
+    shown = 0
+    for _ in range(200):
+        found = estimate([table(generator.choice([-1, 0, 1], size=(3, 30), p=[0.1, 0.7, 0.2]))])
+        assert (found.p_value < 0.05) == (found.low > 0 or found.high < 0)
+        shown += found.p_value < 0.05
+    assert 0 < shown < 200
+
+
+def test_identical_answers_show_nothing_within_what_one_question_is_worth():
+    found = estimate([table(np.zeros((3, 200)))])
+    assert (found.mean, found.p_value) == (0, 1)
+    assert found.high == pytest.approx(stats.t.ppf(0.975, 199) / 200)
+
+
+def test_a_difference_on_every_question_is_shown_although_nothing_varies():
+    found = estimate([table(np.ones((3, 50)))])
+    assert found.mean == 1
+    assert 0 < found.p_value < 1e-6
+
+
+def test_the_average_counts_every_task_alike():
+    big, small = np.zeros((3, 400)), without_question_effects([5, 6, 7], questions=50)
+    assert estimate([table(big), table(small)]).mean == pytest.approx(0.06)
+
+
+def test_questions_asked_four_times_are_worth_one():
+    values = np.random.default_rng(2).choice([-1, 0, 1], size=(3, 30))
+    groups = np.repeat(np.arange(30), 4)
+    assert estimate([table(np.repeat(values, 4, axis=1), groups)]) == pytest.approx(estimate([table(values)]))
+    order = np.random.default_rng(3).permutation(120)
+    shuffled = table(np.repeat(values, 4, axis=1)[:, order], groups[order])
+    assert estimate([shuffled]) == pytest.approx(estimate([table(values)]))
+
+
+def test_groups_of_different_sizes_keep_every_seeds_mean():
+    values = np.random.default_rng(4).random((3, 10))
+    grouped = table(values, ["a"] * 7 + ["b", "c", "c"]).values
+    assert grouped.shape == (3, 3)
+    np.testing.assert_allclose(grouped.mean(axis=1), values.mean(axis=1))
+
+
+def test_an_interval_holds_the_truth_where_questions_come_in_groups():
+    draw = np.random.default_rng(5)
+    groups, held = np.repeat(np.arange(50), 4), 0
+    for _ in range(500):
+        of_groups, of_seeds = np.repeat(draw.normal(0, 1, 50), 4), draw.normal(0, 0.1, (3, 1))
+        found = estimate([table(of_groups + of_seeds + draw.normal(0, 1, (3, 200)), groups)])
+        held += found.low <= 0 <= found.high
+    assert held >= 465
