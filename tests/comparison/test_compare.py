@@ -104,7 +104,7 @@ def test_tuning_never_sees_the_test(whole: Whole):
     assert len(records) == 4
     assert not any(record.evaluations for record in records)
     assert {record.seed for record in records} == {0}
-    assert {record.steps for record in records} == {15}
+    assert {record.steps for record in records} == {30}
 
 
 def test_a_finished_comparison_repeats_nothing(whole: Whole, plan: Plan):
