@@ -35,6 +35,10 @@ class OutputError(MosloraError, OSError):
     """A file or folder cannot be written."""
 
 
+class InUseError(OutputError):
+    """A run's folder belongs to a process that is still alive."""
+
+
 class MissingDependencyError(MosloraError, ImportError):
     """An optional package is needed and not installed."""
 

@@ -9,15 +9,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from filelock import FileLock
 
-from moslora.comparison.compare import Shard, collect, run_comparison
+from moslora.comparison.compare import collect, run_comparison
 from moslora.comparison.plan import Plan, load_plan, parse_plan
+from moslora.comparison.sharding import Shard
 from moslora.errors import ConfigError, DataError
 from moslora.records import ComparisonRecord, RunRecord
 from moslora.training import language
 
 BuildPlan = Callable[..., Plan]
+
+
+HOLD = """
+import sys
+from moslora.runs.ownership import owned
+with owned('{folder}'):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
 
 
 def numbers(record: ComparisonRecord) -> dict[str, Any]:
@@ -146,11 +155,11 @@ def test_shards_together_give_the_table_of_one_process(whole: Whole, plan: Plan,
     lines: list[str] = []
     first = run_comparison(plan, tmp_path / "c", shard=Shard(1, 2), report=lines.append)
     assert not first.is_complete
-    assert lines[-1] == "4 of 4  lora, seed 2: learning rate 0.1 not tried yet; skipped"
+    assert lines[-1] == "4 of 4  moslora, seed 2: learning rate 0.1 not tried yet; skipped"
     assert "lora: no runs yet, learning rate 0.1 not tried yet" in first.notes
     second = run_comparison(plan, tmp_path / "c", shard=Shard(2, 2))
-    assert [sorted(arm.runs) for arm in second.arms] == [[], ["1", "2"]]
-    assert "lora: seed 1, 2 not run yet" in second.notes
+    assert [sorted(arm.runs) for arm in second.arms] == [["2"], ["1"]]
+    assert "lora: seed 1 not run yet" in second.notes
     last = run_comparison(plan, tmp_path / "c", shard=Shard(1, 2))
     assert last.is_complete
     assert numbers(last) == numbers(whole[0])
@@ -160,9 +169,15 @@ def test_a_run_that_another_process_is_at_is_left_to_it(tiny_plan: BuildPlan, tm
     plan = tiny_plan(tuning={"learning_rates": [0.01]}, seeds=[1])
     (tmp_path / "c" / "runs").mkdir(parents=True)
     lines: list[str] = []
-    with FileLock(tmp_path / "c" / "runs" / ".lora-seed1.lock"):
+    holding = HOLD.format(folder=tmp_path / "c" / "runs" / "lora-seed1")
+    with subprocess.Popen([sys.executable, "-c", holding], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"held\n"
         record = run_comparison(plan, tmp_path / "c", report=lines.append)
-    assert lines[0] == "1 of 2  lora, seed 1: another process is at it; skipped"
+        other.communicate()
+    in_use = f"the run {tmp_path / 'c/runs/lora-seed1'} is in use by process {other.pid} on "
+    assert lines[0].startswith(f"1 of 2  lora, seed 1: {in_use}")
+    assert lines[0].endswith("; skipped")
     guessing = "everyday: no arm is shown to do better than guessing (25%): nothing to compare yet"
     assert (record.is_complete, record.notes) == (False, [guessing, "lora: seed 1 not run yet"])
     assert run_comparison(plan, tmp_path / "c").is_complete
@@ -292,11 +307,3 @@ def test_the_order_of_the_samples_depends_on_the_seed_alone(
     assert lora_1 == moslora_1
     assert lora_2 == moslora_2
     assert lora_1 != lora_2
-
-
-@pytest.mark.parametrize("text", ["2", "0/2", "3/2", "a/b", "1/-2"])
-def test_a_shard_is_one_of_so_many(text: str):
-    assert Shard.parse("2/3") == Shard(2, 3)
-    with pytest.raises(ConfigError) as caught:
-        Shard.parse(text)
-    assert str(caught.value) == f"--shard '{text}' is not one of so many; write for example --shard 1/2"

@@ -45,7 +45,7 @@ DryRunOption = Annotated[
     bool, typer.Option("--dry-run", help="Print the runs with estimated time and memory, and leave.")
 ]
 ShardOption = Annotated[
-    str | None, typer.Option("--shard", metavar="I/N", help="Do every N-th run only, from the I-th on.")
+    str | None, typer.Option("--shard", metavar="I/N", help="Do the I-th of N parts of the runs only.")
 ]
 CostsOption = Annotated[
     bool, typer.Option("--costs", help="Measure each arm's seconds a step and peak memory in processes of its own.")
@@ -97,7 +97,8 @@ def compare(
 
 
 def _compared(context: typer.Context, plan: Any, folder: Path, *, shard: str | None, costs: bool) -> Any:
-    from moslora.comparison.compare import Shard, collect, run_comparison
+    from moslora.comparison.compare import collect, run_comparison
+    from moslora.comparison.sharding import Shard
     from moslora.runs.processes import is_first
 
     def report(line: str) -> None:

@@ -1,12 +1,11 @@
 """A comparison from its plan to its table: tuning runs, then the runs that count, then the statistics.
 
 Read from top to bottom. Nothing is kept but what lies in the folder, so that a killed comparison goes on where it was,
-and several processes can share one folder: each takes every n-th run.
+and several processes can share one folder, each with its part of the runs.
 """
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from moslora.comparison.matching import matched_arms, matching_notes
 from moslora.comparison.matrix import Arm, Final, Run, baseline_of, final_run, final_seeds, tuning_runs
 from moslora.comparison.plan import Plan, changes, load_plan
 from moslora.comparison.results import arm_result, chance_notes, guesses, read_questions, read_scores
+from moslora.comparison.sharding import Shard
 from moslora.comparison.statistics import Questions, compare_arms
 from moslora.comparison.tables import csv_text, latex, markdown
 from moslora.comparison.timing import Pace
@@ -35,26 +35,6 @@ PLAN_NAME, RECORD_NAME = "plan.yaml", "comparison.json"
 Report = Callable[[str], None]
 
 
-@dataclass(frozen=True)
-class Shard:
-    """Every `count`-th run, from the `number`-th on, both counted from 1."""
-
-    number: int = 1
-    count: int = 1
-
-    @classmethod
-    def parse(cls, text: str) -> "Shard":
-        """`2/3` as the second of three. Raises ConfigError."""
-        number, separator, count = text.partition("/")
-        if not (separator and number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
-            raise ConfigError(f"--shard '{text}' is not one of so many; write for example --shard 1/2")
-        return cls(int(number), int(count))
-
-    def takes(self, index: int) -> bool:
-        """Whether the run of this index belongs to this process."""
-        return index % self.count == self.number - 1
-
-
 def run_comparison(
     plan: Plan, folder: str | Path, *, shard: Shard | None = None, report: Report = lambda _line: None
 ) -> ComparisonRecord:
@@ -66,13 +46,12 @@ def run_comparison(
     """
     folder = Path(folder)
     check_plan(plan, folder)
-    shard = shard or Shard()
     arms = matched_arms(plan)
     tuning = tuning_runs(plan, arms)
     finals = list(final_seeds(plan, arms))
     if is_first():
         _prepare(plan, arms, folder)
-    mine = [one for index, one in enumerate([*tuning, *finals]) if shard.takes(index)]
+    mine = (shard or Shard()).part([*tuning, *finals])
     risky = _failed_before(mine, folder)
     work = [*(one for one in mine if one not in risky), *risky]
     pace = Pace(total=len(work), report=report)

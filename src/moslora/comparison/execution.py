@@ -1,6 +1,6 @@
 """One run of a comparison: at most one process does it, a failure is kept as a line, and what is not needed goes.
 
-Beside a run's folder lie `.NAME.lock` (held while a process is at it), `.NAME.begun` (removed at its end, but for
+Beside a run's folder lie its lock (`moslora.runs.ownership`), `.NAME.begun` (removed at its end, but for
 a kill) and, after a failure, `NAME.failed` (the reason).
 """
 
@@ -12,14 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from filelock import FileLock, Timeout
-
 from moslora.comparison.matrix import Run
 from moslora.comparison.memory import forget_peak_memory, release_memory
-from moslora.errors import CheckpointError, MosloraError, OutputError
+from moslora.errors import CheckpointError, InUseError, MosloraError, OutputError
 from moslora.files import write_atomically
 from moslora.records import RunRecord
 from moslora.runs.folder import RunFolder
+from moslora.runs.ownership import owned
 from moslora.runs.processes import agreed, are_several, is_first
 from moslora.runs.recipe import parse_recipe
 from moslora.runs.run import run_recipe
@@ -72,7 +71,7 @@ def execute(run: Run, folder: Path) -> Outcome:
         return _follow(run, folder)
     place.path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(place.path.with_name(f".{place.path.name}.lock"), timeout=0):
+        with owned(place.path):
             found = outcome(run, folder)
             if found.state in DONE:
                 _keep_what_is_needed(run, place)
@@ -92,9 +91,9 @@ def execute(run: Run, folder: Path) -> Outcome:
             if found.state == "diverged":
                 shutil.rmtree(place.checkpoints, ignore_errors=True)
             return found
-    except Timeout:
+    except InUseError as error:
         agreed(SKIP)
-        return Outcome("busy", None, "another process is at it")
+        return Outcome("busy", None, str(error))
 
 
 def _follow(run: Run, folder: Path) -> Outcome:

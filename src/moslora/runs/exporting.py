@@ -13,6 +13,7 @@ from moslora.errors import ConfigError
 from moslora.files import check_new_folder, check_writable
 from moslora.runs.adapters import FULL, MOSLORA, Opened, load_adapted, text_probe
 from moslora.runs.models import load_model, resolve_model
+from moslora.runs.ownership import check_unowned
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ def fold_adapter(opened: Opened, folder: Path, *, allow_drift: bool = False) -> 
     """Fold an adapter into plain LoRA in `folder`. Raises what `save_folded` raises."""
     if opened.peft_type != MOSLORA:
         raise ConfigError(_nothing_to_fold(opened))
-    check_new_folder(folder)
+    _check_place(opened, folder)
     model, tokenizer = load_adapted(opened)
     drift = save_folded(model, folder, probe=text_probe(opened, tokenizer), allow_drift=allow_drift)
     tokenizer.save_pretrained(folder)
@@ -59,7 +60,7 @@ def merge_adapter(opened: Opened, folder: Path, *, dtype: str | None, allow_drif
             f"the base model is loaded with quantize: {opened.model.quantize}, and merging does not quantise again:"
             " choose the dtype of the merged weights with --dtype"
         )
-    check_new_folder(folder)
+    _check_place(opened, folder)
     model, tokenizer = load_adapted(opened)
     wanted = getattr(torch, dtype) if dtype else None
     sizes = (p.numel() * (wanted or p.dtype).itemsize for p in model.get_base_model().parameters())
@@ -82,6 +83,13 @@ def merge_adapter(opened: Opened, folder: Path, *, dtype: str | None, allow_drif
     return _noted(opened, Export(folder, resolve_model(opened.model.path), drift), name="merged")
 
 
+def _check_place(opened: Opened, folder: Path) -> None:
+    """Refuse early a folder that is not empty, and a run whose record another process is writing."""
+    check_new_folder(folder)
+    if opened.run is not None:
+        check_unowned(opened.run.path)
+
+
 def _nothing_to_fold(opened: Opened) -> str:
     if opened.peft_type == FULL:
         return f"{opened.adapter} is a full model, without an adapter to fold"
@@ -91,11 +99,11 @@ def _nothing_to_fold(opened: Opened) -> str:
 
 
 def _noted(opened: Opened, export: Export, *, name: str) -> Export:
-    if opened.run is not None:
-        record = opened.run.record()
-        home, folder = opened.run.path.absolute(), export.folder.absolute()
+    if opened.run is None:
+        return export
+    home, folder = opened.run.path.absolute(), export.folder.absolute()
+    with opened.run.changing_record() as record:
         record.artifacts[name] = str(folder.relative_to(home) if folder.is_relative_to(home) else folder)
         notes = [note for note in record.notes if not note.startswith(f"{name}: ")]
         record.notes = [*notes, f"{name}: {export.verdict()}"]
-        record.save(opened.run.record_path)
     return export

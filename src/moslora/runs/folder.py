@@ -2,6 +2,8 @@
 
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -9,8 +11,10 @@ from typing import Self
 from moslora.errors import CheckpointError, ConfigError, OutputError
 from moslora.files import ANOTHER, check_writable, is_leftover
 from moslora.records import RunRecord
+from moslora.runs.ownership import check_unowned, is_lock, owned
 
 RECORD_NAME = "run.json"  # its presence makes a folder a run: written first
+WRITING_SECONDS = 10.0  # to wait for another command that is only writing its numbers into a record
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,7 @@ class RunFolder:
         folder = cls(Path(path))
         try:
             if overwrite and folder.record_path.exists():
-                shutil.rmtree(folder.path)
+                _empty(folder.path)
             folder.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise OutputError(f"cannot prepare the folder {path}: {error.strerror or error}; {ANOTHER}") from error
@@ -43,16 +47,17 @@ class RunFolder:
     def check(cls, path: str | Path, *, overwrite: bool = False, resume: bool = False, needed_bytes: int = 0) -> None:
         """Refuse a folder that a run cannot be written to; changes nothing.
 
-        Raises `ConfigError` for contradicting options and `OutputError` for a folder that is in use, that has nothing
-        to resume, that is not a run but is to be overwritten, that is not writable, or that lies on a disk with fewer
-        than `needed_bytes` bytes free.
+        Raises `ConfigError` for contradicting options, `InUseError` for a run of another process that is still alive,
+        and `OutputError` for a folder that is not empty, that has nothing to resume, that is not a run but is to be
+        overwritten, that is not writable, or that lies on a disk with fewer than `needed_bytes` bytes free.
         """
         if overwrite and resume:
             raise ConfigError("--resume and --overwrite exclude each other: the first goes on, the second starts over")
         folder = cls(Path(path))
         if folder.path.exists() and not folder.path.is_dir():
             raise OutputError(f"{path} is a file, a run needs a folder; {ANOTHER}")
-        is_used = folder.path.is_dir() and not all(is_leftover(path) for path in folder.path.iterdir())
+        check_unowned(path)
+        is_used = folder.path.is_dir() and not all(is_leftover(it) or is_lock(it) for it in folder.path.iterdir())
         if resume and not folder.record_path.is_file():
             raise OutputError(f"there is no run to resume in {path} (no {RECORD_NAME}); start one without --resume")
         if overwrite and is_used:
@@ -119,6 +124,26 @@ class RunFolder:
     def record(self) -> RunRecord:
         """The run's record. Raises `CheckpointError` if it is missing or damaged."""
         return RunRecord.load(self.record_path)
+
+    @contextmanager
+    def changing_record(self) -> Iterator[RunRecord]:
+        """The record of a run that nobody is at, to change; it is written at the end.
+
+        Raises `InUseError` while another process holds the run, and what `record` raises.
+        """
+        with owned(self.path, wait_seconds=WRITING_SECONDS):
+            record = self.record()
+            yield record
+            record.save(self.record_path)
+
+
+def _empty(folder: Path) -> None:
+    """Remove all that is in a folder, but a lock that lies there."""
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif not is_lock(path):
+            path.unlink()
 
 
 def _refuse_to_remove(folder: RunFolder) -> None:

@@ -6,6 +6,7 @@ each part of the run leaves its numbers in `run.json` as soon as it has them.
 
 import shutil
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,6 +41,7 @@ from moslora.runs.environment import describe_machine, describe_versions, peak_m
 from moslora.runs.folder import RunFolder
 from moslora.runs.material import Material, read_sources, tokenise
 from moslora.runs.models import load_model, load_tokenizer
+from moslora.runs.ownership import owned
 from moslora.runs.processes import follower_folder, is_first
 from moslora.runs.recipe import Recipe, parse_recipe
 from moslora.runs.scoring import score
@@ -77,7 +79,8 @@ def run_recipe(
     `report` is called with a line of text at each part of the run. With `resume` an interrupted run goes on to the
     weights it would have had; a finished one is returned as it is. Where several processes were launched, each calls
     this, and the first one writes and reports. Raises the errors of `moslora.errors`, all but those of the weights
-    themselves before anything is loaded or removed, and KeyboardInterrupt once a checkpoint is saved.
+    themselves before anything is loaded or removed (`InUseError` where another process that lives is at the run), and
+    KeyboardInterrupt once a checkpoint is saved.
     """
     if is_first():
         place = RunFolder(Path(folder))
@@ -90,17 +93,23 @@ def _run(
     recipe: Recipe, place: RunFolder, *, resume: bool, overwrite: bool, report: Report, progress: bool
 ) -> RunRecord:
     RunFolder.check(place.path, resume=resume, overwrite=overwrite, needed_bytes=BYTES_BESIDE_WEIGHTS)
-    record = _former_record(recipe, place) if resume else _new_record(recipe)
-    if record.status == "finished":
+    if resume and (former := _former_record(recipe, place)).status == "finished":
         report(f"{place.path} is finished; nothing to do")
-        return record
+        return former
     plan = plan_run(recipe, place)
-    RunFolder.create(place.path, resume=resume, overwrite=overwrite, needed_bytes=plan.needed_bytes)
-    run = ActiveRun(recipe, place, record, report, progress)
-    record.notes = plan.material.notes() + (_resume_notes(record) if resume else [])
+    with nullcontext() if place.owner else owned(place.path):  # of several processes, the first holds it for all
+        RunFolder.create(place.path, resume=resume, overwrite=overwrite, needed_bytes=plan.needed_bytes)
+        record = _former_record(recipe, place) if resume else _new_record(recipe)  # as it is now that it is ours
+        record.notes = plan.material.notes() + (_resume_notes(record) if resume else [])
+        return _do(ActiveRun(recipe, place, record, report, progress), plan)
+
+
+def _do(run: ActiveRun, plan: Plan) -> RunRecord:
+    """Do a planned run in its folder; its record says how it ended."""
+    record, place = run.record, run.place
     record.status = "running"
     run.save()
-    write_atomically(place.recipe_path, recipe.to_yaml())
+    write_atomically(place.recipe_path, run.recipe.to_yaml())
     started = time.perf_counter()
     try:
         _train_and_score(run, plan)

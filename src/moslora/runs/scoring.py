@@ -18,6 +18,7 @@ from moslora.records import EvaluationRecord, Score
 from moslora.runs.active import ActiveRun, Report
 from moslora.runs.adapters import Opened, load_adapted
 from moslora.runs.material import Samples, TestSet, load_test_sets
+from moslora.runs.ownership import check_unowned
 from moslora.runs.recipe import EvaluationSettings
 
 QUESTION_REMOVED, EVALUATED = "question removed", "evaluated"
@@ -67,6 +68,8 @@ def evaluate_adapter(
     opened: Opened, settings: EvaluationSettings, *, with_agreement: bool, report: Report, progress: bool = True
 ) -> list[EvaluationRecord]:
     """Score a saved adapter on tasks; the answers go to its folder, the numbers into its run's record."""
+    if opened.run is not None:
+        check_unowned(opened.run.path)
     folder = opened.home / "answers"
     check_writable(folder)
     test_sets = load_test_sets(settings)
@@ -175,11 +178,10 @@ def _line(task: Task, when: str, scoring: str, questions: int) -> str:
 def _replace_in_record(opened: Opened, found: Sequence[EvaluationRecord]) -> None:
     if opened.run is None:
         return
-    record: Any = opened.run.record()
     replaced = {(evaluation.task, evaluation.when, evaluation.scoring) for evaluation in found}
-    kept = [e for e in record.evaluations if (e.task, e.when, e.scoring) not in replaced]
-    record.evaluations = [*kept, *found]
-    record.save(opened.run.record_path)
+    with opened.run.changing_record() as record:
+        kept = [e for e in record.evaluations if (e.task, e.when, e.scoring) not in replaced]
+        record.evaluations = [*kept, *found]
 
 
 def _numbers(found: Accuracy) -> dict[str, Any]:
