@@ -2,7 +2,17 @@ import random
 
 import pytest
 import torch
-from transformers import LlamaForCausalLM, Trainer, TrainingArguments
+from transformers import (
+    JambaConfig,
+    JambaForCausalLM,
+    LlamaForCausalLM,
+    MambaConfig,
+    MambaForCausalLM,
+    MixtralConfig,
+    MixtralForCausalLM,
+    Trainer,
+    TrainingArguments,
+)
 
 from moslora.data.packing import check_packing, pack
 from moslora.data.tokens import collate
@@ -118,3 +128,54 @@ def test_the_check_refuses_a_model_whose_documents_see_each_other(tiny_llama, mo
         ConfigError, match=r"packing: this model with attention 'sdpa' does not keep packed samples apart"
     ):
         check_packing(tiny_llama.to(dtype))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_the_check_refuses_a_leak_that_half_precision_would_round_away(tiny_llama, dtype):
+    tiny_llama.to(dtype)
+    check_packing(tiny_llama)
+    embeddings = tiny_llama.model.embed_tokens
+    embeddings.register_forward_hook(lambda *call: call[-1] + 1e-5 * call[-1].cumsum(dim=1).roll(1, dims=1))
+    with pytest.raises(ConfigError, match=r"apart \(a change in one changes another's logits by \d"):
+        check_packing(tiny_llama)
+
+
+SIZES = {"vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2}
+HEADS = {"intermediate_size": 48, "num_attention_heads": 4, "num_key_value_heads": 2}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_check_refuses_a_recurrent_model(dtype):
+    torch.manual_seed(0)
+    jamba = JambaConfig(**SIZES, **HEADS, attn_layer_period=2, attn_layer_offset=1, num_experts=2, mamba_d_state=4)
+    jamba.use_mamba_kernels = False
+    with pytest.raises(
+        ConfigError, match=r"does not keep packed samples apart \(a change .*; set data.packing to false$"
+    ):
+        check_packing(JambaForCausalLM(jamba).to(dtype))
+    with pytest.raises(ConfigError, match=r"apart \(it takes no position ids"):
+        check_packing(MambaForCausalLM(MambaConfig(**SIZES, state_size=4)).to(dtype))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_check_passes_a_mixture_whose_experts_round_otherwise_beside_other_tokens(dtype):
+    torch.manual_seed(0)
+    model = MixtralForCausalLM(MixtralConfig(**SIZES, **HEADS, num_local_experts=4)).to(dtype)
+    former = model.get_experts_implementation()
+    check_packing(model)
+    assert model.get_experts_implementation() == former
+
+
+def test_the_check_refuses_a_model_whose_positions_run_on(tiny_llama, monkeypatch):
+    forward = LlamaForCausalLM.forward
+
+    def shifted(self, *, position_ids, **options):
+        starts = (position_ids == 0).cumsum(dim=-1) - 1
+        return forward(self, position_ids=position_ids * (1 + starts), **options)
+
+    with torch.no_grad():
+        tiny_llama.model.layers[0].self_attn.q_proj.weight.mul_(30)
+    monkeypatch.setattr(LlamaForCausalLM, "forward", shifted)
+    monkeypatch.setattr("moslora.data.packing.accepts", lambda *_: True)
+    with pytest.raises(ConfigError, match=r"apart \(logits differ from those of a sample alone by \d"):
+        check_packing(tiny_llama)

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from moslora.data.tokens import IGNORED, Example, collate, cut_examples, end_token_id, pad_token_id
 from moslora.errors import DataError
@@ -92,3 +93,18 @@ def test_a_loss_on_everything_keeps_all_logits():
     batch, plain = collate(rows, pad_token_id=0, at_end=True), collate(rows, pad_token_id=0)
     assert batch.keys() == plain.keys()
     assert all(torch.equal(batch[name], plain[name]) for name in plain)
+
+
+def test_positions_in_a_batch_padded_on_the_left_count_from_each_rows_start():
+    torch.manual_seed(0)
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=64, n_embd=32, n_layer=2, n_head=4, n_positions=64)).double().eval()
+    with torch.no_grad():
+        model.transformer.wpe.weight.mul_(20)
+    rows = [example(5, 6, 7, 8, 9, learned_from=3), example(11, 12, 13, 14, 15, 16, 17, learned_from=6)]
+    batch = collate(rows, pad_token_id=0, at_end=True)
+    assert batch["attention_mask"].tolist() == [[0, 0, 1, 1, 1, 1, 1], [1] * 7]
+    assert batch["position_ids"][0, 2:].tolist() == [0, 1, 2, 3, 4]
+    assert batch["position_ids"][1].tolist() == [*range(7)]
+    expected = model(**collate(rows, pad_token_id=0)).loss.item()
+    assert model(**batch).loss.item() == pytest.approx(expected, abs=1e-5)
+    assert model(**batch | {"position_ids": None}).loss.item() != pytest.approx(expected, abs=1e-2)  # it would be seen

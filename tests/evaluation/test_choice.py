@@ -4,7 +4,7 @@ import inspect
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaForCausalLM
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaForCausalLM, RwkvConfig, RwkvForCausalLM
 
 from moslora.data.prompts import build_prompt
 from moslora.data.tasks import Task, task
@@ -112,6 +112,7 @@ def test_a_question_takes_the_fewest_rows_and_logits(tiny_llama, tiny_tokenizer,
         return forward(self, **arguments)
 
     spy.__signature__ = inspect.signature(forward)
+    monkeypatch.setattr(choice, "sees_left_padding", lambda _: False)  # it runs the model too
     monkeypatch.setattr(LlamaForCausalLM, "forward", spy)
     sample = questions(of, count=len(of.labels))[len(of.labels) - 2]  # allows every label
     scored(tiny_llama, tiny_tokenizer, [sample], of, batch_size=4)
@@ -234,3 +235,21 @@ def test_a_cpu_reads_long_questions_in_smaller_batches(tiny_llama, tiny_tokenize
     tiny_llama.lm_head.register_forward_hook(lambda _, inputs, output: seen.append(len(inputs[0])))
     scored(tiny_llama, tiny_tokenizer, questions(task("everyday")), task("everyday"), batch_size=8)
     assert set(seen) == {1}
+
+
+def test_a_model_that_sees_padding_is_scored_without_any(tiny_tokenizer):
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 320, "hidden_size": 32, "attention_hidden_size": 32, "intermediate_size": 48}
+    model = RwkvForCausalLM(RwkvConfig(**sizes, num_hidden_layers=2, context_length=512)).double().eval()
+    of = task("boolq")
+    samples = questions(of, count=12)
+    assert len({len(sample["instruction"]) for sample in samples}) > 3
+    alone, together = (scored(model, tiny_tokenizer, samples, of, batch_size=size) for size in (1, 8))
+    for one, other in zip(alone, together, strict=True):
+        assert one.scores == pytest.approx(other.scores, abs=1e-9)
+
+
+def test_batches_without_padding_hold_rows_of_one_length_and_lose_none():
+    rows = ["aa", "b", "cc", "dd", "e", "f", "ggg"]
+    batches = list(length_batches(rows, 2, length=len, progress=False, is_padded=False))
+    assert batches == [["ggg"], ["aa", "cc"], ["dd"], ["b", "e"], ["f"]]

@@ -3,12 +3,14 @@ import copy
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import GenerationConfig
+from transformers import GenerationConfig, RecurrentGemmaConfig, RecurrentGemmaForCausalLM
 
 from moslora.data.prompts import build_prompt
 from moslora.data.tasks import task
 from moslora.errors import DataError
+from moslora.evaluation import choice
 from moslora.evaluation.choice import score_by_generation
+from moslora.evaluation.inference import left_padded
 
 BOOLQ = task("boolq")
 
@@ -44,6 +46,24 @@ def test_the_text_is_that_of_one_question_alone_whatever_the_batch(tiny_llama, t
         answers = generated(tiny_llama, tokenizer, samples, num_beams=num_beams, batch_size=batch_size)
         assert [answer.text for answer in answers] == expected
         assert [answer.index for answer in answers] == list(range(len(samples)))
+
+
+def test_a_model_that_sees_padding_generates_without_any(tiny_tokenizer, monkeypatch):
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 320, "hidden_size": 32, "intermediate_size": 48, "lru_width": 32, "num_hidden_layers": 3}
+    config = RecurrentGemmaConfig(**sizes, num_attention_heads=4, attention_window_size=64)
+    batches = []
+
+    def noting(rows, **options):
+        batches.append({len(row) for row in rows})
+        return left_padded(rows, **options)
+
+    monkeypatch.setattr(choice, "left_padded", noting)
+    model, samples = RecurrentGemmaForCausalLM(config).eval(), questions(12)
+    answers = generated(model, tiny_tokenizer, samples, num_beams=1, batch_size=4)
+    assert [answer.index for answer in answers] == list(range(12))
+    assert all(len(lengths) == 1 for lengths in batches)
+    assert 1 < len(batches) < 12
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from transformers import (
 
 from moslora import MosloraConfig
 from moslora.data.tasks import Task, task
+from moslora.evaluation import choice
 from moslora.evaluation import shared_prefix as module
 from moslora.evaluation.choice import score_by_log_probability
 from moslora.evaluation.shared_prefix import shared_prefix
@@ -87,6 +88,7 @@ def test_the_prefix_runs_through_the_adapter(tiny_llama, tiny_tokenizer, monkeyp
 
 
 def test_the_prefix_is_run_once_and_the_batches_only_read_the_rest(tiny_llama, tiny_tokenizer, monkeypatch):
+    monkeypatch.setattr(choice, "sees_left_padding", lambda _: False)  # it runs the model too
     shapes = spy_on_forward(monkeypatch, LlamaForCausalLM)
     scores(tiny_llama, tiny_tokenizer, task("everyday"), batch_size=3)
     prefixed = len(HEADER)

@@ -1,10 +1,12 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from transformers import LlamaForCausalLM, TrainingArguments
+from transformers import LlamaForCausalLM, RecurrentGemmaConfig, RecurrentGemmaForCausalLM, TrainingArguments
 
+from moslora.training import language
 from moslora.training.language import forget_after, mean_loss, newest_checkpoint, train
 
 EXAMPLES = [{"input_ids": [5, 6, 7, number], "labels": [5, 6, 7, number]} for number in range(8, 20)]
@@ -77,6 +79,28 @@ def test_every_step_is_in_the_metrics_however_rarely_they_are_logged(tmp_path: P
     assert [json.loads(line)["step"] for line in metrics.read_text().splitlines()] == [3, 5]
     assert (result.steps, result.is_complete, result.was_stopped) == (5, True, False)
     assert result.train_loss == mean_loss(metrics)
+
+
+def recurrent_gemma() -> RecurrentGemmaForCausalLM:
+    sizes = {"vocab_size": 320, "hidden_size": 32, "intermediate_size": 48, "lru_width": 32, "num_hidden_layers": 3}
+    return RecurrentGemmaForCausalLM(RecurrentGemmaConfig(**sizes, num_attention_heads=4, attention_window_size=64))
+
+
+@pytest.mark.parametrize("sees_padding", [True, False])
+def test_a_batch_is_padded_on_the_left_only_for_a_model_that_does_not_see_it(
+    tmp_path: Path, tiny_llama: LlamaForCausalLM, monkeypatch: pytest.MonkeyPatch, sees_padding: bool
+):
+    at_end: list[bool] = []
+    collated = language.collate
+
+    def noting(examples: Any, **options: Any) -> Any:
+        at_end.append(options["at_end"])
+        return collated(examples, **options)
+
+    monkeypatch.setattr(language, "collate", noting)
+    options = {"pad_token_id": 0, "metrics_path": tmp_path / "metrics.jsonl", "progress": False}
+    train(recurrent_gemma() if sees_padding else tiny_llama, EXAMPLES, arguments=arguments(tmp_path), **options)
+    assert set(at_end) == {not sees_padding}
 
 
 def test_a_loss_that_is_not_a_number_is_shown(tmp_path: Path, tiny_llama: LlamaForCausalLM):

@@ -6,13 +6,17 @@ is given no attention mask and no cache. `check_packing` proves that the model a
 
 from bisect import bisect_left, insort
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
+from moslora.adapter.twin import accepts
+from moslora.data.probing import computing_in, find_leak, is_castable, left_padded_inputs, logits, probing
 from moslora.data.tokens import IGNORED, Example, collate
 from moslora.errors import ConfigError, DataError
 
-PROBE_TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-3, torch.float16: 5e-2, torch.bfloat16: 1e-1}
+PLAIN = ("eager", "sdpa")  # attention that is given its mask by transformers
+DOCUMENTS = ([5, 7, 11, 13, 17], [19, 23, 29, 31])  # of the probe; token ids, modulo the vocabulary
 
 
 def pack(examples: Sequence[Example], *, max_length_tokens: int) -> list[Example]:
@@ -64,35 +68,40 @@ def _joined(examples: Sequence[Example]) -> Example:
     return packed
 
 
-@torch.no_grad()
 def check_packing(model: torch.nn.Module) -> None:
-    """Check on a probe that the model keeps packed documents apart: their logits equal those of each alone.
+    """Check on a probe that the model keeps packed documents apart.
 
-    Raises ConfigError if they differ (models with a recurrent state, attention that needs other inputs), naming the
-    attention implementation.
+    In float32 (in the weights' own dtype where they cannot be cast), a change of one document must leave every bit of
+    the other's logits, and each must have the logits that it has alone, to rounding. Raises ConfigError if not (models
+    with a recurrent state or without position ids, attention that needs other inputs), naming the attention.
     """
-    embedding = model.get_input_embeddings()  # pyright: ignore[reportCallIssue]
-    device, vocabulary = embedding.weight.device, embedding.weight.shape[0]
-    first, second = ([token % vocabulary for token in tokens] for tokens in ((5, 7, 11, 13, 17), (19, 23, 29, 31)))
-    examples = [{"input_ids": ids, "labels": ids} for ids in (first, second)]
-    was_training = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        packed, padded = (
-            model(**{k: v.to(device) if torch.is_tensor(v) else v for k, v in collate(rows, pad_token_id=0).items()})
-            for rows in ([_joined(examples), _joined(examples[:1])], examples)
-        )
-    finally:
-        for module, training in was_training.items():
-            module.training = training
-    expected = torch.cat([padded.logits[0, : len(first)], padded.logits[1, : len(second)]]).double()
-    difference = (packed.logits[0, : len(expected)].double() - expected).abs().max().item()
-    scale = max(expected.abs().max().item(), 1.0)
-    tolerance = PROBE_TOLERANCE.get(packed.logits.dtype, 1e-1)
-    if not difference <= tolerance * scale:
-        implementation = getattr(getattr(model, "config", None), "_attn_implementation", "unknown")
-        raise ConfigError(
-            f"packing: this model with attention '{implementation}' does not keep packed samples apart "
-            f"(logits differ by {difference:.2g}, allowed {tolerance * scale:.2g}); "
-            "set data.packing to false, or try model.attn_implementation sdpa or eager"
-        )
+    if not accepts(model, "position_ids"):
+        raise _not_apart(model, "it takes no position ids, which tell them apart")
+    with probing(model):
+        for changed, kept in ((slice(0, 5), slice(5, 9)), (slice(5, 9), slice(0, 5))):
+            if leak := find_leak(model, _probe(), _probe(changed=changed), at=kept, dtype=torch.float32):
+                raise _not_apart(model, f"a change in one changes another's logits by {leak:.2g}")
+        with computing_in(model, torch.float32):
+            packed = logits(model, _probe())[5:].double()
+            alone = logits(model, left_padded_inputs(model, DOCUMENTS[1], padding=[])).double()
+    difference, largest = (packed - alone).abs().max().item(), max(1.0, alone.abs().max().item())
+    if not difference <= largest * (1e-3 if is_castable(model) else 1e-1):
+        raise _not_apart(model, f"logits differ from those of a sample alone by {difference:.2g}")
+
+
+def _probe(*, changed: slice | None = None) -> dict[str, Any]:
+    """Two documents packed into a row, with other tokens at the changed places."""
+    inputs = collate([_joined([{"input_ids": ids, "labels": ids} for ids in DOCUMENTS])], pad_token_id=0)
+    del inputs["labels"]
+    if changed is not None:
+        inputs["input_ids"][:, changed] += 1
+    return inputs
+
+
+def _not_apart(model: torch.nn.Module, reason: str) -> ConfigError:
+    implementation = getattr(getattr(model, "config", None), "_attn_implementation", "unknown")
+    or_try = "" if implementation in PLAIN else ", or try model.attn_implementation sdpa"
+    return ConfigError(
+        f"packing: this model with attention '{implementation}' does not keep packed samples apart ({reason});"
+        f" set data.packing to false{or_try}"
+    )

@@ -14,6 +14,7 @@ import torch
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from moslora.adapter.twin import accepts, base_of
+from moslora.data.probing import sees_left_padding
 from moslora.data.prompts import prompt_ids, response_ids
 from moslora.data.tasks import RESPONSE_START, Task, check_answers
 from moslora.data.tokens import end_token_id, pad_token_id
@@ -63,8 +64,8 @@ def score_by_log_probability(
     """Answer each question with the most probable of its allowed labels, the first one on a tie.
 
     The answers come in the samples' order; `scores` hold each candidate's log-probability, without an end token. The
-    model's mode is restored. `batch_size` is the most rows of a forward pass; a CPU gets fewer long ones. `progress`
-    shows a bar on stderr.
+    model's mode is restored. `batch_size` is the most rows of a forward pass; a CPU gets fewer long ones, and a model
+    that sees masked padding only rows of one length. `progress` shows a bar on stderr.
 
     Raises DataError for a sample with a bad field, labels that the tokenizer cannot tell apart, or a question longer
     than the model's positions.
@@ -86,6 +87,7 @@ def score_by_log_probability(
             length=lambda row: len(row.ids) - prefix.length,
             progress=progress,
             most_tokens=CPU_TOKENS if input_device(model).type == "cpu" else None,
+            is_padded=not sees_left_padding(model),
         ):
             for row, found in zip(batch, _score_rows(model, batch, prefix=prefix, pad=pad), strict=True):
                 scores[row.question] |= found
@@ -174,7 +176,10 @@ def score_by_generation(
     settings = _generation_settings(model, tokenizer, num_beams=num_beams, max_new_tokens=max_new_tokens)
     texts = [""] * len(questions)
     with evaluation_mode(model), generation_defaults(model):
-        for batch in length_batches(questions, batch_size, length=lambda row: len(row[1]), progress=progress):
+        is_padded = not sees_left_padding(model)
+        for batch in length_batches(
+            questions, batch_size, length=lambda row: len(row[1]), progress=progress, is_padded=is_padded
+        ):
             inputs = left_padded([ids for _, ids in batch], pad=pad_token_id(tokenizer), device=input_device(model))
             output: Any = base_of(model).generate(
                 input_ids=inputs.input_ids, attention_mask=inputs.attention_mask, generation_config=settings

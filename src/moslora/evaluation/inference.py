@@ -71,10 +71,12 @@ def length_batches(
     length: Callable[[RowT], int],
     progress: bool,
     most_tokens: int | None = None,
+    is_padded: bool = True,
 ) -> Iterator[list[RowT]]:
     """Batches of rows of like length, the longest first so that running out of memory shows at once.
 
-    `most_tokens` makes batches smaller whose padded rows have more, down to one row. `progress` shows a bar on stderr.
+    `most_tokens` makes batches smaller whose padded rows have more, down to one row. Without `is_padded` the rows of a
+    batch are of one length, for models that see padding. `progress` shows a bar on stderr.
     """
     if batch_size < 1:
         raise ConfigError(f"batch_size={batch_size}: give a whole number of at least 1")
@@ -85,9 +87,11 @@ def length_batches(
         while start < len(ordered):
             size = min(batch_size, max(1, most_tokens // length(ordered[start]))) if most_tokens else batch_size
             batch = ordered[start : start + size]
+            if not is_padded:
+                batch = [row for row in batch if length(row) == length(batch[0])]
             yield batch
             bar.advance(counter, len(batch))
-            start += size
+            start += len(batch)
 
 
 def input_device(model: torch.nn.Module) -> torch.device:

@@ -30,6 +30,7 @@ from transformers import (
 
 from moslora.adapter.head import contiguous_head_input
 from moslora.adapter.twin import accepts
+from moslora.data.probing import sees_left_padding
 from moslora.data.tokens import Example, collate
 from moslora.files import write_atomically
 from moslora.training.grouping import GroupSampler
@@ -80,7 +81,7 @@ def train(
     KeyboardInterrupt at once.
     """
     checkpoint = newest_checkpoint(Path(str(arguments.output_dir))) if resume else None
-    at_end = all(accepts(model, argument) for argument in ("logits_to_keep", "position_ids"))
+    at_end = all(accepts(model, name) for name in ("logits_to_keep", "position_ids")) and not sees_left_padding(model)
     forget_after(metrics_path, step=_step(checkpoint))
     with StopAfterStep() as stop, ShowProgress(is_hidden=not progress) as bar, contiguous_head_input(model):
         trainer = MethodTrainer(
