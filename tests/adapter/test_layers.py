@@ -264,6 +264,22 @@ def test_plain_lora_can_join_a_layer_with_a_mixer():
     torch.testing.assert_close(model[0].get_delta_weight("plain"), weight - model[0].get_base_layer().weight)
 
 
+@pytest.mark.filterwarnings("ignore:Already found a .peft_config. attribute")
+def test_plain_lora_beside_a_mixer_gets_its_input_cast_as_in_peft():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 4)).to(torch.bfloat16)
+    inject_adapter_in_model(MosloraConfig(target_modules=["0"], init_lora_weights=False), model, "mixed")
+    inject_adapter_in_model(LoraConfig(target_modules=["0"], init_lora_weights=False), model, "plain")
+    for factor in ("lora_A", "lora_B", "lora_mixer"):
+        getattr(model[0], factor).float()
+    x = torch.randn(5, 3).to(torch.bfloat16)
+    for names in (["plain"], ["mixed"], ["mixed", "plain"]):
+        model[0].set_adapter(names)
+        delta = sum(model[0].get_delta_weight(name) for name in names)
+        expected = model[0].base_layer(x).float() + x.float() @ delta.T
+        torch.testing.assert_close(model(x).float(), expected, rtol=0.02, atol=0.02)
+
+
 def test_lora_bias_trains_and_merges():
     torch.manual_seed(0)
     model = get_peft_model(nn.Sequential(nn.Linear(5, 6)), MosloraConfig(target_modules=["0"], lora_bias=True))

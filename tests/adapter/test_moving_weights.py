@@ -15,7 +15,7 @@ from accelerate import cpu_offload
 from peft import get_peft_model
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -79,6 +79,39 @@ def run_process(rank: int, kind: str, folder: str) -> None:
     finally:
         dist.destroy_process_group()
     faulthandler.cancel_dump_traceback_later()
+
+
+def step_flat(rank: int, folder: str) -> None:
+    """One step of SGD at rate 1 on all weights, which FSDP1 keeps in one flat tensor."""
+    faulthandler.dump_traceback_later(PATIENCE_SECONDS, exit=True)
+    torch.set_num_threads(1)
+    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+    dist.init_process_group("gloo", f"file://{folder}/meeting", timedelta(seconds=90), rank=rank, world_size=PROCESSES)
+    try:
+        model = adapted().requires_grad_(True)
+        model = FullyShardedDataParallel(model, use_orig_params=False, device_id=torch.device("cpu"))
+        loss_of(model, rows()[2 * rank : 2 * rank + 2]).backward()
+        torch.optim.SGD(model.parameters(), lr=1.0).step()
+        with FullyShardedDataParallel.summon_full_params(model, writeback=False):
+            if rank == 0:
+                torch.save({name: tensor.clone() for name, tensor in model.named_parameters()}, f"{folder}/stepped.pt")
+        dist.barrier()
+    finally:
+        dist.destroy_process_group()
+    faulthandler.cancel_dump_traceback_later()
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning", "ignore::DeprecationWarning")
+def test_a_trained_base_in_flat_shards_gets_all_of_its_gradients(tmp_path: Path) -> None:
+    mp.spawn(step_flat, args=(str(tmp_path),), nprocs=PROCESSES)
+    found = torch.load(tmp_path / "stepped.pt", weights_only=True)
+    model = adapted(fused=False).requires_grad_(True)
+    loss_of(model, rows()).backward()
+    torch.optim.SGD(model.parameters(), lr=1.0).step()
+    expected = dict(model.named_parameters())
+    assert {name.replace("_fsdp_wrapped_module.", "") for name in found} == expected.keys()
+    for name, tensor in found.items():
+        torch.testing.assert_close(tensor, expected[name.replace("_fsdp_wrapped_module.", "")], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["ddp", "fsdp2"])

@@ -1,9 +1,10 @@
 """What dropout drops: the right share, independently, the same again from the same seed."""
 
+import numpy as np
 import pytest
 import torch
 
-from moslora.core.dropping import draw_dropped, drop, drop_
+from moslora.core.dropping import _positions, draw_dropped, drop, drop_
 
 
 def dropped_of(count, p, seed=0):
@@ -52,3 +53,12 @@ def test_dropping_zeroes_the_chosen_elements_of_any_layout(as_mask):
     dropped = torch.ones(24, dtype=torch.bool).index_fill_(0, chosen, False).view(4, 6) if as_mask else chosen.int()
     assert torch.equal(drop(x, dropped), expected)
     assert torch.equal(drop_(x.contiguous(), dropped), expected)
+
+
+def test_positions_beyond_32_bits_keep_their_order():
+    positions = _positions(2**33, 2e-8, np.random.Generator(np.random.SFC64(0)))
+    assert len(positions) > 100
+    assert positions[-1] > 2**32
+    assert (np.diff(positions) > 0).all()
+    assert positions[0] >= 0
+    assert positions[-1] < 2**33

@@ -5,11 +5,12 @@ before any model is touched.
 """
 
 import dataclasses
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from enum import Enum
 from typing import Any
 
 from peft import LoraConfig
+from peft.tuners.lora.config import LoraRuntimeConfig
 
 from moslora.adapter.fields import check_fields
 from moslora.core.mixers import MIXERS
@@ -30,6 +31,16 @@ REFUSED_OPTIONS = {
     "ensure_weight_tying": "a tied layer would need the transposed mixer",
     "layer_replication": "replicated layers share one base weight, which merging would change twice",
 }
+
+
+@dataclass
+class MosloraRuntimeConfig(LoraRuntimeConfig):
+    """How an adapter is computed here and now; PEFT never writes it into `adapter_config.json`."""
+
+    fused: bool = field(
+        default=True,
+        metadata={"help": "Compute the update of linear layers in one step; False: three linear layers in a row."},
+    )
 
 
 @dataclass
@@ -58,19 +69,20 @@ class MosloraConfig(LoraConfig):
             " FLoRA's Tucker core. Needs mixer='zero'."
         },
     )
-    fused: bool = field(
-        default=True,
-        metadata={"help": "Add the update in one in-place step on linear layers; False: three linear layers in a row."},
+    runtime_config: LoraRuntimeConfig = field(
+        default_factory=MosloraRuntimeConfig, metadata={"help": "Runtime options, `fused` among them; never saved."}
     )
+    fused: InitVar[bool | None] = None  # short for runtime_config.fused; older files name it
     base_model_config: dict[str, Any] | None = field(
         default=None,
         metadata={"help": "Recorded by moslora: the shape of the base model, checked when the adapter is loaded."},
     )
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, fused: bool | None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Check each field and each pair of fields."""
         check_fields(vars(self))
         super().__post_init__()
+        self._check_runtime(fused)
         self.peft_type = MosloraType.MOSLORA  # pyright: ignore[reportAttributeAccessIssue]
         self.loaded_base_config = self.base_model_config
         if self.mixer not in MIXERS:
@@ -80,6 +92,12 @@ class MosloraConfig(LoraConfig):
         self._check_ranks()
         self._check_mixer()
         self._check_lora_options()
+
+    def _check_runtime(self, fused: bool | None) -> None:
+        if not isinstance(self.runtime_config, MosloraRuntimeConfig):
+            self.runtime_config = MosloraRuntimeConfig(**dataclasses.asdict(self.runtime_config))
+        if fused is not None:
+            self.runtime_config = dataclasses.replace(self.runtime_config, fused=fused)
 
     def save_pretrained(self, save_directory: str, **kwargs: Any) -> None:
         """Write `adapter_config.json`, and say in the model card how to load the adapter."""

@@ -59,8 +59,9 @@ class MixerLayer(_Layer):
         return mixer.matrix() if isinstance(mixer, Mixer | TuckerCore) else None
 
     def _cast_input_dtype(self, x: Any, dtype: torch.dtype) -> Any:
-        # PEFT casts x to the factors' dtype before it asks the variant; the fused path casts the factors instead.
-        return x
+        # PEFT casts x to the factors' dtype before it asks the variant, which casts what it needs itself.
+        has_mixers_only = self.lora_A.keys() <= self.lora_mixer.keys()
+        return x if has_mixers_only else super()._cast_input_dtype(x, dtype)
 
     def get_delta_weight(self, adapter: str) -> torch.Tensor:
         """`scale · B·M·A` in the base weight's shape, in float32 or wider."""

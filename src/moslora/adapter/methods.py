@@ -5,7 +5,7 @@ never copied into a second model. The baselines are PEFT's own. `moslora.adapter
 train.
 """
 
-import dataclasses
+import inspect
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -19,7 +19,7 @@ from moslora.adapter.fields import check_fields
 from moslora.errors import ConfigError, MosloraError, unknown_name
 
 INTERNAL = {"peft_type", "task_type", "auto_mapping", "base_model_name_or_path", "base_model_config", "inference_mode"}
-INTERNAL |= {"peft_version", "revision"}
+INTERNAL |= {"peft_version", "revision", "runtime_config"}
 COUNTING_STEPS = 1000  # of a method that plans ahead, where it is only checked or counted
 
 
@@ -51,7 +51,7 @@ class Method:
         """The options a recipe may set."""
         if self.config_class is None:
             return set()
-        own = {option.name for option in dataclasses.fields(self.config_class) if option.init}
+        own = set(inspect.signature(self.config_class).parameters)
         return (own - INTERNAL - set(self.fixed)) | set(self.names) | set(self.rates)
 
 

@@ -9,15 +9,14 @@ from peft.tuners.lora import layer as lora
 from peft.tuners.lora import variants as peft_variants
 from peft.tuners.lora.layer import LoraVariant
 from torch import nn
+from torch.nn.modules.module import _has_any_global_hook as has_any_global_hook
 
 from moslora.adapter.presenting import folded_factors
 from moslora.core.folding import fold_into_a
-from moslora.core.lowrank import add_update, is_forward_mode
+from moslora.core.lowrank import add_update, autocast_dtype
 from moslora.core.mixers import Mixer, TuckerCore
 from moslora.errors import UnsupportedLayerError
 
-# What autograd calls the result of a linear layer, with two or more dimensions, with or without a bias.
-LINEAR_NODES = ("MmBackward0", "AddmmBackward0", "ViewBackward0", "UnsafeViewBackward0", "LinearBackward0")
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
@@ -56,8 +55,7 @@ class MixerVariant(LoraVariant):
             return result + _embedding_update(module, active_adapter, x) * scale
         if can_fuse(module, active_adapter):
             return _fused_update(module, active_adapter, x, result)
-        x = cast_to_factors(module, active_adapter, x)
-        x = module.lora_dropout[active_adapter](x)
+        x = module.lora_dropout[active_adapter](cast_to_factors(module, active_adapter, x))
         h = chained_a(module, active_adapter)(x)
         return result + module.lora_B[active_adapter](h) * scale
 
@@ -137,7 +135,7 @@ def add_mixer(module: Any, adapter_name: str, config: Any) -> None:
     if not a.is_meta:
         mixer.to(device=a.device, dtype=a.dtype)
     module.lora_mixer[adapter_name] = mixer
-    module.fused[adapter_name] = config.fused
+    module.fused[adapter_name] = config.runtime_config.fused
     if not config.mixer_trainable:
         frozen = dict(module.frozen_peft_weight_names)
         module.frozen_peft_weight_names = {**frozen, adapter_name: ("lora_mixer",)}
@@ -151,9 +149,9 @@ class chained_a:  # noqa: N801 - stands where PEFT expects the module lora_A
         self.mixer = module.lora_mixer[adapter_name]
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        """`M(A(x))`."""
-        is_convolution = self.lora_A.weight.dim() > 2
-        return self.mixer(self.lora_A(x), 1 if is_convolution else -1)
+        """`M(A(x))`; a convolution has its channels before the positions, with or without a batch before them."""
+        positions = self.lora_A.weight.dim() - 2
+        return self.mixer(self.lora_A(x), -1 - positions)
 
     @property
     def weight(self) -> torch.Tensor:
@@ -162,22 +160,24 @@ class chained_a:  # noqa: N801 - stands where PEFT expects the module lora_A
 
 
 def can_fuse(module: Any, adapter_name: str) -> bool:
-    """Whether the update may read the factors directly.
+    """Whether the update may read the factors directly instead of calling them.
 
-    It may for linear layers and 1×1 convolutions whose factors are whole (not sharded), without hooks and biases.
+    It may for linear layers whose factors are whole (not sharded) and do nothing but their product.
     """
     if not module.fused.get(adapter_name, False):
         return False
     a, mixer, b = (getattr(module, name)[adapter_name] for name in ("lora_A", "lora_mixer", "lora_B"))
-    if not _is_pointwise(a) or isinstance(mixer, TuckerCore) or getattr(b, "groups", 1) > 1:
+    if isinstance(a, CONVOLUTIONS):
         return False
-    rank, outputs = module.r[adapter_name], module.out_features
+    rank = module.r[adapter_name]
     is_plain = (
-        type(b) is type(a)
+        type(a) is type(b) is nn.Linear
+        and type(mixer) is Mixer
         and b.bias is None
-        and a.weight.shape[:2] == (rank, module.in_features)
-        and b.weight.shape[:2] == (outputs, rank)
+        and a.weight.shape == (rank, module.in_features)
+        and b.weight.shape == (module.out_features, rank)
         and mixer.weight.shape[1:] == (rank, rank)
+        and not has_any_global_hook()
         and not any(_is_hooked(part) for part in (a, mixer, b))
     )
     if not is_plain and not torch.compiler.is_compiling():
@@ -188,16 +188,9 @@ def can_fuse(module: Any, adapter_name: str) -> bool:
 
 
 def _is_hooked(part: Any) -> bool:
-    """Whether calling a factor does more than its forward pass, as sharding and accelerate's offloading do."""
-    return bool(part._forward_hooks or part._forward_pre_hooks or hasattr(part, "_hf_hook"))
-
-
-def _is_pointwise(a: nn.Module) -> bool:
-    """A linear layer, or a convolution that sees one position at a time."""
-    if isinstance(a, nn.Linear):
-        return True
-    is_convolution = isinstance(a, CONVOLUTIONS)
-    return is_convolution and {*a.kernel_size, *a.stride} == {1} and not any(a.padding)
+    """Whether calling a factor does more than its class's forward pass: hooks, or a forward put in its place."""
+    hooks = (part._forward_hooks, part._forward_pre_hooks, part._backward_hooks, part._backward_pre_hooks)
+    return any(hooks) or "forward" in part.__dict__
 
 
 def cast_to_factors(module: Any, adapter_name: str, x: torch.Tensor) -> torch.Tensor:
@@ -207,35 +200,27 @@ def cast_to_factors(module: Any, adapter_name: str, x: torch.Tensor) -> torch.Te
 
 
 def _fused_update(module: Any, adapter_name: str, x: torch.Tensor, result: torch.Tensor) -> torch.Tensor:
-    device = x.device.type
-    if torch.is_autocast_enabled(device):
-        x = x.to(torch.get_autocast_dtype(device))
-    dropout, a = module.lora_dropout[adapter_name], module.lora_A[adapter_name]
+    dropout = module.lora_dropout[adapter_name]
     return add_update(
         result,
-        x,
-        a.weight.flatten(1),
+        _in_compute_dtype(module, adapter_name, x),
+        module.lora_A[adapter_name].weight,
         module.lora_mixer[adapter_name].weight,
-        module.lora_B[adapter_name].weight.flatten(1),
+        module.lora_B[adapter_name].weight,
         scale=module.scaling[adapter_name],
         dropout=dropout.p if isinstance(dropout, nn.Dropout) and dropout.training else 0.0,
-        channel_dim=-1 if isinstance(a, nn.Linear) else 1,
-        base_OI=_base_to_pass(module, adapter_name, x, result),
     )
 
 
-def _base_to_pass(module: Any, adapter_name: str, x: torch.Tensor, result: torch.Tensor) -> torch.Tensor | None:
-    """The base layer's weight, if `result` is nothing but its product with x and no gradient or hook needs the rest."""
-    if torch.compiler.is_compiling():
-        return None
-    base, grad_fn = module.base_layer, result.grad_fn
-    if type(base) is not nn.Linear or type(grad_fn).__name__ not in LINEAR_NODES or _is_hooked(base):
-        return None
-    if any(parameter.requires_grad for parameter in base._parameters.values() if parameter is not None):
-        return None
-    first = next((name for name in module.active_adapters if name in module.lora_A), None)
-    is_alone = first == adapter_name and not (base._backward_hooks or base._backward_pre_hooks or is_forward_mode())
-    return base.weight if is_alone and x.dtype == base.weight.dtype else None
+def _in_compute_dtype(module: Any, adapter_name: str, x: torch.Tensor) -> torch.Tensor:
+    """x in the dtype its products run in: autocast's where that is on (as torch does, never for float64), else its own.
+
+    In float16 the channels would overflow above 65,504 and small gradients vanish, so it is widened as PEFT does.
+    """
+    autocast = autocast_dtype(x.device.type)
+    if autocast is not None:
+        return x if x.dtype == torch.float64 else x.to(autocast)
+    return cast_to_factors(module, adapter_name, x) if x.dtype == torch.float16 else x
 
 
 @cache

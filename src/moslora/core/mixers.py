@@ -27,7 +27,7 @@ class Mixer(nn.Module):
 
     def __init__(self, rank: int, *, kind: str = "kaiming", depth: int = 1) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(depth, rank, rank))
+        self.weight = nn.Parameter(torch.empty(depth, rank, rank, dtype=torch.float32))
         draw_mixer_(self.weight, kind=kind)
 
     def matrix(self) -> torch.Tensor:
@@ -86,17 +86,16 @@ class TuckerCore(nn.Module):
 
     def __init__(self, rank: int, base: nn.Conv1d | nn.Conv2d | nn.Conv3d) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.zeros(1, rank, rank, *base.kernel_size))
+        self.weight = nn.Parameter(torch.zeros(1, rank, rank, *base.kernel_size, dtype=torch.float32))
         self.stride, self.padding = base.stride, base.padding
 
     def matrix(self) -> torch.Tensor:
         """The core (R, R, K...), in the dtype of the weight."""
         return self.weight.squeeze(0)
 
-    def forward(self, h: torch.Tensor, channel_dim: int = 1) -> torch.Tensor:
-        """Mix the R channels of `h` (batch, R, ...) over the kernel's positions."""
-        assert channel_dim == 1, "convolutions have their channels there"
-        convolve: Any = {3: F.conv1d, 4: F.conv2d, 5: F.conv3d}[h.dim()]
+    def forward(self, h: torch.Tensor, channel_dim: int) -> torch.Tensor:
+        """Mix the R channels of `h` (R, ...) or (batch, R, ...), -1 - positions along, over the kernel's positions."""
+        convolve: Any = {-2: F.conv1d, -3: F.conv2d, -4: F.conv3d}[channel_dim]
         return convolve(h, self.weight.squeeze(0), stride=self.stride, padding=self.padding)
 
 
