@@ -30,7 +30,9 @@ def leave(plan: Plan, folder: Path, *, arm: str, seed: int, right: int | None) -
         place.with_name(f"{place.name}.failed").write_text("training diverged (loss nan): lower it\n")
         return
     answers = [Answer(n, "answer1", None, n < right, options=4) for n in range(20)]
-    save_answers(answers_path(place / "answers", task=task("everyday"), when="after", scoring="log_probability"), answers)
+    save_answers(
+        answers_path(place / "answers", task=task("everyday"), when="after", scoring="log_probability"), answers
+    )
 
 
 @pytest.fixture
