@@ -4,7 +4,7 @@ BIN := .venv/bin
 RUN := runs/demo
 INSTALLED := .venv/.installed
 
-.PHONY: install check test coverage demo bench bench-gpu clean
+.PHONY: install check test coverage demo bench bench-gpu mutants clean
 
 install: $(INSTALLED)
 
@@ -46,6 +46,12 @@ bench: install $(RUN)/run.json
 # peft and wrapt are needed). GPU holds options, such as GPU="--device cuda:1 --minutes 5".
 bench-gpu:
 	PYTHONPATH=src $(PYTHON) -m benchmarks.gpu $(GPU)
+
+# How many small faults in core and adapter the tests notice: two hours and some minutes, alone on its cores. MUTANTS holds
+# options, such as MUTANTS="--jobs 2" or MUTANTS=--survivors.
+mutants: install
+	$(BIN)/python -m pip install --quiet --progress-bar off --constraint constraints.txt cosmic-ray==8.7.0
+	nice $(BIN)/python -m benchmarks.mutants $(MUTANTS)
 
 $(RUN)/run.json:
 	$(MAKE) demo
