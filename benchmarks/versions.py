@@ -1,4 +1,4 @@
-"""A training step of two versions of moslora in one run: `python -m benchmarks.versions FOLDER`, FOLDER the other's source.
+"""A training step of two versions of moslora in one run: `python -m benchmarks.versions FOLDER`, the other's clone.
 
 Each version runs in a process of its own (`src` of that tree on the path, the benchmarks of this one), and so does
 PEFT's LoRA; the three take turns, a step at a time, in a new order each round. Ratios are taken within a round.
