@@ -25,9 +25,13 @@ SHAPE_FIELDS = (
 PART_FIELDS = ("text_config", "vision_config")
 
 
-def describe_base(model: nn.Module) -> dict[str, Any]:
+class BaseShape(dict[str, Any]):
+    """The shape of a base model as seen in this process; one that was read from a file is a plain dictionary."""
+
+
+def describe_base(model: nn.Module) -> BaseShape:
     """Type, layers, sizes and vocabulary from the model's config; empty for a model without one."""
-    return _describe(getattr(model, "config", None))
+    return BaseShape(_describe(getattr(model, "config", None)))
 
 
 def check_same_base(recorded: Mapping[str, Any], model: nn.Module) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from peft import LoraConfig
 from peft.tuners.lora.config import LoraRuntimeConfig
 
+from moslora.adapter.base_model import BaseShape
 from moslora.adapter.fields import check_fields
 from moslora.core.mixers import MIXERS
 from moslora.errors import ConfigError, unknown_name
@@ -84,7 +85,10 @@ class MosloraConfig(LoraConfig):
         super().__post_init__()
         self._check_runtime(fused)
         self.peft_type = MosloraType.MOSLORA  # pyright: ignore[reportAttributeAccessIssue]
-        self.loaded_base_config = self.base_model_config
+        is_loaded = self.base_model_config is not None and not isinstance(self.base_model_config, BaseShape)
+        self.loaded_base_config = self.base_model_config if is_loaded else None
+        if self.base_model_config is not None:  # so that a copy of this configuration is a fresh one
+            self.base_model_config = BaseShape(self.base_model_config)
         if self.mixer not in MIXERS:
             raise unknown_name("mixer", str(self.mixer), MIXERS)
         if self.mixer_trainable is None:

@@ -19,7 +19,7 @@ from torch import nn
 from moslora.adapter.config import MosloraConfig
 from moslora.adapter.layers import mixer_layers
 from moslora.adapter.merging import merged_model
-from moslora.adapter.storage import PREFIX
+from moslora.adapter.strictness import PREFIX
 from moslora.adapter.twin import plain_twin
 from moslora.adapter.verification import Drift, coarsest_dtype, default_probe, measure_drift, probe_output
 from moslora.core.folding import fold_into_a
@@ -41,7 +41,7 @@ def fold(model: nn.Module, adapter_name: str = "default") -> tuple[LoraConfig, d
     tensors = get_peft_model_state_dict(model, adapter_name=adapter_name)
     prefix = "" if isinstance(model, PeftModel) else PREFIX
     return plain_config(config), {
-        prefix + key: _folded(key, tensor, tensors).detach().contiguous()
+        prefix + key: _folded(key, tensor, tensors).detach().contiguous().clone()  # PEFT gives some tensors twice
         for key, tensor in tensors.items()
         if not key.endswith(MIXER_KEY)
     }

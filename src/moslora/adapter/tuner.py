@@ -6,6 +6,7 @@ Written against PEFT 0.21, in the way PEFT's own AdaLoRA extends LoRA: a type, a
 import dataclasses
 import gc
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,9 +21,11 @@ from moslora.adapter import layers
 from moslora.adapter.base_model import check_same_base, describe_base
 from moslora.adapter.combining import carry_saved_modules, check_combinable, check_mergeable
 from moslora.adapter.config import MosloraConfig
+from moslora.adapter.filling import mark_filled, mark_unfilled, require_filled
+from moslora.adapter.handing_over import hand_over, take_back
 from moslora.adapter.layers import MixerLayer, check_base_layer
 from moslora.adapter.presenting import folded_factors
-from moslora.adapter.storage import check_loaded, watch_until_filled
+from moslora.adapter.strictness import confused, matched, without_adapter
 from moslora.adapter.targets import check_is_called, check_patterns
 from moslora.errors import ConfigError, UnsupportedLayerError
 
@@ -39,15 +42,21 @@ LAYERS: dict[type[nn.Module], type[MixerLayer]] = {
 class MosloraModel(LoraModel):
     """LoRA's tuner with a mixer in every layer; use it through `get_peft_model` and PEFT's other entry points."""
 
-    def inject_adapter(self, *args: Any, **kwargs: Any) -> None:
+    def inject_adapter(self, model: nn.Module, adapter_name: str, *args: Any, **kwargs: Any) -> None:
         """Inject as PEFT does, with the garbage collector at rest: thousands of small objects would set it off."""
+        if "." in adapter_name:
+            raise ConfigError(f"'{adapter_name}' cannot name an adapter: leave out the dots, which part a key's names")
         was_enabled = gc.isenabled()
         gc.disable()
         try:
-            super().inject_adapter(*args, **kwargs)
+            super().inject_adapter(model, adapter_name, *args, **kwargs)
         finally:
             if was_enabled:
                 gc.enable()
+        hand_over(model, self.peft_config)
+        config: Any = self.peft_config[adapter_name]
+        if getattr(config, "loaded_base_config", None) is not None:
+            mark_unfilled(model, adapter_name)
 
     def _prepare_model(self, peft_config: LoraConfig, model: nn.Module) -> None:
         super()._prepare_model(peft_config, model)
@@ -58,6 +67,9 @@ class MosloraModel(LoraModel):
         if peft_config.loaded_base_config is not None:
             check_same_base(peft_config.loaded_base_config, model)
         peft_config.base_model_config = describe_base(model)
+        folder = Path(peft_config.base_model_name_or_path or "")
+        if peft_config.base_model_name_or_path and folder.is_dir():  # a relative one would not be found from elsewhere
+            peft_config.base_model_name_or_path = str(folder.absolute())
         check_patterns(peft_config, [name for name, _ in model.named_modules()])
         if any(type(module).__module__.startswith("bitsandbytes") for module in model.modules()):
             from moslora.adapter.quantised import keep_unpacked
@@ -98,8 +110,6 @@ class MosloraModel(LoraModel):
                 " leave it out of target_modules"
             )
         super()._create_and_replace(lora_config, adapter_name, target, target_name, parent, current_key)
-        if isinstance(lora_config, MosloraConfig) and lora_config.loaded_base_config is not None:
-            watch_until_filled(getattr(parent, target_name), adapter_name, name=current_key)
 
     def _replace_module(self, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module) -> None:
         # PEFT then moves every part of the new layer to the base weight's device, where our layers are made already.
@@ -134,12 +144,16 @@ class MosloraModel(LoraModel):
     ) -> Any:
         if merge:
             check_mergeable(self.model, adapter_names or self.active_adapters)
-        return super()._unload_and_optionally_merge(merge, progressbar, safe_merge, adapter_names)
+        plain: Any = super()._unload_and_optionally_merge(merge, progressbar, safe_merge, adapter_names)
+        take_back(plain)
+        return plain
 
     def add_weighted_adapter(self, adapters: list[str], weights: list[float], adapter_name: str, **kwargs: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Combine adapters as PEFT does, each with its mixer folded in; the result has an identity mixer, frozen."""
         if adapter_name in self.peft_config:
             return
+        for name in adapters:
+            require_filled(self.model, name)
         check_combinable(self.model, {name: self.peft_config[name] for name in adapters if name in self.peft_config})
         first = self.peft_config.get(adapters[0])
         if isinstance(first, MosloraConfig):  # PEFT derives the new adapter's config from the first one's
@@ -170,14 +184,27 @@ class MosloraModel(LoraModel):
         state_dict: dict[str, torch.Tensor],
         unwanted_adapter_names: list[str],
     ) -> dict[str, torch.Tensor]:
+        is_saving = any(isinstance(tensor, torch.Tensor) for tensor in state_dict.values())  # else names are asked for
+        if is_saving:
+            require_filled(model, adapter_name)
+        for key, tensor in confused(model, unwanted_adapter_names).items():
+            state_dict.setdefault(key, tensor if is_saving else key)  # pyright: ignore[reportArgumentType]
         found = super()._get_adapter_state_dict(model, config, adapter_name, state_dict, unwanted_adapter_names)
-        _validate_lora_adapter_state_dict(found, adapter_name=adapter_name)  # PEFT warns of shards for LoRA by its type
+        factors = {
+            key: tensor for key, tensor in found.items() if not key.endswith(".bias")
+        }  # which have one dimension
+        _validate_lora_adapter_state_dict(factors, adapter_name=adapter_name)  # PEFT warns of shards by LoRA's type
         return found
+
+    @classmethod
+    def _remove_adapter_name_from_key(cls, key: str, adapter_name: str) -> str:
+        return without_adapter(key, adapter_name)
 
     @classmethod
     def _remap_adapter_state_dict_for_load(
         cls, model: nn.Module, config: Any, adapter_name: str, state_dict: dict[str, torch.Tensor]
     ) -> dict[str, torch.Tensor]:
-        remapped = super()._remap_adapter_state_dict_for_load(model, config, adapter_name, state_dict)
-        check_loaded(model, adapter_name, remapped)
-        return remapped
+        found = matched(model, adapter_name, state_dict)
+        mark_filled(model, adapter_name)
+        config.loaded_base_config = None  # from here on, this configuration can start a fresh adapter
+        return super()._remap_adapter_state_dict_for_load(model, config, adapter_name, found)

@@ -9,6 +9,7 @@ from peft import PeftModel
 from peft.utils.other import AuxiliaryTrainingWrapper
 from torch import nn
 
+from moslora.adapter.handing_over import take_back
 from moslora.adapter.layers import MixerLayer
 
 
@@ -50,6 +51,7 @@ def forget_adapters(model: nn.Module) -> nn.Module:
     """Remove the marks that say a model carries adapters."""
     for attribute in ("peft_config", "_hf_peft_config_loaded"):
         model.__dict__.pop(attribute, None)
+    take_back(model)
     return model
 
 

@@ -67,8 +67,11 @@ def open_adapter(source: str | Path, *, base: str | None = None, prompt: str | N
                 f"the run {source} is {record.status} and has no trained adapter yet: finish it with"
                 f" `moslora train {run.recipe_path} --output {source} --resume`"
             )
-        model = recipe.model.model_copy(update={"path": base}) if base else recipe.model
         fields = _adapter_fields(run.adapter)
+        recorded = fields.get("base_model_name_or_path")
+        if base is None and recorded and Path(recorded).is_dir() and not Path(recipe.model.path).exists():
+            base = recorded  # the recipe's path was relative to the folder where the run began
+        model = recipe.model.model_copy(update={"path": base}) if base else recipe.model
         return Opened(run.adapter, model, fields["peft_type"], prompt or recipe.asked_with, run, recipe)
     fields = _adapter_fields(source)
     path = base or fields.get("base_model_name_or_path")

@@ -101,7 +101,7 @@ def resolve_model(path: str) -> str:
         return str(_converted(file))
     folder = Path(path).expanduser()
     if folder.is_dir():
-        return str(folder)
+        return str(folder.absolute())  # which adapters record: they must find it from elsewhere too
     if not _is_hub_id(path):
         beside = [str(place) for place in folder.parent.glob("*")]
         raise ConfigError(
