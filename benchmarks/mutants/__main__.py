@@ -41,6 +41,7 @@ LEAST_SECONDS = 20.0  # a mutant may take this long, or SLOWNESS times what its 
 SLOWNESS = 5.0
 
 Entry = dict[str, Any]
+Key = tuple[str, str, str, str, int]
 
 
 def main() -> int:
@@ -54,8 +55,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="mutants-") as scratch:
         trees = [copy_tree(ROOT, Path(scratch) / str(number)) for number in range(given.jobs)]
         tests = recorded(trees[0], given.sources, given.tests)
-        found = [entry for entry in before["mutants"] if key(entry) not in again]
-        untested = run(wanted, trees, tests, found, given, never_tested=before["not_tested"])
+        found = before["mutants"]
+        untested = run(wanted, trees, tests, found, given, left_before=before["not_tested"])
     print_table(found, untested)
     return 0
 
@@ -80,9 +81,9 @@ def files(sources: list[str]) -> list[str]:
     return sorted(str(path.relative_to(ROOT)) for path in found)
 
 
-def key(entry: dict[str, Any]) -> tuple[str, ...]:
+def key(entry: dict[str, Any]) -> Key:
     """What names a mutant although lines move."""
-    return tuple(entry[name] for name in ("path", "function", "before", "after"))
+    return entry["path"], entry["function"], entry["before"], entry["after"], entry.get("number", 1)
 
 
 def recorded(tree: Path, sources: list[str], tests: list[str]) -> Tests:
@@ -104,11 +105,11 @@ def run(
     found: list[Entry],
     given: argparse.Namespace,
     *,
-    never_tested: int,
+    left_before: int,
 ) -> int:
-    """Test the mutants, as many at a time as there are trees, until the time is over; how many are left untested.
+    """Test the mutants, as many at a time as there are trees, until the time is over; how many were never tested.
 
-    What is found is added to `found`; `never_tested` are those that an earlier run left.
+    What is found is added to `found`, in the place of what an earlier run found, which left `left_before` untested.
     """
     ends, waiting, idle = time.monotonic() + 60 * given.minutes, list(reversed(wanted)), list(trees)
     running: dict[Job, tuple[Mutant, Entry]] = {}
@@ -122,11 +123,13 @@ def run(
             entry |= {"result": result(job), "seconds": round(time.monotonic() - job.started, 2)}
             shutil.copy(ROOT / mutant.path, job.tree / mutant.path)
             idle.append(job.tree)
+            found[:] = [other for other in found if key(other) != key(entry)] if given.survivors else found
             found.append(entry)
-            store(found, never_tested + len(waiting) + len(running), given)
+            untested = left_before if given.survivors else len(waiting) + len(running)
+            store(found, untested, given)
             shown = f"{mutant.path}:{mutant.line}  {mutant.before}  →  {mutant.after}"
             print(f"{len(found)}  {entry['result']:9}{entry['seconds']:6.1f} s  {shown}", flush=True)
-    return never_tested + len(waiting)
+    return left_before if given.survivors else len(waiting)
 
 
 def start(mutant: Mutant, tree: Path, tests: Tests, *, within_seconds: float) -> tuple[Job, Entry]:
@@ -165,7 +168,7 @@ def store(found: list[Entry], untested: int, given: argparse.Namespace) -> None:
     temporary.replace(given.output)
 
 
-def reasons() -> dict[tuple[str, ...], str]:
+def reasons() -> dict[Key, str]:
     """Why mutants are the same program: each was read, and a reason written down."""
     return {key(entry): entry["why"] for entry in json.loads(EQUIVALENT.read_text(encoding="utf-8"))}
 

@@ -4,7 +4,7 @@ Of several ways to change one place (`+` to `-`, `*`, ...) one is taken. Annotat
 """
 
 import ast
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from difflib import unified_diff
@@ -31,6 +31,7 @@ class Mutant:
     operator: str
     before: str
     after: str
+    number: int  # 1, but for the second of two equal lines of a function
     code: str
 
 
@@ -93,13 +94,14 @@ def mutants(root: Path, path: str) -> list[Mutant]:
         for occurrence, start in enumerate(positions):
             if not any(first <= start < last for first, last in skipped):
                 places[start, name.partition("_")[0]].append((name, operator, occurrence))
-    found = []
+    found, alike = [], Counter[tuple[str, str, str]]()
     for (start, family), ways in sorted(places.items(), key=lambda place: place[0]):
         name, operator, occurrence = ways[crc32(f"{path}{start}{family}".encode()) % len(ways)]
         code = mutated(source, operator, occurrence)
         if code is not None and is_different(code, tree):
-            before, after = changed_lines(source, code)
-            found.append(Mutant(path, function_at(tree, start[0]), start[0], name, before, after, code))
+            text = (function_at(tree, start[0]), *changed_lines(source, code))
+            alike[text] += 1
+            found.append(Mutant(path, text[0], start[0], name, text[1], text[2], alike[text], code))
     return found
 
 
