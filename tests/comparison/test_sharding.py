@@ -46,7 +46,7 @@ def test_every_run_is_in_one_shard_and_each_arms_runs_are_in_all(
     by_arm = [Counter((type(run), run.arm.label) for run in part) for part in parts]
     for arm in {(type(run), run.arm.label) for run in runs}:
         assert spread([found[arm] for found in by_arm]) <= 1, arm
-    assert spread([len(part) for part in parts]) <= 1
+    assert spread([len(part) for part in parts]) <= 2
 
 
 @pytest.mark.parametrize("text", ["2", "0/2", "3/2", "a/b", "1/-2"])
