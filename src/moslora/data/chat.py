@@ -8,6 +8,7 @@ from transformers import PreTrainedTokenizerBase
 from moslora.data.messages import Chat, read_chat
 from moslora.data.template import ChatTemplate
 from moslora.data.tokens import IGNORED, Example, check_loss_on
+from moslora.data.turns import turn_spans
 from moslora.errors import DataError
 
 
@@ -56,9 +57,8 @@ def _example(chat: Chat, template: ChatTemplate, *, loss_on: str, place: str) ->
     if loss_on == "response":
         mask = template.assistant_mask(chat, place=place)
         labels = [token if own else IGNORED for token, own in zip(ids, mask, strict=True)]
-    for turn in (turn for turn, is_learned in chat.marked.items() if not is_learned):
-        before = template.ids(chat.messages[:turn], place=place, tools=chat.tools) if turn else []
-        start, end = _span(ids, chat, template, turn=turn, before=before, place=place)
+    left_out = [turn for turn, is_learned in chat.marked.items() if not is_learned]
+    for start, end in turn_spans(ids, chat, template, turns=left_out, after_prompt=False, place=place).values():
         labels[start:end] = [IGNORED] * (end - start)
     return {"input_ids": ids, "labels": labels}
 
@@ -74,34 +74,18 @@ def _refuse_other_roles(chat: Chat, *, place: str) -> None:
 
 def _assistant_labels(ids: list[int], chat: Chat, template: ChatTemplate, *, place: str) -> list[int]:
     """Labels on the assistant's turns: what each turn adds to the rendered messages before it and its header."""
+    answers = [turn for turn, message in enumerate(chat.messages) if message["role"] == "assistant"]
+    learned = [turn for turn in answers if chat.marked.get(turn) is not False]
+    if 0 in learned:
+        raise DataError(
+            f"{place}: message 1: the assistant opens the chat, so its turn has no prompt; "
+            "put a message before it, set data.loss_on to sequence, or leave the chat out"
+        )
     labels = [IGNORED] * len(ids)
-    for turn, message in enumerate(chat.messages):
-        if message["role"] != "assistant" or chat.marked.get(turn) is False:
-            continue
-        if not turn:
-            raise DataError(
-                f"{place}: message 1: the assistant opens the chat, so its turn has no prompt; "
-                "put a message before it, set data.loss_on to sequence, or leave the chat out"
-            )
-        before = template.ids(chat.messages[:turn], place=place, tools=chat.tools, add_generation_prompt=True)
-        start, upto = _span(ids, chat, template, turn=turn, before=before, place=place)
+    for start, upto in turn_spans(ids, chat, template, turns=learned, after_prompt=True, place=place).values():
         end = _after_end_token(ids, start, upto, template.tokenizer)
         labels[start:end] = ids[start:end]
     return labels
-
-
-def _span(
-    ids: list[int], chat: Chat, template: ChatTemplate, *, turn: int, before: list[int], place: str
-) -> tuple[int, int]:
-    """Where a turn's tokens start, after those `before` it, and end. Raises DataError if that cannot be told."""
-    upto = template.ids(chat.messages[: turn + 1], place=place, tools=chat.tools)
-    if ids[: len(before)] != before or ids[: len(upto)] != upto:
-        raise DataError(
-            f"{place}: message {chat.number(turn)}: the chat template renders the turn differently from what comes "
-            "before it, so its tokens cannot be told apart; set data.loss_on to sequence, leave the chat out, or give "
-            "the tokenizer a template with {% generation %} tags"
-        )
-    return len(before), len(upto)
 
 
 def _after_end_token(ids: list[int], start: int, end: int, tokenizer: PreTrainedTokenizerBase) -> int:

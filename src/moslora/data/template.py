@@ -39,6 +39,26 @@ class ChatTemplate:
         options = {"tools": tools, "add_generation_prompt": add_generation_prompt}
         return self._rendered(messages, place=place, return_dict=True, **options)["input_ids"]
 
+    def text(
+        self,
+        messages: Sequence[Message],
+        *,
+        place: str,
+        tools: list[Any] | None = None,
+        add_generation_prompt: bool = False,
+    ) -> str:
+        """The rendered messages. Raises DataError where the template refuses them."""
+        options = {"tools": tools, "add_generation_prompt": add_generation_prompt}
+        return self._rendered(messages, place=place, tokenize=False, **options)
+
+    def token_starts(self, text: str, ids: list[int]) -> list[int] | None:
+        """Where in the rendered text each of its tokens starts, and its end; None from a tokenizer that cannot tell."""
+        if not self.tokenizer.is_fast:
+            return None
+        found: Any = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        starts = [start for start, _ in found["offset_mapping"]]
+        return [*starts, len(text)] if found["input_ids"] == ids and starts == sorted(starts) else None
+
     def assistant_mask(self, chat: Chat, *, place: str) -> list[int]:
         """1 for each token of the rendered chat within the template's generation tags."""
         options = {"tools": chat.tools, "return_dict": True, "return_assistant_tokens_mask": True}
@@ -50,7 +70,7 @@ class ChatTemplate:
         A template may drop a field of earlier turns (a model's own thoughts), so a turn is also looked at as the last.
         """
         if chat.tools and not self._knows("", "tools"):
-            if self._text(chat.messages, place=place, tools=chat.tools) == self._text(chat.messages, place=place):
+            if self.text(chat.messages, place=place, tools=chat.tools) == self.text(chat.messages, place=place):
                 raise DataError(_left_out(f"{place}: field 'tools'"))
             self._shown.add(("", "tools"))
         for turn, message in enumerate(chat.messages):
@@ -77,20 +97,17 @@ class ChatTemplate:
         less = [*chat.messages[:turn], message, *chat.messages[turn + 1 :]]
         for count in dict.fromkeys((len(less), turn + 1)):
             try:
-                shown = self._text(chat.messages[:count], place=place, tools=chat.tools)
+                shown = self.text(chat.messages[:count], place=place, tools=chat.tools)
             except DataError:
                 if count == len(less):
                     raise
                 return False  # it cannot end there
             try:
-                if shown != self._text(less[:count], place=place, tools=chat.tools):
+                if shown != self.text(less[:count], place=place, tools=chat.tools):
                     return True
             except DataError:
                 return True  # it cannot do without
         return False
-
-    def _text(self, messages: Sequence[Message], *, place: str, tools: list[Any] | None = None) -> str:
-        return self._rendered(messages, place=place, tools=tools, tokenize=False)
 
     def _rendered(self, messages: Sequence[Message], *, place: str, **options: Any) -> Any:
         copies: list[Mapping[str, Any]] = [dict(message) for message in messages]
