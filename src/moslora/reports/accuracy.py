@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from math import dist, log10
 
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import Bbox
 
@@ -74,9 +75,8 @@ def accuracy_plot(
         axes.plot(seeds, [row + 0.28] * len(seeds), ".", color=look.colour, ms=4, alpha=0.8)
         _whisker(axes, row, (found.mean, found.low, found.high), colour=look.colour, is_filled=True)
     rows_axis(axes, [found.label for found in estimates])
-    axes.set_xlabel(
-        _with_whiskers("accuracy, %", interval, are_there=any(found.low is not None for found in estimates))
-    )
+    axes.set_xlabel("accuracy, %")
+    _say_whiskers(figure, interval, estimates)
     axes.xaxis.set_major_locator(MaxNLocator(6))
     has_values = any(len(found.values) > 1 for found in estimates)
     caption = f"Whiskers: 95 % interval {interval}." + (" Small dots below: the seeds." if has_values else "")
@@ -93,8 +93,8 @@ def forest_plot(differences: Sequence[Difference], *, task: str, prefix: str) ->
     rows_axis(axes, [found.arm for found in differences])
     baselines = {found.baseline for found in differences}
     against = shortened(baselines.pop()) if len(baselines) == 1 else "its baseline"
-    has_whiskers = any(found.low is not None for found in differences)
-    axes.set_xlabel(_with_whiskers(f"percentage points above {against}", INTERVAL, are_there=has_whiskers))
+    axes.set_xlabel(f"percentage points above {against}")
+    _say_whiskers(figure, INTERVAL, differences)
     caption = (
         f"Whiskers: 95 % interval {INTERVAL}, not corrected for the number of arms. Filled: a difference is shown after"
         " that correction (Holm)."
@@ -158,8 +158,8 @@ def axis_plot(
                 axes.plot([place] * 2, [100 * found.low, 100 * found.high], color=look.colour, lw=1.2, alpha=0.7)
     axes.set_xticks(values, [show(value) for value in values])
     axes.set_ylabel("accuracy, %")
-    has_whiskers = any(found.low is not None for points in lines.values() for _, found in points)
-    axes.set_xlabel(_with_whiskers(axis, INTERVAL, are_there=has_whiskers))
+    axes.set_xlabel(axis)
+    _say_whiskers(figure, INTERVAL, [found for points in lines.values() for _, found in points])
     legend_below(figure, handles)
     return Plot(f"{prefix}-{slug(axis)}-{slug(task)}", task, f"Whiskers: 95 % interval {INTERVAL}.", figure)
 
@@ -169,9 +169,10 @@ def slug(text: str) -> str:
     return "-".join("".join(letter if letter.isalnum() else " " for letter in text.lower()).split()) or "x"
 
 
-def _with_whiskers(label: str, interval: str, *, are_there: bool) -> str:
-    """An axis' label that says what the whiskers beside it are: a drawing is often seen without its caption."""
-    return f"{label}\n(whiskers: 95 % interval {interval})" if are_there else label
+def _say_whiskers(figure: Figure, interval: str, found: Sequence[Estimate] | Sequence[Difference]) -> None:
+    """Write what the whiskers are into the drawing, which is often seen without its caption."""
+    if any(one.low is not None for one in found):
+        figure.supxlabel(f"whiskers: 95 % interval {interval}", fontsize=10, color=MUTED)
 
 
 def _whisker(
