@@ -103,6 +103,25 @@ class MixerDoraVariant(MixerVariant):
         return result + update
 
 
+class MixerDoraEmbeddingVariant(MixerDoraVariant):
+    """DoRA on embeddings, whose factors PEFT's DoRA takes as tensors: the mixer is folded into the smaller one, B."""
+
+    @staticmethod
+    def forward(module: Any, active_adapter: str, x: torch.Tensor, result: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+        """The base layer's rows plus the update, each column scaled to its magnitude; PEFT knows no dropout here."""
+        b_OR = module.lora_embedding_B[active_adapter] @ module.mixer_matrix(active_adapter)
+        rescale, update = module.lora_magnitude_vector[active_adapter](
+            x,
+            lora_A=module.lora_embedding_A[active_adapter].T,
+            lora_B=b_OR.T,
+            scaling=module.scaling[active_adapter],
+            base_layer=module.get_base_layer(),
+            embed_fn=module._embed,
+            adapter_name=active_adapter,
+        )
+        return rescale * result + _as_embedded(module, update)
+
+
 def dora_variant(layer: Any) -> MixerDoraVariant:
     """DoRA for a layer kind; raises UnsupportedLayerError where PEFT's DoRA cannot take a mixer."""
     peft_variant = next((variant for kind, variant in _DORA.items() if isinstance(layer, kind)), None)
@@ -119,7 +138,8 @@ def dora_variant(layer: Any) -> MixerDoraVariant:
             f"use_dora=True does not work on a convolution with groups={groups}: its update is no weight of the base"
             " layer's shape, whose norm DoRA needs; leave it out of target_modules or set use_dora=False"
         )
-    return MixerDoraVariant(peft_variant)
+    is_embedding = peft_variant is peft_variants.DoraEmbeddingVariant
+    return (MixerDoraEmbeddingVariant if is_embedding else MixerDoraVariant)(peft_variant)
 
 
 def add_mixer(module: Any, adapter_name: str, config: Any) -> None:
@@ -232,7 +252,11 @@ def _embedding_update(module: Any, adapter_name: str, x: torch.Tensor) -> torch.
     h = module._embed(x, module.lora_embedding_A[adapter_name].T)
     if adapter_name in module.lora_mixer:
         h = module.lora_mixer[adapter_name](h)
-    update = h @ module.lora_embedding_B[adapter_name].T
+    return _as_embedded(module, h @ module.lora_embedding_B[adapter_name].T)
+
+
+def _as_embedded(module: Any, update: torch.Tensor) -> torch.Tensor:
+    """The update times the factor by which some base embeddings (Gemma's) multiply their rows."""
     embed_scale = module._get_embed_scale()
     return update if embed_scale is None else update * embed_scale.to(update.dtype)
 
@@ -242,4 +266,5 @@ _DORA: dict[type, type[LoraVariant]] = {
     lora.Conv1d: peft_variants.DoraConv1dVariant,
     lora.Conv2d: peft_variants.DoraConv2dVariant,
     lora.Conv3d: peft_variants.DoraConv3dVariant,
+    lora.Embedding: peft_variants.DoraEmbeddingVariant,
 }
