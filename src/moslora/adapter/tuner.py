@@ -23,6 +23,7 @@ from moslora.adapter.combining import carry_saved_modules, check_combinable, che
 from moslora.adapter.config import MosloraConfig
 from moslora.adapter.filling import mark_filled, mark_unfilled, require_filled
 from moslora.adapter.handing_over import hand_over, take_back
+from moslora.adapter.kinds import kind_of
 from moslora.adapter.layers import MixerLayer, check_base_layer
 from moslora.adapter.presenting import folded_factors
 from moslora.adapter.strictness import confused, matched, without_adapter
@@ -102,7 +103,7 @@ class MosloraModel(LoraModel):
             )
         base_layer = target.get_base_layer() if isinstance(target, BaseTunerLayer) else target
         check_base_layer(current_key, base_layer)
-        if type(base_layer) not in LAYERS and not type(base_layer).__module__.startswith("bitsandbytes"):
+        if kind_of(base_layer) not in LAYERS and not type(base_layer).__module__.startswith("bitsandbytes"):
             allowed = ", ".join(kind.__name__ for kind in LAYERS)
             raise UnsupportedLayerError(
                 f"{current_key} is a {type(base_layer).__module__}.{type(base_layer).__name__}, which is not known to"
@@ -122,12 +123,13 @@ class MosloraModel(LoraModel):
             from moslora.adapter import quantised
 
             return quantised.create(target, adapter_name, config=lora_config, **kwargs)
-        is_transposed = isinstance(base_layer, Conv1D)
-        if isinstance(base_layer, (nn.Linear, Conv1D)):
+        kind = kind_of(base_layer)
+        is_transposed = kind is Conv1D
+        if kind in (nn.Linear, Conv1D):
             lora_config.fan_in_fan_out = is_transposed
             kwargs["is_target_conv_1d_layer"] = is_transposed
         kwargs.pop("parameter_name", None)
-        layer_class: Any = LAYERS[type(base_layer)]
+        layer_class: Any = LAYERS[kind]
         return layer_class(target, adapter_name, config=lora_config, **kwargs)
 
     def merge_adapter(self, adapter_names: list[str] | None = None, safe_merge: bool = False) -> None:

@@ -256,9 +256,10 @@ def _embedding_update(module: Any, adapter_name: str, x: torch.Tensor) -> torch.
 
 
 def _as_embedded(module: Any, update: torch.Tensor) -> torch.Tensor:
-    """The update times the factor by which some base embeddings (Gemma's) multiply their rows."""
-    embed_scale = module._get_embed_scale()
-    return update if embed_scale is None else update * embed_scale.to(update.dtype)
+    """The update times the factor by which the base layer multiplies its rows (Gemma's, Bart's), rounded as there."""
+    base = module.get_base_layer()
+    embed_scale = getattr(base, "embed_scale", 1)
+    return update * (embed_scale.to(base.weight.dtype) if isinstance(embed_scale, torch.Tensor) else embed_scale)
 
 
 _DORA: dict[type, type[LoraVariant]] = {
