@@ -76,7 +76,7 @@ def accuracy_plot(
         _whisker(axes, row, (found.mean, found.low, found.high), colour=look.colour, is_filled=True)
     rows_axis(axes, [found.label for found in estimates])
     axes.set_xlabel("accuracy, %")
-    _say_whiskers(figure, interval, estimates)
+    _say_whiskers(figure, interval, estimates, also="" if chance is None else "; dotted: guessing")
     axes.xaxis.set_major_locator(MaxNLocator(6))
     has_values = any(len(found.values) > 1 for found in estimates)
     caption = f"Whiskers: 95 % interval {interval}." + (" Small dots below: the seeds." if has_values else "")
@@ -158,8 +158,8 @@ def axis_plot(
                 axes.plot([place] * 2, [100 * found.low, 100 * found.high], color=look.colour, lw=1.2, alpha=0.7)
     axes.set_xticks(values, [show(value) for value in values])
     axes.set_ylabel("accuracy, %")
-    axes.set_xlabel(axis)
-    _say_whiskers(figure, INTERVAL, [found for points in lines.values() for _, found in points])
+    has_whiskers = any(found.low is not None for points in lines.values() for _, found in points)
+    axes.set_xlabel(f"{axis}\nwhiskers: 95 % interval {INTERVAL}" if has_whiskers else axis)
     legend_below(figure, handles)
     return Plot(f"{prefix}-{slug(axis)}-{slug(task)}", task, f"Whiskers: 95 % interval {INTERVAL}.", figure)
 
@@ -169,10 +169,12 @@ def slug(text: str) -> str:
     return "-".join("".join(letter if letter.isalnum() else " " for letter in text.lower()).split()) or "x"
 
 
-def _say_whiskers(figure: Figure, interval: str, found: Sequence[Estimate] | Sequence[Difference]) -> None:
+def _say_whiskers(
+    figure: Figure, interval: str, found: Sequence[Estimate] | Sequence[Difference], *, also: str = ""
+) -> None:
     """Write what the whiskers are into the drawing, which is often seen without its caption."""
     if any(one.low is not None for one in found):
-        figure.supxlabel(f"whiskers: 95 % interval {interval}", fontsize=10, color=MUTED)
+        figure.supxlabel(f"whiskers: 95 % interval {interval}{also}", fontsize=10, color=MUTED)
 
 
 def _whisker(
