@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer
 
+from moslora.data.vocabulary import Vocabulary
 from moslora.errors import ConfigError, DataError, MosloraError
 from moslora.runs.material import Material, read_sources, tokenise
 from moslora.runs.recipe import load_recipe
@@ -21,7 +22,7 @@ def read(write_recipe: Callable[..., Path], tiny_tokenizer: Any) -> Read:
 
     def run(**changes: Any) -> Material:
         recipe = load_recipe(write_recipe(**changes))
-        return tokenise(recipe, read_sources(recipe), tiny_tokenizer)
+        return tokenise(recipe, read_sources(recipe), tiny_tokenizer, vocabulary=Vocabulary(tiny_tokenizer, None))
 
     return run
 
@@ -32,7 +33,8 @@ def read_for_chat(write_recipe: Callable[..., Path], model_folder: Path) -> Read
 
     def run(**changes: Any) -> Material:
         recipe = load_recipe(write_recipe(**changes))
-        return tokenise(recipe, read_sources(recipe), AutoTokenizer.from_pretrained(model_folder))
+        tokenizer = AutoTokenizer.from_pretrained(model_folder)
+        return tokenise(recipe, read_sources(recipe), tokenizer, vocabulary=Vocabulary(tokenizer, None))
 
     return run
 

@@ -18,6 +18,7 @@ from moslora.data.probing import sees_left_padding
 from moslora.data.prompts import prompt_ids, response_ids
 from moslora.data.tasks import RESPONSE_START, Task, check_answers
 from moslora.data.tokens import end_token_id, pad_token_id
+from moslora.data.vocabulary import Vocabulary
 from moslora.errors import DataError
 from moslora.evaluation.inference import (
     evaluation_mode,
@@ -73,6 +74,7 @@ def score_by_log_probability(
     check_answers(samples, task, source=f"task '{task.name}'")
     candidates, pad = _candidate_tokens(task, tokenizer), pad_token_id(tokenizer)
     prompts = prompt_ids(samples, tokenizer, style=prompt_style)
+    _check_tokens(model, tokenizer, prompts)
     rows: list[_Row] = []
     for index, (sample, prompt) in enumerate(zip(samples, prompts, strict=True)):
         allowed = {label: candidates[label] for label in task.allowed_labels(sample["instruction"])}
@@ -172,6 +174,7 @@ def score_by_generation(
     """
     check_answers(samples, task, source=f"task '{task.name}'")
     questions = list(enumerate(prompt_ids(samples, tokenizer, style=prompt_style)))
+    _check_tokens(model, tokenizer, [ids for _, ids in questions])
     _check_positions(model, [len(ids) + max_new_tokens for _, ids in questions], range(len(questions)))
     settings = _generation_settings(model, tokenizer, num_beams=num_beams, max_new_tokens=max_new_tokens)
     texts = [""] * len(questions)
@@ -221,6 +224,12 @@ def _answer(index: int, sample: Mapping[str, Any], task: Task, predicted: str | 
         group=None if group is None else str(group),
         **found,
     )
+
+
+def _check_tokens(model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Sequence[int]]) -> None:
+    vocabulary = Vocabulary.of(tokenizer, model)
+    vocabulary.check_padding()
+    vocabulary.check(prompts, place="question")
 
 
 def _check_positions(model: torch.nn.Module, lengths: Sequence[int], questions: Sequence[int]) -> None:

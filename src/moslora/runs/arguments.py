@@ -9,6 +9,7 @@ import torch
 from transformers import TrainingArguments
 
 from moslora.errors import ConfigError, MissingDependencyError
+from moslora.runs.abilities import check_trainable, is_on_cpu
 from moslora.runs.models import choose_dtype
 from moslora.runs.recipe import Recipe
 
@@ -20,10 +21,11 @@ def training_arguments(recipe: Recipe, checkpoints: Path) -> TrainingArguments:
     installed.
     """
     settings = recipe.training
+    check_trainable(recipe.model)
     for tracker in settings.trackers:
         if util.find_spec(tracker) is None:
             raise MissingDependencyError(f"training.trackers: {tracker} is not installed: pip install {tracker}")
-    is_accelerated = torch.accelerator.is_available()
+    is_accelerated = not is_on_cpu(recipe.model)
     precision = _precision(recipe)
     devices = int(os.environ.get("WORLD_SIZE", "1"))
     evaluate_every = settings.evaluate_every_steps
@@ -81,6 +83,6 @@ def count_steps(arguments: TrainingArguments, rows: int) -> int:
 def _precision(recipe: Recipe) -> str:
     if recipe.training.precision != "auto":
         return recipe.training.precision
-    if not torch.accelerator.is_available():
+    if is_on_cpu(recipe.model):
         return "float32"
     return {torch.bfloat16: "bf16", torch.float16: "fp16"}.get(choose_dtype(recipe.model.dtype), "float32")

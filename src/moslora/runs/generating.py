@@ -9,6 +9,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase, TextStreamer
 from moslora.adapter.twin import base_of
 from moslora.data.prompts import CHAT, prompt_ids
 from moslora.data.tokens import end_token_id, pad_token_id
+from moslora.data.vocabulary import Vocabulary
 from moslora.errors import ConfigError
 from moslora.evaluation.inference import evaluation_mode, generation_defaults, input_device
 
@@ -43,6 +44,8 @@ class Speaker:
             do_sample=temperature > 0,
             **sampling,
         )
+        self.vocabulary = Vocabulary.of(tokenizer, model)
+        self.vocabulary.check_padding()
         set_seed(seed)
 
     def answer(self, text: str) -> str:
@@ -56,6 +59,7 @@ class Speaker:
         return answer
 
     def _generate(self, ids: list[int]) -> str:
+        self.vocabulary.check([ids], place="prompt")
         inputs = torch.tensor([ids], device=input_device(self.model))
         streamer = TextStreamer(self.tokenizer, skip_prompt=True, skip_special_tokens=True)  # pyright: ignore[reportArgumentType]
         with evaluation_mode(self.model), generation_defaults(self.model):

