@@ -6,6 +6,7 @@ import re
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, inject_adapter_in_model
+from peft.tuners.lora import Linear as PeftLinear
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils import prune
@@ -136,6 +137,13 @@ def test_layers_off_the_list_are_refused_with_the_reason(layer, options, message
     with pytest.raises(MosloraError, match=re.escape(message)) as caught:
         get_peft_model(model, MosloraConfig(target_modules=["0"], **options))
     assert "leave" in str(caught.value)
+
+
+def test_lora_layers_of_the_users_own_are_refused():
+    config = MosloraConfig(target_modules=["0"])
+    config._register_custom_module({nn.Linear: PeftLinear})
+    with pytest.raises(MosloraError, match="LoRA layers registered for Linear cannot be used: they have no mixer"):
+        get_peft_model(nn.Sequential(nn.Linear(3, 3)), config)
 
 
 @pytest.mark.filterwarnings("ignore:.*weight_norm. is deprecated")

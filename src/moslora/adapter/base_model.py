@@ -31,7 +31,13 @@ class BaseShape(dict[str, Any]):
 
 def describe_base(model: nn.Module) -> BaseShape:
     """Type, layers, sizes and vocabulary from the model's config; empty for a model without one."""
-    return BaseShape(_describe(getattr(model, "config", None)))
+    config = getattr(model, "config", None)
+    shape = BaseShape(_describe(config))
+    for part in PART_FIELDS:
+        inner = getattr(config, part, None)
+        if inner is not config:
+            shape.update({f"{part}.{field}": value for field, value in _describe(inner).items()})
+    return shape
 
 
 def check_same_base(recorded: Mapping[str, Any], model: nn.Module) -> None:
@@ -60,8 +66,4 @@ def _describe(config: Any) -> dict[str, Any]:
             shape[field] = value
         elif isinstance(value, (list, tuple)):
             shape[field] = list(value)
-    for part in PART_FIELDS:
-        inner = getattr(config, part, None)
-        if inner is not None and inner is not config:
-            shape.update({f"{part}.{field}": value for field, value in _describe(inner).items()})
     return shape

@@ -63,6 +63,11 @@ class MosloraModel(LoraModel):
         super()._prepare_model(peft_config, model)
         if not isinstance(peft_config, MosloraConfig):
             return
+        if peft_config._custom_modules:
+            kinds = ", ".join(kind.__name__ for kind in peft_config._custom_modules)
+            raise ConfigError(
+                f"LoRA layers registered for {kinds} cannot be used: they have no mixer; do not register any"
+            )
         if peft_config.base_model_config is None:
             peft_config.loaded_base_config = None
         if peft_config.loaded_base_config is not None:
