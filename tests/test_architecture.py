@@ -84,6 +84,15 @@ def test_commands_import_nothing_heavy_before_they_run():
         assert not HEAVY & {name.split(".")[0] for name in imported(path, top_level_only=True)}, path
 
 
+def test_asserts_only_narrow_types():
+    """Python's -O leaves asserts out: no check and no effect may stand in one."""
+    for path in MODULES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Assert):
+                given = ast.unparse(node.test).removesuffix(" is not None")
+                assert given.replace(".", "").isidentifier(), f"{path}:{node.lineno} asserts {ast.unparse(node.test)}"
+
+
 def test_no_grab_bags_and_no_long_files():
     for path in MODULES:
         assert path.stem not in {"utils", "util", "common", "misc", "helpers"}

@@ -1,5 +1,6 @@
 """Folding and merging: the same outputs, without our code, verified before anything stands in its place."""
 
+import itertools
 import json
 import re
 import subprocess
@@ -17,6 +18,7 @@ from moslora import MosloraConfig, MosloraError, fold, save_folded, save_merged
 from moslora.adapter.export import plain_config
 from moslora.adapter.merging import merged_model
 from moslora.adapter.twin import plain_twin
+from moslora.adapter.verification import probe_output
 
 VARIANTS = [
     {},
@@ -93,9 +95,11 @@ def test_folding_leaves_the_model_as_it_was(trained, logits, tmp_path):
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     expected = logits(model)
     model.train()
+    model.get_base_model().model.layers[1].eval()  # a part that is kept as it is
+    modes = [module.training for module in model.modules()]
     save_folded(model, tmp_path / "folded")
     save_merged(model, tmp_path / "merged", dtype=torch.bfloat16)
-    assert model.training
+    assert [module.training for module in model.modules()] == modes
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
     close(logits(model), expected)
 
@@ -157,15 +161,23 @@ def test_a_twin_shares_its_weights(trained, make_base, logits):
     assert all(tensor.data_ptr() in pointers for tensor in twin.parameters())
 
 
-def test_drift_is_refused_and_nothing_is_left_behind(trained, tmp_path, monkeypatch):
-    monkeypatch.setattr("moslora.adapter.export.fold_into_a", lambda a, mixer: a)  # an export that drops the mixer
-    model = trained()
-    with pytest.raises(MosloraError, match=r"the folded adapter differs from the adapter by .* so nothing was written"):
-        save_folded(model, tmp_path / "folded")
+@pytest.mark.parametrize(("save", "name"), [(save_folded, "adapter_model"), (save_merged, "model")])
+def test_outputs_that_differ_are_refused_unless_accepted_and_nothing_is_left_behind(
+    trained, tmp_path, monkeypatch, save, name
+):
+    model, noise = trained(), itertools.count()
+
+    def run(model, probe):
+        return probe_output(model, probe) + next(noise)  # another program that computes something else
+
+    monkeypatch.setattr("moslora.adapter.export.probe_output", run)
+    with pytest.raises(MosloraError, match=r"the .* differs from the adapter by 1 .*--allow-drift"):
+        save(model, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
-    drift = save_folded(model, tmp_path / "folded", allow_drift=True)
+    drift = save(model, tmp_path / "out", allow_drift=True)
     assert not drift.is_within
-    assert (tmp_path / "folded/adapter_model.safetensors").is_file()
+    assert drift.tensors.layers == 6
+    assert (tmp_path / "out" / f"{name}.safetensors").is_file()
 
 
 def test_a_tensor_that_is_not_loaded_as_written_is_refused(trained, tmp_path, monkeypatch):
@@ -179,7 +191,7 @@ def test_a_tensor_that_is_not_loaded_as_written_is_refused(trained, tmp_path, mo
     model = trained(target_modules=["q_proj"], trainable_token_indices=[3, 5])
     probe = {"input_ids": torch.arange(6, 18)[None]}
     for allow_drift in (False, True):
-        with pytest.raises(MosloraError, match=r"plain PEFT does not load .*token_adapter.* as it was saved"):
+        with pytest.raises(MosloraError, match=r"the folded adapter is not the adapter: .*token_adapter.* has 0 "):
             save_folded(model, tmp_path / "folded", probe=probe, allow_drift=allow_drift)
     assert list(tmp_path.iterdir()) == []
 
@@ -189,7 +201,7 @@ def test_broken_weights_are_not_merged(trained, tmp_path):
     model.base_model.model.model.layers[0].self_attn.q_proj.lora_A["default"].weight.data[0, 0] = float("nan")
     with pytest.raises(MosloraError, match="q_proj: the merged weight is not finite"):
         save_merged(model, tmp_path / "merged")
-    with pytest.raises(MosloraError, match="the folded adapter differs from the adapter by nan"):
+    with pytest.raises(MosloraError, match="q_proj: the adapter holds numbers that are not finite"):
         save_folded(model, tmp_path / "folded")
 
 

@@ -1,50 +1,50 @@
 """Shipping an adapter: as plain LoRA that needs none of our code, or merged into a full model.
 
-Both are verified before they stand in their place: a probe batch runs through the adapter and through what was
-written and loaded back, and a difference above the tolerance of the dtype is an error.
+Both are verified before they stand in their place: what was written is loaded back, its tensors are compared with the
+adapter's number by number, and a probe batch runs through both. A difference above the dtype's rounding is an error.
 """
 
 import copy
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model_state_dict
+from peft import LoraConfig, PeftModel
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
 from moslora.adapter.config import MosloraConfig
 from moslora.adapter.layers import mixer_layers
 from moslora.adapter.merging import merged_model
+from moslora.adapter.proving import A_KEYS, MIXER_KEY, prove_fold, prove_merge, saved_tensors
 from moslora.adapter.strictness import PREFIX
-from moslora.adapter.twin import plain_twin
+from moslora.adapter.tensors import TensorDrift
+from moslora.adapter.twin import base_of, own_empty, plain_twin, uncompiled
 from moslora.adapter.verification import Drift, coarsest_dtype, default_probe, measure_drift, probe_output
 from moslora.core.folding import fold_into_a
 from moslora.core.mixers import compose
+from moslora.core.precision import own_dtype, wide_dtype
 from moslora.errors import ConfigError, DriftError
 from moslora.files import new_folder
-
-MIXER_KEY = ".lora_mixer.weight"
-A_KEYS = (".lora_A.weight", ".lora_embedding_A")
 
 
 def fold(model: nn.Module, adapter_name: str = "default") -> tuple[LoraConfig, dict[str, torch.Tensor]]:
     """An adapter as plain LoRA: its `LoraConfig`, and its tensors with A' = M·A, rounded once to A's dtype.
 
-    `model` is a PeftModel, or a transformers or diffusers model with the adapter added. Rank and scale stay; DoRA
-    magnitudes, biases and saved modules are passed through. Raises ConfigError when there is no such adapter.
+    `model` is a PeftModel, or a transformers or diffusers model with the adapter added, compiled or not. Rank and scale
+    stay; DoRA magnitudes, biases and saved modules are passed through. Raises ConfigError where there is no such
+    adapter.
     """
+    model = uncompiled(model)
     config = _mixer_config(model, adapter_name)
-    tensors = get_peft_model_state_dict(model, adapter_name=adapter_name)
-    prefix = "" if isinstance(model, PeftModel) else PREFIX
-    return plain_config(config), {
-        prefix + key: _folded(key, tensor, tensors).detach().contiguous().clone()  # PEFT gives some tensors twice
-        for key, tensor in tensors.items()
-        if not key.endswith(MIXER_KEY)
-    }
+    tensors = saved_tensors(model, adapter_name)
+    folded = {key: _folded(key, tensor, tensors) for key, tensor in tensors.items() if not key.endswith(MIXER_KEY)}
+    return plain_config(config), _apart(folded)
 
 
 def plain_config(config: MosloraConfig) -> LoraConfig:
@@ -64,23 +64,27 @@ def save_folded(
     """Write the folded adapter to `folder` (new or empty), after loading it back with plain PEFT to verify it.
 
     `probe` holds keyword arguments of the model's forward pass; by default a fixed batch of token ids. Raises
-    DriftError when the outputs differ by more than the dtype allows (with `allow_drift` the difference is only
-    returned) or PEFT does not load every tensor as it was written, and OutputError when the folder is not empty.
+    DriftError when a tensor that PEFT loads is not the adapter's to the rounding of its dtype, or the outputs differ by
+    more than the dtype allows (with `allow_drift` that difference is only returned), and OutputError when the folder is
+    not empty.
     """
+    model = uncompiled(model)
     config, tensors = fold(model, adapter_name)
     config.inference_mode = True
     probe = probe if probe is not None else default_probe(model)
     expected = probe_output(model, probe)
     with new_folder(folder) as staged:
-        save_file(tensors, staged / "adapter_model.safetensors", metadata={"format": "pt"})
+        weights = staged / "adapter_model.safetensors"
+        save_file(tensors, weights, metadata={"format": "pt"})
         config.save_pretrained(str(staged))
         (staged / "README.md").write_text(_card(config), encoding="utf-8")
-        has_wide_factors = any(tensor.dtype == torch.float32 for tensor in tensors.values())
-        twin = PeftModel.from_pretrained(plain_twin(model), str(staged), autocast_adapter_dtype=has_wide_factors)
-        drift = measure_drift(expected, probe_output(twin, probe), [coarsest_dtype(model)])
+        twin = _load_folded(model, staged, adapter_name=adapter_name)
+        with safe_open(weights, framework="pt") as written:
+            tensor_drift = prove_fold(model, twin, adapter_name=adapter_name, written=written.keys())
+        found = probe_output(twin, probe)
+        drift = measure_drift(expected, found, dtypes=[coarsest_dtype(model)], tensors=tensor_drift)
         if not allow_drift:
             drift.require("the folded adapter")
-        _check_all_is_loaded(tensors, twin)
     return drift
 
 
@@ -99,7 +103,13 @@ def save_merged(
     Sums are taken in float32 or wider and stored in `dtype`, by default the base model's own; a quantised base needs
     `dtype` (ConfigError). Otherwise as `save_folded`.
     """
+    model = uncompiled(model)
     _mixer_config(model, adapter_name)
+    if not hasattr(base_of(model), "save_pretrained"):
+        raise ConfigError(
+            f"{type(base_of(model)).__name__} has no save_pretrained, so it cannot be written: merge it in memory with"
+            " merge_and_unload()"
+        )
     probe = probe if probe is not None else default_probe(model)
     expected = probe_output(model, probe)
     merged = merged_model(model, adapter_name=adapter_name, dtype=dtype)
@@ -109,6 +119,7 @@ def save_merged(
         expected=expected,
         probe=probe,
         adapted_dtype=coarsest_dtype(model),
+        prove=partial(prove_merge, model, adapter_name=adapter_name, dtype=dtype),
         allow_drift=allow_drift,
         tokenizer=tokenizer,
     )
@@ -121,12 +132,14 @@ def write_merged(
     expected: torch.Tensor,
     probe: Mapping[str, torch.Tensor],
     adapted_dtype: torch.dtype,
+    prove: Callable[[nn.Module], TensorDrift],
     allow_drift: bool = False,
     tokenizer: Any = None,
 ) -> Drift:
     """Write a merged model to `folder` after loading it back; `expected` is what the adapter gave for the probe.
 
-    `adapted_dtype` is the coarsest dtype of the model with the adapter. Raises as `save_folded`.
+    `adapted_dtype` is the coarsest dtype of the model with the adapter; `prove` compares the tensors of the model that
+    was loaded back. Raises as `save_folded`.
     """
     dtypes = [adapted_dtype, coarsest_dtype(merged)]
     device = next(merged.parameters()).device
@@ -137,7 +150,8 @@ def write_merged(
         kind = type(merged)
         del merged
         loaded = kind.from_pretrained(staged, dtype="auto").to(device)
-        drift = measure_drift(expected, probe_output(loaded, probe), dtypes)
+        tensor_drift = prove(loaded)
+        drift = measure_drift(expected, probe_output(loaded, probe), dtypes=dtypes, tensors=tensor_drift)
         if not allow_drift:
             drift.require("the merged model")
     return drift
@@ -165,19 +179,36 @@ def _folded(key: str, tensor: torch.Tensor, tensors: Mapping[str, torch.Tensor])
     for a_key in A_KEYS:
         mixer = tensors.get(key.removesuffix(a_key) + MIXER_KEY) if key.endswith(a_key) else None
         if mixer is not None:
-            return fold_into_a(tensor, compose(mixer.to(torch.promote_types(torch.float32, mixer.dtype))))
+            with own_dtype(mixer.device):
+                return fold_into_a(tensor, compose(mixer.to(wide_dtype(mixer))))
     return tensor
 
 
-def _check_all_is_loaded(written: Mapping[str, torch.Tensor], twin: PeftModel) -> None:
-    """Outputs cannot tell a tensor that works at few positions only, such as the embedding of a trained token."""
-    loaded = get_peft_model_state_dict(twin, twin.state_dict())  # without the second, PEFT warns of biases
-    for key, tensor in written.items():
-        there = loaded.get(key)
-        if there is None or not torch.allclose(tensor.to(there), there, rtol=0, atol=0, equal_nan=True):
-            raise DriftError(
-                f"plain PEFT does not load {key} as it was saved, so nothing was written: please report it"
-            )
+def _apart(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Contiguous tensors that share no memory, as a file of tied weights needs them."""
+    apart: dict[str, torch.Tensor] = {}
+    seen: set[int] = set()
+    for key, tensor in tensors.items():
+        start = tensor.untyped_storage().data_ptr()
+        apart[key] = tensor.detach().clone() if start in seen else tensor.detach().contiguous()
+        seen.add(start)
+    return apart
+
+
+def _load_folded(model: nn.Module, folder: Path, *, adapter_name: str) -> PeftModel:
+    """The folded adapter as plain PEFT loads it onto the base model, of which nothing is written to."""
+    saved = saved_tensors(model, adapter_name)
+    twin = plain_twin(model)
+    parts = (key.removeprefix(PREFIX).split(".") for key in saved)
+    own_empty(twin, [".".join(part for part in key if part != "base_layer") for key in parts])
+    is_wide = any(tensor.dtype == torch.float32 for tensor in saved.values())
+    try:
+        return PeftModel.from_pretrained(twin, str(folder), autocast_adapter_dtype=is_wide)
+    except (KeyError, RuntimeError) as error:  # a tensor that is missing or has another shape
+        reason = " ".join(str(error).split())[:300]
+        raise DriftError(
+            f"the folded adapter does not load in plain PEFT ({reason}), so nothing was written"
+        ) from error
 
 
 def _card(config: LoraConfig) -> str:

@@ -1,5 +1,6 @@
 """Merging an adapter into a model of its own; sums in float32 or wider, a quantised base dequantised first."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from torch import nn
 from moslora.adapter.layers import MixerLayer
 from moslora.adapter.storage import load_adapter
 from moslora.adapter.twin import forget_adapters, own_weights, replace, shared_copy
-from moslora.core.folding import is_finite, wide_dtype
+from moslora.core.folding import is_finite
+from moslora.core.precision import wide_dtype
 from moslora.errors import CheckpointError, ConfigError
 
 
@@ -26,6 +28,7 @@ def merged_model(model: nn.Module, *, adapter_name: str = "default", dtype: torc
     is not finite.
     """
     merged = shared_copy(model)
+    changed = _changed_weights(merged, adapter_name)
     quantised = [name for name, module in merged.named_modules() if is_quantised(module)]
     if quantised and dtype is None:
         raise _quantised_error(quantised[0])
@@ -40,6 +43,7 @@ def merged_model(model: nn.Module, *, adapter_name: str = "default", dtype: torc
     for name, module in list(merged.named_modules()):
         if is_quantised(module):
             replace(merged, name, dequantised(module))
+    _separate_from(merged, changed)
     if dtype is not None:
         own_weights(merged, dtype)
     if quantised:
@@ -94,7 +98,7 @@ def _merged_layer(layer: MixerLayer, adapter_name: str, *, dtype: torch.dtype | 
     if adapter_name not in layer.r:
         return base
     dtype = dtype or base.weight.dtype
-    plain = dequantised(base) if is_quantised(base) else base
+    plain = dequantised(base) if is_quantised(base) else _alone(base)
     wide = plain.weight.detach().to(wide_dtype(plain.weight))
     weight = layer.lora_variant[adapter_name].merge_safe(layer, adapter_name, wide)
     if not is_finite(weight):
@@ -126,12 +130,45 @@ def _separate_ties(model: nn.Module) -> None:
             layer.weight = nn.Parameter(layer.weight.detach().clone(), requires_grad=False)
 
 
+def _alone(module: nn.Module) -> Any:
+    """A module over the same tensors whose weight can be replaced, though `module` may stand in another place too."""
+    own = copy.copy(module)
+    own._parameters = dict(module._parameters)
+    return own
+
+
+def _changed_weights(model: nn.Module, adapter: str) -> set[nn.Parameter]:
+    """The base's weights that the adapter changes."""
+    changed = set()
+    for module in model.modules():
+        if isinstance(module, MixerLayer) and adapter in module.r:
+            changed.update(module.get_base_layer().parameters())
+        elif isinstance(module, AuxiliaryTrainingWrapper):
+            changed.update(module.original_module.parameters())
+    return changed
+
+
+def _separate_from(model: nn.Module, changed: set[nn.Parameter]) -> None:
+    """Give each module that was tied to a changed weight its own copy of the old one.
+
+    Of those that go on sharing it, only one would be written, and loading would tie the others to the changed weight.
+    """
+    left = [module for module in model.modules() if module._parameters.get("weight") in changed]
+    for module in left if len(left) > 1 else []:
+        own_weights(module)
+
+
 def _declare_ties(model: Any) -> None:
+    """Say in the config that head and embedding differ, where the config can say it without changing anything else."""
     config = getattr(model, "config", None)
     if config is None or not getattr(config, "tie_word_embeddings", False):
         return
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
-    if head is not None and embedding.weight is not head.weight:
+    if head is None or embedding.weight is head.weight:
+        return
+    untied = copy.deepcopy(config)
+    untied.tie_word_embeddings = False
+    if not type(config).from_dict(untied.to_dict()).tie_word_embeddings:  # T5's always ties, and takes it for a scale
         config.tie_word_embeddings = False
 
 

@@ -13,8 +13,9 @@ from torch.nn.modules.module import _has_any_global_hook as has_any_global_hook
 
 from moslora.adapter.presenting import folded_factors
 from moslora.core.folding import fold_into_a
-from moslora.core.lowrank import add_update, autocast_dtype
+from moslora.core.lowrank import add_update
 from moslora.core.mixers import Mixer, TuckerCore
+from moslora.core.precision import autocast_dtype
 from moslora.errors import UnsupportedLayerError
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)

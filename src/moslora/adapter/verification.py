@@ -1,4 +1,4 @@
-"""Comparing an exported model with its adapter on a probe batch.
+"""Comparing an exported model with its adapter on a probe batch, once its tensors are proved (`proving`).
 
 A language model can be chaotic at single positions (the first tokens of a text above all): there, rounding to 16 bits
 alone moves logits by half their size, in the adapter as in any copy of it. What counts is therefore the difference
@@ -12,26 +12,30 @@ from typing import Any
 import torch
 from torch import nn
 
+from moslora.adapter.tensors import TensorDrift
 from moslora.adapter.twin import base_of
+from moslora.core.precision import own_dtype
 from moslora.errors import ConfigError, DriftError
 
 # Allowed |difference| as a share of the largest |output|, for the coarsest dtype on the way.
 TOLERANCES = {torch.float64: 1e-6, torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 4e-2}
 SHARE_OF_POSITIONS = 0.75
+FOUR_BIT = ("Linear4bit", "LinearNF4", "LinearFP4")
 
 
 @dataclass(frozen=True)
 class Drift:
-    """How far an exported model's outputs (logits) are from the adapter's on the probe batch.
+    """How far an exported model's outputs (logits) are from the adapter's on the probe batch, and how far its tensors.
 
     `difference` is what three quarters of the positions keep to, each with its largest |difference|; `max_difference`
-    is the largest of all.
+    is the largest of all. `tensors` were compared first, and are within rounding (`moslora.adapter.proving`).
     """
 
     difference: float
     max_difference: float
     largest_output: float
     tolerance: float
+    tensors: TensorDrift
 
     @property
     def is_within(self) -> bool:
@@ -48,13 +52,15 @@ class Drift:
             )
 
 
-def measure_drift(expected: torch.Tensor, actual: torch.Tensor, dtypes: Iterable[torch.dtype]) -> Drift:
+def measure_drift(
+    expected: torch.Tensor, actual: torch.Tensor, *, dtypes: Iterable[torch.dtype], tensors: TensorDrift
+) -> Drift:
     """The difference of two outputs (..., features), and the one allowed for the coarsest of `dtypes`."""
     largest = expected.abs().max().item()
     share = max(TOLERANCES.get(dtype, 1e-4) for dtype in dtypes)
     at_position = (expected - actual).abs().amax(-1).flatten()
     typical = torch.quantile(at_position, SHARE_OF_POSITIONS, interpolation="higher").item()
-    return Drift(typical, at_position.max().item(), largest, share * largest)
+    return Drift(typical, at_position.max().item(), largest, share * largest, tensors)
 
 
 def default_probe(model: nn.Module) -> dict[str, torch.Tensor]:
@@ -83,15 +89,17 @@ def token_probe(model: nn.Module, ids: torch.Tensor) -> dict[str, torch.Tensor]:
 
 @torch.inference_mode()
 def probe_output(model: nn.Module, probe: Mapping[str, torch.Tensor]) -> torch.Tensor:
-    """The model's first output for the probe in evaluation mode, in float32 on the CPU; its mode is restored."""
-    was_training = model.training
+    """The model's first output for the probe in evaluation mode, in float32 on the CPU; every module's mode is kept."""
+    modes = {module: module.training for module in model.modules()}
     device = next(model.parameters()).device
     try:
         model.eval()
         run = model.__dict__.get("_original_forward", model)  # what accelerate has put autocast around
-        output = run(**{key: value.to(device) for key, value in probe.items()})
+        with own_dtype(device):
+            output = run(**{key: value.to(device) for key, value in probe.items()})
     finally:
-        model.train(was_training)
+        for module, mode in modes.items():
+            module.training = mode
     return (output if isinstance(output, torch.Tensor) else output[0]).float().cpu()
 
 
@@ -102,7 +110,7 @@ def coarsest_dtype(model: nn.Module) -> torch.dtype:
     """
     dtypes = {parameter.dtype for parameter in model.parameters() if parameter.dtype in TOLERANCES}
     for module in model.modules():
-        if type(module).__name__ == "Linear4bit" and getattr(module, "compute_dtype", None) in TOLERANCES:
+        if type(module).__name__ in FOUR_BIT and getattr(module, "compute_dtype", None) in TOLERANCES:
             dtypes.add(module.compute_dtype)  # pyright: ignore[reportArgumentType]
         elif type(module).__name__ == "Linear8bitLt":
             dtypes.add(torch.bfloat16)

@@ -29,7 +29,8 @@ def fold(
         print_json(export.to_dict())
         return
     results.print(f"folded into plain LoRA: {folder}")
-    results.print(export.verdict())
+    for line in export.verdicts():
+        results.print(line)
     results.print("load it with plain PEFT, without moslora:")
     results.print(
         f'  python -c "from peft import PeftModel; from transformers import AutoModelForCausalLM;'

@@ -41,7 +41,8 @@ def merge(
         print_json(export.to_dict())
         return
     results.print(f"merged into a full model: {folder}")
-    results.print(export.verdict())
+    for line in export.verdicts():
+        results.print(line)
     results.print("load it with transformers alone:")
     results.print(
         f'  python -c "from transformers import AutoModelForCausalLM;'

@@ -9,27 +9,23 @@ Shapes: R rank, I input features (times kernel size for convolutions), O output 
 
 import torch
 
-
-def wide_dtype(*tensors: torch.Tensor) -> torch.dtype:
-    """float32, or the widest dtype among the tensors where that is wider."""
-    dtype = torch.float32
-    for tensor in tensors:
-        dtype = torch.promote_types(dtype, tensor.dtype)
-    return dtype
+from moslora.core.precision import own_dtype, wide_dtype
 
 
 @torch.no_grad()
 def fold_into_a(a: torch.Tensor, mixer: torch.Tensor) -> torch.Tensor:
     """A' = M·A in A's dtype, rounded once: (R, ...) as A for a mixer (R, R), (R, I, K...) for a core (R, R, K...)."""
     dtype = wide_dtype(a, mixer)
-    return _mixed(a.to(dtype), mixer.to(dtype)).to(a.dtype)
+    with own_dtype(a.device):
+        return _mixed(a.to(dtype), mixer.to(dtype)).to(a.dtype)
 
 
 @torch.no_grad()
 def weight_delta(a: torch.Tensor, mixer: torch.Tensor | None, b: torch.Tensor, *, scale: float) -> torch.Tensor:
     """`scale · B·M·A` as a matrix (O, I) from A (R, ...), M (R, R) or None for identity, and B (O, R, 1...)."""
-    a_RI, b_OR = _wide_factors(a, mixer, b, dtype=wide_dtype(a, b))
-    return (b_OR @ a_RI).mul_(scale)
+    with own_dtype(a.device):
+        a_RI, b_OR = _wide_factors(a, mixer, b, dtype=wide_dtype(a, b))
+        return (b_OR @ a_RI).mul_(scale)
 
 
 @torch.no_grad()
@@ -38,8 +34,9 @@ def add_low_rank(
 ) -> torch.Tensor:
     """`weight + scale · B·M·A` as a new matrix in weight's dtype, summed in float32 or wider and rounded once."""
     dtype = wide_dtype(weight_OI, a, b)
-    a_RI, b_OR = (factor.to(weight_OI.device) for factor in _wide_factors(a, mixer, b, dtype=dtype))
-    return torch.addmm(weight_OI.to(dtype), b_OR, a_RI, alpha=scale).to(weight_OI.dtype)
+    with own_dtype(a.device), own_dtype(weight_OI.device):
+        a_RI, b_OR = (factor.to(weight_OI.device) for factor in _wide_factors(a, mixer, b, dtype=dtype))
+        return torch.addmm(weight_OI.to(dtype), b_OR, a_RI, alpha=scale).to(weight_OI.dtype)
 
 
 def ungrouped(b: torch.Tensor, *, groups: int) -> torch.Tensor:

@@ -14,7 +14,6 @@ Shapes: N tokens, I input and O output features, R rank, D links of the mixer's 
 """
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
 import torch
@@ -23,6 +22,7 @@ from torch.nn import functional as F
 
 from moslora.core.dropping import draw_dropped, drop, drop_
 from moslora.core.mixers import compose
+from moslora.core.precision import own_dtype
 
 Contraction = Literal["into_a", "into_b", "unfolded", "chained"]
 
@@ -71,7 +71,7 @@ def add_update(
             rank=a_RI.shape[0],
             depth=mixer_DRR.shape[0],
         )
-        with _own_dtype(x.device.type):
+        with own_dtype(x.device):
             links = list(mixer_DRR) if order == "chained" else [compose(mixer_DRR)]
             if order in ("into_a", "into_b"):
                 a_RI, b_OR = (links[0] @ a_RI, b_OR) if order == "into_a" else (a_RI, b_OR @ links[0])
@@ -95,18 +95,6 @@ def is_watched(*tensors: torch.Tensor) -> bool:
     )
 
 
-def autocast_dtype(device: str) -> torch.dtype | None:
-    """The dtype that autocast computes in on a type of device; None where it is off or does not exist (meta)."""
-    if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
-        return None
-    return torch.get_autocast_dtype(device)
-
-
-def _own_dtype(device: str) -> AbstractContextManager[Any]:
-    """Factors are multiplied in their own dtype, whatever autocast says."""
-    return nullcontext() if autocast_dtype(device) is None else torch.autocast(device, enabled=False)
-
-
 class _AddUpdate(torch.autograd.Function):
     @staticmethod
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -121,7 +109,7 @@ class _AddUpdate(torch.autograd.Function):
     ) -> torch.Tensor:
         dropped = draw_dropped(x, dropout) if dropout > 0 else None
         ctx.scale = scale if dropped is None else scale / (1 - dropout) if dropout < 1 else 0.0
-        with _own_dtype(x.device.type):
+        with own_dtype(x.device):
             first_NR, h_NR = _channels(x, dropped, a_RI, mixer_RR)
             b_RO = b_OR.to(x.dtype).t()
             if y.dtype == x.dtype:
@@ -138,7 +126,7 @@ class _AddUpdate(torch.autograd.Function):
         (grad_y,) = gradients
         _, needs_x, needs_a, needs_mixer, needs_b, _, _ = ctx.needs_input_grad
         grad_x = grad_a = grad_mixer = grad_b = None
-        with _own_dtype(x.device.type):
+        with own_dtype(x.device):
             if torch.is_grad_enabled():  # to be differentiated again: h must then depend on x and the factors
                 first_NR, h_NR = _channels(x, dropped, a_RI, mixer_RR)
             g_NO = _rows(grad_y).to(x.dtype)
@@ -178,7 +166,7 @@ def _plain(
     y: torch.Tensor, x: torch.Tensor, factors: Sequence[torch.Tensor], *, scale: float, dropout: float
 ) -> torch.Tensor:
     """The same formula in plain operations."""
-    with _own_dtype(x.device.type):
+    with own_dtype(x.device):
         h = F.dropout(x, dropout)
         for factor in factors:
             h = F.linear(h, factor.to(x.dtype))

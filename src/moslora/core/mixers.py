@@ -15,6 +15,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from moslora.core.precision import own_dtype, wide_dtype
+
 MIXERS = ("kaiming", "orthogonal", "normal", "identity", "butterfly", "zero")
 
 
@@ -31,8 +33,9 @@ class Mixer(nn.Module):
         draw_mixer_(self.weight, kind=kind)
 
     def matrix(self) -> torch.Tensor:
-        """The whole chain as one matrix (R, R), in the dtype of the weight."""
-        return compose(self.weight)
+        """The whole chain as one matrix (R, R), in float32 or wider."""
+        with own_dtype(self.weight.device):
+            return compose(self.weight.to(wide_dtype(self.weight)))
 
     def forward(self, h: torch.Tensor, channel_dim: int = -1) -> torch.Tensor:
         """Mix the R channels of `h` (..., R, ...) that lie along `channel_dim`."""

@@ -1,6 +1,7 @@
 """Folding and merging what a command was given, with real text as the probe, noted in the run's record."""
 
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import torch
 
 from moslora.adapter.export import save_folded, save_merged, write_merged
 from moslora.adapter.merging import merged_by_peft
+from moslora.adapter.proving import prove_copy
 from moslora.adapter.verification import Drift, coarsest_dtype, probe_output
 from moslora.errors import ConfigError
 from moslora.files import check_new_folder, check_writable
@@ -24,10 +26,18 @@ class Export:
     base: str
     drift: Drift
 
-    def verdict(self) -> str:
-        """The verification in one line."""
+    def verdicts(self) -> tuple[str, str]:
+        """The verification in two lines: of the tensors, of the outputs."""
+        tensors = self.drift.tensors
+        if tensors.layers:
+            exactness = (
+                f"verified: tensors of {tensors.layers} layers differ by at most {tensors.difference:.2g} of their"
+                f" largest number, as rounding to {tensors.dtype} explains"
+            )
+        else:
+            exactness = f"verified: {tensors.compared} tensors are loaded as they were written"
         state = "verified" if self.drift.is_within else "DIFFERS (accepted with --allow-drift)"
-        return (
+        return exactness, (
             f"{state}: logits differ by {self.drift.difference:.3g} on the probe questions"
             f" (allowed {self.drift.tolerance:.3g}, largest logit {self.drift.largest_output:.3g})"
         )
@@ -71,12 +81,14 @@ def merge_adapter(opened: Opened, folder: Path, *, dtype: str | None, allow_drif
     else:
         expected, adapted_dtype = probe_output(model, probe), coarsest_dtype(model)
         del model
+        merged = merged_by_peft(load_model(opened.model), opened.adapter, dtype=wanted)
         drift = write_merged(
-            merged_by_peft(load_model(opened.model), opened.adapter, dtype=wanted),
+            merged,
             folder,
             expected=expected,
             probe=probe,
             adapted_dtype=adapted_dtype,
+            prove=partial(prove_copy, merged.state_dict()),
             allow_drift=allow_drift,
             tokenizer=tokenizer,
         )
@@ -105,5 +117,5 @@ def _noted(opened: Opened, export: Export, *, name: str) -> Export:
     with opened.run.changing_record() as record:
         record.artifacts[name] = str(folder.relative_to(home) if folder.is_relative_to(home) else folder)
         notes = [note for note in record.notes if not note.startswith(f"{name}: ")]
-        record.notes = [*notes, f"{name}: {export.verdict()}"]
+        record.notes = [*notes, f"{name}: {'; '.join(export.verdicts())}"]
     return export
