@@ -3,8 +3,11 @@
 Every message is one line: what was given, what is allowed, what to do next.
 """
 
+import json
+import shlex
 from collections.abc import Iterable
 from difflib import get_close_matches
+from pathlib import Path
 
 
 class MosloraError(Exception):
@@ -41,6 +44,26 @@ class InUseError(OutputError):
 
 class MissingDependencyError(MosloraError, ImportError):
     """An optional package is needed and not installed."""
+
+
+class NothingSaved(KeyboardInterrupt):
+    """Ctrl-C before a run has written anything that it could go on from."""
+
+
+def command(*parts: str | Path) -> str:
+    """A `moslora` command line to copy: quoted, so that the shell reads what is meant."""
+    texts = [f"./{part}" if isinstance(part, Path) and str(part).startswith("-") else str(part) for part in parts]
+    return shlex.join(["moslora", *texts])
+
+
+def python_line(code: str) -> str:
+    """A line to copy that runs Python code in a shell."""
+    return f"python -c {shlex.quote(code)}"
+
+
+def python_text(value: str | Path) -> str:
+    """A text as Python code, in double quotes: `python_line` puts single ones around."""
+    return json.dumps(str(value), ensure_ascii=False)
 
 
 def suggestion(given: str, allowed: Iterable[str]) -> str:

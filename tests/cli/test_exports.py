@@ -1,4 +1,5 @@
 import json
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -24,7 +25,8 @@ def test_folding_a_run_writes_plain_lora_and_prints_how_to_load_it(finished: Pat
     assert first == f"folded into plain LoRA: {folded}"
     assert verdict.startswith("verified: logits differ by ")
     assert explanation == "load it with plain PEFT, without moslora:"
-    command = line.strip().removeprefix('python -c "').removesuffix('"')
+    python, option, command = shlex.split(line)
+    assert (python, option) == ("python", "-c")
     code = f"import sys; {command}; assert 'moslora.adapter' not in sys.modules; print(type(model).__name__)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout == "PeftModelForCausalLM\n"

@@ -41,12 +41,13 @@ def evaluate(
 
     quiet_libraries()
     from moslora.cli.summary import print_evaluations
-    from moslora.runs.adapters import open_adapter
+    from moslora.runs.adapters import open_adapter, require_language_model
     from moslora.runs.recipe import EvaluationSettings
     from moslora.runs.scoring import evaluate_adapter
     from moslora.runs.validation import validated
 
     opened = open_adapter(adapter, base=base, prompt=prompt_style)
+    require_language_model(opened, "evaluate")
     chosen = {"tasks": task, "data": data and str(data), "scoring": scoring, "limit": limit, "batch_size": batch_size}
     own = opened.recipe.evaluation.model_dump(exclude={"limit"}) if opened.recipe else {}
     given = own | {name: value for name, value in chosen.items() if value}

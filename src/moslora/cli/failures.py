@@ -1,6 +1,7 @@
 """How a command ends when it does not succeed: one line on stderr and an exit code, a traceback only with `--debug`."""
 
 import errno
+import re
 import shlex
 import sys
 import traceback
@@ -10,7 +11,7 @@ from typing import Any
 
 import typer
 
-from moslora.errors import MosloraError
+from moslora.errors import MosloraError, NothingSaved
 
 MISTAKE, UNEXPECTED, INTERRUPTED = 2, 1, 130  # exit codes
 
@@ -58,11 +59,12 @@ def _usage(error: typer.TyperException) -> str:
 
 
 def _after_interrupt(interrupt: KeyboardInterrupt, *, context: Any, arguments: list[str]) -> str:
-    """How to go on after Ctrl-C: the same line with `--resume`, for a command that has it."""
+    """How to go on after Ctrl-C: the same line, with `--resume` for a command that has it and a run that was begun."""
     reason = f"interrupted: {interrupt}" if interrupt.args else "interrupted"
     program, name = context.info_name, context.invoked_subcommand
     command = context.command.get_command(context, name) if name else None
-    if command is None or all(parameter.name != "resume" for parameter in command.params):
+    cannot_resume = isinstance(interrupt, NothingSaved)
+    if command is None or cannot_resume or all(parameter.name != "resume" for parameter in command.params):
         return f"{reason}; to start over: {shlex.join([program, *arguments])}"
     kept = [argument for argument in arguments if argument not in ("--resume", "--overwrite")]
     return f"{reason}; to go on: {shlex.join([program, *kept, '--resume'])}"
@@ -75,5 +77,5 @@ def _end(message: str, *, code: int, arguments: list[str]) -> None:
     if sys.stderr.isatty() and code == INTERRUPTED:
         typer.echo(err=True)  # leave the line that shows ^C
     if message:
-        typer.echo(" ".join(message.split()), err=True)
+        typer.echo(re.sub(r"\s*\n\s*", " ", message.strip()), err=True)  # spaces may belong to a path
     raise typer.Exit(code)

@@ -1,6 +1,7 @@
 """`moslora fold`: the adapter as plain LoRA."""
 
 from moslora.cli.options import AdapterArgument, BaseOption, DriftOption, JsonOption, OutputOption, print_json, results
+from moslora.errors import python_line, python_text
 
 EXAMPLES = (
     "moslora fold runs/demo",
@@ -32,7 +33,8 @@ def fold(
     for line in export.verdicts():
         results.print(line)
     results.print("load it with plain PEFT, without moslora:")
-    results.print(
-        f'  python -c "from peft import PeftModel; from transformers import AutoModelForCausalLM;'
-        f" model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained('{export.base}'), '{folder}')\""
+    code = (
+        f"from peft import PeftModel; from transformers import {export.class_name};"
+        f" model = PeftModel.from_pretrained({export.base_code()}, {python_text(folder)})"
     )
+    results.print(f"  {python_line(code)}")

@@ -32,10 +32,11 @@ def generate(
 
     quiet_libraries()
     from moslora.data.prompts import CHAT
-    from moslora.runs.adapters import load_adapted, open_adapter
+    from moslora.runs.adapters import load_adapted, open_adapter, require_language_model
     from moslora.runs.generating import Speaker
 
     opened = open_adapter(adapter, base=base, prompt=prompt_style)
+    require_language_model(opened, "generate")
     model, tokenizer = load_adapted(opened)
     style = CHAT if chat else opened.prompt_style
     speaker = Speaker(model, tokenizer, style=style, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from moslora.cli.options import AdapterArgument, BaseOption, DriftOption, JsonOption, OutputOption, print_json, results
-from moslora.errors import ConfigError
+from moslora.errors import ConfigError, python_line
 
 DTYPES = ("float32", "bfloat16", "float16")
 EXAMPLES = (
@@ -44,7 +44,5 @@ def merge(
     for line in export.verdicts():
         results.print(line)
     results.print("load it with transformers alone:")
-    results.print(
-        f'  python -c "from transformers import AutoModelForCausalLM;'
-        f" model = AutoModelForCausalLM.from_pretrained('{folder}')\""
-    )
+    code = f"from transformers import {export.class_name}; model = {export.merged_code()}"
+    results.print(f"  {python_line(code)}")

@@ -7,7 +7,8 @@ from rich.console import Console
 from rich.table import Table
 
 from moslora.cli.options import print_table
-from moslora.data.tasks import chance_text, task
+from moslora.data.tasks import EVERYDAY, chance_text, task
+from moslora.errors import command
 from moslora.records import EvaluationRecord, RunRecord, Score
 
 SCORINGS = {"log_probability": "log-prob.", "generation": "generation"}
@@ -62,6 +63,13 @@ def _kind_table(moments: dict[str, dict[str, Score]]) -> Table:
     return table
 
 
+def _next(record: RunRecord, folder: Path, *, has_mixers: bool) -> str:
+    if has_mixers and "folded" not in record.artifacts:
+        return command("fold", folder)
+    has_task = bool(record.recipe["evaluation"]["tasks"])
+    return command("evaluate", folder, *([] if has_task else ["--task", EVERYDAY]))
+
+
 def _table(*headings: str) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for heading in headings:
@@ -92,5 +100,5 @@ def _facts(record: RunRecord, folder: Path) -> list[tuple[str, str]]:
     facts += [("note", note) for note in record.notes]
     facts += [(name, str(folder / path)) for name, path in record.artifacts.items()]
     facts.append(("record", str(folder / "run.json")))
-    facts.append(("next", f"moslora {'fold' if has_mixers else 'evaluate'} {folder}"))
+    facts.append(("next", _next(record, folder, has_mixers=has_mixers)))
     return facts

@@ -12,6 +12,7 @@ from moslora.cli.options import (
     remarks,
     results,
 )
+from moslora.errors import NothingSaved
 
 EXAMPLES = (
     "moslora train demo",
@@ -39,19 +40,32 @@ def train(
     folder = output or Path("runs") / chosen.name
     if is_first():
         RunFolder.check(folder, resume=resume, overwrite=overwrite)  # before the slow imports
+    before = _written(folder)
+    try:
+        from moslora.cli.quiet import quiet_libraries
 
-    from moslora.cli.quiet import quiet_libraries
+        quiet_libraries()
+        from moslora.cli.summary import print_run
+        from moslora.runs.run import run_recipe
 
-    quiet_libraries()
-    from moslora.cli.summary import print_run
-    from moslora.runs.run import run_recipe
-
-    record = run_recipe(
-        chosen, folder, resume=resume, overwrite=overwrite, report=lambda line: remarks.print(line, style="dim")
-    )
+        record = run_recipe(
+            chosen, folder, resume=resume, overwrite=overwrite, report=lambda line: remarks.print(line, style="dim")
+        )
+    except KeyboardInterrupt as interrupt:
+        if not resume and _written(folder) == before:
+            raise NothingSaved from interrupt
+        raise
     if not is_first():
         return
     if as_json:
         results.print(record.model_dump_json(indent=2))
         return
     print_run(results, record, folder)
+
+
+def _written(folder: Path) -> int | None:
+    """When the run's record was last written; None without one."""
+    from moslora.runs.folder import RunFolder
+
+    record = RunFolder(folder).record_path
+    return record.stat().st_mtime_ns if record.exists() else None

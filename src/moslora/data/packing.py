@@ -34,7 +34,7 @@ def pack(examples: Sequence[Example], *, max_length_tokens: int) -> list[Example
         if length > max_length_tokens:
             raise DataError(
                 f"example {index + 1} has {length} tokens, a packed row takes {max_length_tokens}; "
-                "set max_length_tokens higher, or cut the examples first"
+                "set data.max_length_tokens higher, or cut the examples first"
             )
         place = bisect_left(free_sizes, length)
         free = free_sizes[place] if place < len(free_sizes) else max_length_tokens

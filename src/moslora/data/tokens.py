@@ -39,7 +39,7 @@ def cut_examples(
     if not kept:
         raise DataError(
             f"{source}: data.leave_out_longer leaves nothing, no sample has at most {max_length_tokens} tokens; "
-            f"set max_length_tokens to {min(lengths)} or more"
+            f"set data.max_length_tokens to {min(lengths)} or more"
         )
     cut = {index: {name: values[:max_length_tokens] for name, values in full[index].items()} for index in kept}
     # The first token has no predecessor, so the model never learns it.
@@ -51,7 +51,7 @@ def cut_examples(
         raise DataError(
             f"{sample} has {lengths[lost[0]]} tokens and none to learn from among "
             f"its first {max_length_tokens} ({_samples(len(lost))} like that, the longest has {longest}); "
-            f"set max_length_tokens to {longest}, or leave them out with data.leave_out_longer"
+            f"set data.max_length_tokens to {longest}, or leave them out with data.leave_out_longer"
         )
     return Examples([*cut.values()], kept, truncated=sum(lengths[index] > max_length_tokens for index in kept))
 

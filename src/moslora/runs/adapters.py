@@ -11,14 +11,16 @@ from peft import PeftConfig, get_peft_model
 from transformers import PreTrainedTokenizerBase
 
 from moslora.adapter.coverage import covered_layers
+from moslora.adapter.heads import Head, head_of
 from moslora.adapter.storage import check_adapter_folder, load_adapter
 from moslora.adapter.targets import check_is_called, check_patterns
 from moslora.adapter.twin import base_of
+from moslora.adapter.verification import token_probe
 from moslora.data.everyday import everyday
 from moslora.data.prompts import STYLES, prompt_ids
-from moslora.errors import CheckpointError, ConfigError, MosloraError, unknown_name
+from moslora.errors import CheckpointError, ConfigError, MosloraError, command, unknown_name
 from moslora.runs.folder import RunFolder
-from moslora.runs.models import load_model, load_tokenizer, meta_model
+from moslora.runs.models import LANGUAGE_MODEL, load_model, load_tokenizer, meta_model
 from moslora.runs.recipe import ModelSettings, Recipe, parse_recipe
 
 MOSLORA, FULL = "MOSLORA", "FULL"  # PEFT's name for ours; what stands in its place for full fine-tuning
@@ -37,6 +39,7 @@ class Opened:
     prompt_style: str = "alpaca"  # of questions: the run's
     run: RunFolder | None = None
     recipe: Recipe | None = None
+    head: Head = LANGUAGE_MODEL
 
     @property
     def home(self) -> Path:
@@ -63,10 +66,7 @@ def open_adapter(source: str | Path, *, base: str | None = None, prompt: str | N
         if "model" in record.artifacts:
             return _opened_model(run, recipe, base=base, prompt=prompt)
         if "adapter" not in record.artifacts:
-            raise CheckpointError(
-                f"the run {source} is {record.status} and has no trained adapter yet: finish it with"
-                f" `moslora train {run.recipe_path} --output {source} --resume`"
-            )
+            raise CheckpointError(_without_weights(run, record.status))
         fields = _adapter_fields(run.adapter)
         recorded = fields.get("base_model_name_or_path")
         if base is None and recorded and Path(recorded).is_dir() and not Path(recipe.model.path).exists():
@@ -77,13 +77,14 @@ def open_adapter(source: str | Path, *, base: str | None = None, prompt: str | N
     path = base or fields.get("base_model_name_or_path")
     if not path:
         raise CheckpointError(f"{source} does not say which base model it belongs to: give it with --base")
-    return Opened(source, ModelSettings(path=path), fields["peft_type"], prompt or "alpaca")
+    head = head_of(fields, source / "adapter_model.safetensors")
+    return Opened(source, ModelSettings(path=path), fields["peft_type"], prompt or "alpaca", head=head)
 
 
 def load_adapted(opened: Opened, *, is_trainable: bool = False) -> tuple[Any, PreTrainedTokenizerBase]:
     """The base model with the adapter (or the fully trained model), in evaluation mode, and its tokenizer."""
     tokenizer = load_tokenizer(opened.model)
-    model = load_model(opened.model)
+    model = load_model(opened.model, opened.head)
     if opened.peft_type == FULL:
         return model.requires_grad_(is_trainable), tokenizer
     return load_adapter(model, opened.adapter, is_trainable=is_trainable).eval(), tokenizer
@@ -111,14 +112,30 @@ def adapted_on_meta(settings: ModelSettings, config: PeftConfig | None) -> Any:
     return adapted
 
 
-def text_probe(opened: Opened, tokenizer: PreTrainedTokenizerBase, *, rows: int = 4) -> dict[str, torch.Tensor]:
-    """A few real questions, cut to one length, to compare models on: what a model says at padding means nothing."""
+def require_language_model(opened: Opened, command: str) -> None:
+    """Raise ConfigError for an adapter of a model that does not continue text."""
+    if not opened.head.is_language_model:
+        raise ConfigError(
+            f"{command} needs a language model, and {opened.adapter} is an adapter for {opened.head.class_name}"
+            f" (task_type {opened.head.task_type}): use it in Python, or fold or merge it"
+        )
+
+
+def text_probe(opened: Opened, tokenizer: PreTrainedTokenizerBase, model: Any) -> dict[str, torch.Tensor]:
+    """Four real questions, cut to one length, to compare models on: what a model says at padding means nothing."""
     samples: list[dict[str, Any]] = [*everyday("test")]
-    chosen = [samples[row * len(samples) // rows] for row in range(rows)]
+    chosen = samples[:: len(samples) // 4]
     ids = prompt_ids(chosen, tokenizer, style=opened.prompt_style)
     shortest = min(map(len, ids))
-    batch = torch.tensor([row[:shortest] for row in ids])
-    return {"input_ids": batch, "attention_mask": torch.ones_like(batch)}
+    return token_probe(model, torch.tensor([row[:shortest] for row in ids]))
+
+
+def _without_weights(run: RunFolder, status: str) -> str:
+    if status == "finished":
+        again = command("train", run.recipe_path, "--output", "FOLDER")
+        return f"the weights of the run {run.path} were removed: train it again with `{again}`"
+    onward = command("train", run.recipe_path, "--output", run.path, "--resume")
+    return f"the run {run.path} is {status} and has no trained adapter yet: finish it with `{onward}`"
 
 
 def _opened_model(run: RunFolder, recipe: Recipe, *, base: str | None, prompt: str | None) -> Opened:

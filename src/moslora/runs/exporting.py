@@ -11,7 +11,7 @@ from moslora.adapter.export import save_folded, save_merged, write_merged
 from moslora.adapter.merging import merged_by_peft
 from moslora.adapter.proving import prove_copy
 from moslora.adapter.verification import Drift, coarsest_dtype, probe_output
-from moslora.errors import ConfigError
+from moslora.errors import ConfigError, python_text
 from moslora.files import check_new_folder, check_writable
 from moslora.runs.adapters import FULL, MOSLORA, Opened, load_adapted, text_probe
 from moslora.runs.models import load_model, resolve_model
@@ -25,6 +25,8 @@ class Export:
     folder: Path
     base: str
     drift: Drift
+    class_name: str  # of transformers, that loads the base
+    options: dict[str, Any]  # that it is loaded with
 
     def verdicts(self) -> tuple[str, str]:
         """The verification in two lines: of the tensors, of the outputs."""
@@ -42,9 +44,34 @@ class Export:
             f" (allowed {self.drift.tolerance:.3g}, largest logit {self.drift.largest_output:.3g})"
         )
 
+    def base_code(self) -> str:
+        """Python code that loads the base model."""
+        return self._loading(self.base, self.options)
+
+    def merged_code(self) -> str:
+        """Python code that loads the exported full model."""
+        return self._loading(self.folder, {k: v for k, v in self.options.items() if k == "trust_remote_code"})
+
+    def _loading(self, path: str | Path, options: dict[str, Any]) -> str:
+        shown = {name: python_text(value) if isinstance(value, str) else value for name, value in options.items()}
+        arguments = [python_text(path), *(f"{name}={value}" for name, value in shown.items())]
+        return f"{self.class_name}.from_pretrained({', '.join(arguments)})"
+
     def to_dict(self) -> dict[str, Any]:
         """The fields as plain values."""
         return {"folder": str(self.folder), "base": self.base, **asdict(self.drift), "verified": self.drift.is_within}
+
+
+def _export(opened: Opened, folder: Path, drift: Drift, *, num_labels: int) -> Export:
+    """The export, with what loads its base model again."""
+    settings, options = opened.model, {}
+    if settings.revision is not None:
+        options["revision"] = settings.revision
+    if settings.trust_remote_code:
+        options["trust_remote_code"] = True
+    if not opened.head.is_language_model:
+        options["num_labels"] = num_labels
+    return Export(folder, resolve_model(settings.path), drift, opened.head.class_name, options)
 
 
 def fold_adapter(opened: Opened, folder: Path, *, allow_drift: bool = False) -> Export:
@@ -53,9 +80,10 @@ def fold_adapter(opened: Opened, folder: Path, *, allow_drift: bool = False) -> 
         raise ConfigError(_nothing_to_fold(opened))
     _check_place(opened, folder)
     model, tokenizer = load_adapted(opened)
-    drift = save_folded(model, folder, probe=text_probe(opened, tokenizer), allow_drift=allow_drift)
+    labels = model.get_base_model().config.num_labels
+    drift = save_folded(model, folder, probe=text_probe(opened, tokenizer, model), allow_drift=allow_drift)
     tokenizer.save_pretrained(folder)
-    return _noted(opened, Export(folder, resolve_model(opened.model.path), drift), name="folded")
+    return _noted(opened, _export(opened, folder, drift, num_labels=labels), name="folded")
 
 
 def merge_adapter(opened: Opened, folder: Path, *, dtype: str | None, allow_drift: bool = False) -> Export:
@@ -72,16 +100,17 @@ def merge_adapter(opened: Opened, folder: Path, *, dtype: str | None, allow_drif
         )
     _check_place(opened, folder)
     model, tokenizer = load_adapted(opened)
+    labels = model.get_base_model().config.num_labels
     wanted = getattr(torch, dtype) if dtype else None
     sizes = (p.numel() * (wanted or p.dtype).itemsize for p in model.get_base_model().parameters())
     check_writable(folder, needed_bytes=sum(sizes))
-    probe = text_probe(opened, tokenizer)
+    probe = text_probe(opened, tokenizer, model)
     if opened.peft_type == MOSLORA:
         drift = save_merged(model, folder, dtype=wanted, probe=probe, allow_drift=allow_drift, tokenizer=tokenizer)
     else:
         expected, adapted_dtype = probe_output(model, probe), coarsest_dtype(model)
         del model
-        merged = merged_by_peft(load_model(opened.model), opened.adapter, dtype=wanted)
+        merged = merged_by_peft(load_model(opened.model, opened.head), opened.adapter, dtype=wanted)
         drift = write_merged(
             merged,
             folder,
@@ -92,7 +121,7 @@ def merge_adapter(opened: Opened, folder: Path, *, dtype: str | None, allow_drif
             allow_drift=allow_drift,
             tokenizer=tokenizer,
         )
-    return _noted(opened, Export(folder, resolve_model(opened.model.path), drift), name="merged")
+    return _noted(opened, _export(opened, folder, drift, num_labels=labels), name="merged")
 
 
 def _check_place(opened: Opened, folder: Path) -> None:

@@ -1,5 +1,6 @@
 """What `moslora inspect` shows: an adapter's coverage and mixers, or a recipe's coverage without weights."""
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -54,7 +55,7 @@ def inspect_source(source: str, overrides: Sequence[str] = (), *, base: str | No
             raise ConfigError(f"--set changes a recipe, and {source} is a folder")
         return _inspect_folder(source, base=base)
     if base is not None:
-        raise ConfigError(f"--base goes with an adapter, and {source} is a recipe: use --set model.path={base}")
+        raise ConfigError(f"--base goes with an adapter, and {source} is a recipe: use --set {shlex.quote(f'model.path={base}')}")
     return _inspect_recipe(load_recipe(source, overrides))
 
 

