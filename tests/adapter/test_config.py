@@ -48,7 +48,6 @@ def test_floras_start_is_accepted():
         ({"init_lora_weights": "orthogonal"}, "init_lora_weights='orthogonal' cannot be combined"),
         ({"target_parameters": ["experts.weight"]}, "target_parameters cannot be combined with a mixer"),
         ({"use_qalora": True}, "use_qalora cannot be combined with a mixer"),
-        ({"ensure_weight_tying": True}, "ensure_weight_tying cannot be combined with a mixer"),
         ({"layer_replication": [(0, 2)]}, "layer_replication cannot be combined with a mixer"),
         ({"velora_config": {}}, "velora_config cannot be combined with a mixer"),
         ({"alora_invocation_tokens": [1], "task_type": "CAUSAL_LM"}, "alora_invocation_tokens cannot be combined"),

@@ -83,6 +83,7 @@ def test_lists_of_every_kind_shorthands_and_patterns_are_accepted():
     check_fields({"layers_to_transform": 0, "layers_pattern": "h", "rank_pattern": {r"layers\.\d+\.q_proj": 4}})
     check_fields({"layers_to_transform": range(2), "trainable_token_indices": {"embed_tokens": [5]}})
     check_fields({"target_modules": "all-linear", "modules_to_save": None, "rank_pattern": {}, "layers_pattern": []})
+    check_fields({"layers_to_transform": [1], "layers_pattern": ""})
 
 
 def test_a_saved_configuration_is_read_back(tmp_path):

@@ -187,3 +187,9 @@ def test_every_target_carries_a_mixer(trained):
     layers = [module for module in model.modules() if isinstance(module, MixerLayer)]
     assert len(layers) == 6
     assert all(set(layer.lora_mixer) == {"default"} for layer in layers)
+
+
+def test_the_status_names_layers_and_wrappers_as_peft_does(make_base, config):
+    model = get_peft_model(make_base(), config(modules_to_save=["norm"]))
+    assert {layer.module_type for layer in model.get_layer_status()} == {"lora.Linear", "ModulesToSaveWrapper"}
+    assert "ModulesToSaveWrapper(" in str(model)

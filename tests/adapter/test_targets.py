@@ -56,6 +56,13 @@ def test_patterns_that_match_are_accepted(make_base, config):
     check_patterns(config(layers_to_transform=[0, 1], layers_pattern=["layers"]), names)
 
 
+@pytest.mark.parametrize("target", ["base_layer", "lora_mixer", "q_porj"])
+def test_the_parts_of_an_adapter_are_no_targets_of_a_second_one(trained, config, target):
+    with pytest.raises(ConfigError, match=f"target_modules: '{target}' matches no module") as refusal:
+        trained().add_adapter("second", config(target_modules=[target]))
+    assert "lora_A" not in str(refusal.value)
+
+
 @pytest.mark.parametrize("model", MAMBAS.values(), ids=MAMBAS)
 @pytest.mark.parametrize("targets", [["in_proj", "out_proj"], "all-linear"], ids=["names", "all-linear"])
 def test_pefts_guard_for_mamba_holds_for_ours(model, targets):

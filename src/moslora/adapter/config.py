@@ -29,7 +29,6 @@ REFUSED_OPTIONS = {
     "target_parameters": "PEFT computes these layers without their mixer",
     "use_qalora": "QALoRA pools the input, which the mixer path does not",
     "megatron_config": "Megatron's layers drop the mixer",
-    "ensure_weight_tying": "a tied layer would need the transposed mixer",
     "layer_replication": "replicated layers share one base weight, which merging would change twice",
 }
 

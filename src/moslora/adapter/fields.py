@@ -69,7 +69,7 @@ def _patterns(field: str, value: Any) -> list[str]:
     """The regular expressions among a field's values."""
     if field in NAMES_OR_PATTERN:
         return [value] if isinstance(value, str) else []
-    if field not in FRAMES:
+    if field not in FRAMES or (field == "layers_pattern" and not value):  # empty: any layer, as in PEFT
         return []
     return [*value] if _is_list(value) or isinstance(value, Mapping) else [value]
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from peft import PeftConfig, set_peft_model_state_dict
-from peft.utils.other import AuxiliaryTrainingWrapper, ModulesToSaveWrapper, TrainableTokensWrapper
+from peft.utils import other
 from safetensors.torch import load_file
 from torch import nn
 from transformers import PreTrainedModel
@@ -30,7 +30,7 @@ class _Untouched(dict[str, str]):
         return iter(())
 
 
-class _HandingOver(AuxiliaryTrainingWrapper):
+class _HandingOver(other.AuxiliaryTrainingWrapper):
     configs: dict[str, PeftConfig]
 
     def adapter_state_dict_load_map(self, adapter_name: str) -> dict[str, str]:
@@ -44,13 +44,18 @@ class _HandingOver(AuxiliaryTrainingWrapper):
         return whole.adapter_state_dict(adapter_name, state_dict) if adapter_name in self._adapters else {}
 
 
-class _SavedModule(_HandingOver, ModulesToSaveWrapper): ...
+class ModulesToSaveWrapper(_HandingOver, other.ModulesToSaveWrapper):
+    """PEFT's, under its name, which printed models and `get_layer_status` show."""
 
 
-class _TrainedTokens(_HandingOver, TrainableTokensWrapper): ...
+class TrainableTokensWrapper(_HandingOver, other.TrainableTokensWrapper):
+    """PEFT's, under its name."""
 
 
-KINDS: dict[type, type] = {ModulesToSaveWrapper: _SavedModule, TrainableTokensWrapper: _TrainedTokens}
+KINDS: dict[type, type] = {
+    other.ModulesToSaveWrapper: ModulesToSaveWrapper,
+    other.TrainableTokensWrapper: TrainableTokensWrapper,
+}
 
 
 def hand_over(model: nn.Module, configs: dict[str, PeftConfig]) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from types import SimpleNamespace
 from typing import Any
 
-from peft.tuners.tuners_utils import _check_lora_target_modules_mamba, check_target_module_exists
+from peft.tuners.tuners_utils import BaseTunerLayer, _check_lora_target_modules_mamba, check_target_module_exists
 from peft.utils.constants import DUMMY_TARGET_MODULES, INCLUDE_LINEAR_LAYERS_SHORTHAND
 from torch import nn
 
@@ -20,6 +20,12 @@ READ_TOO = {  # layers of which transformers 5.23 reads the weight, on some path
     **dict.fromkeys(("mamba", "falcon_mamba", "jamba"), ("dt_proj",)),
     **dict.fromkeys(("bamba", "granitemoehybrid", "zamba2"), ("out_proj", "conv1d")),
 }
+
+
+def names_to_match(model: nn.Module) -> list[str]:
+    """The names of the model's modules, without what adapters put into its layers."""
+    adapted = tuple(f"{name}." for name, module in model.named_modules() if isinstance(module, BaseTunerLayer))
+    return [name for name, _ in model.named_modules() if not name.startswith(adapted)]
 
 
 def check_patterns(config: Any, module_names: Iterable[str]) -> None:

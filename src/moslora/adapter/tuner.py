@@ -27,7 +27,7 @@ from moslora.adapter.kinds import kind_of
 from moslora.adapter.layers import MixerLayer, check_base_layer
 from moslora.adapter.presenting import folded_factors
 from moslora.adapter.strictness import confused, matched, without_adapter
-from moslora.adapter.targets import check_is_called, check_patterns
+from moslora.adapter.targets import check_is_called, check_patterns, names_to_match
 from moslora.errors import ConfigError, UnsupportedLayerError
 
 LAYERS: dict[type[nn.Module], type[MixerLayer]] = {
@@ -76,11 +76,18 @@ class MosloraModel(LoraModel):
         folder = Path(peft_config.base_model_name_or_path or "")
         if peft_config.base_model_name_or_path and folder.is_dir():  # a relative one would not be found from elsewhere
             peft_config.base_model_name_or_path = str(folder.absolute())
-        check_patterns(peft_config, [name for name, _ in model.named_modules()])
+        check_patterns(peft_config, names_to_match(model))
         if any(type(module).__module__.startswith("bitsandbytes") for module in model.modules()):
             from moslora.adapter.quantised import keep_unpacked
 
             keep_unpacked(model)
+
+    def _add_targets_to_tie(self, peft_config: Any, tied_weight_keys: list[str]) -> None:
+        raise ConfigError(
+            "ensure_weight_tying cannot tie adapters with a mixer, of which"
+            f" {', '.join(tied_weight_keys)} would need the transposed: leave the embedding out of target_modules"
+            " (modules_to_save and trainable_token_indices can be tied)"
+        )
 
     def _check_target_module_compatiblity(self, peft_config: Any, model: nn.Module, target_name: str) -> None:
         check_is_called(model, target_name)
