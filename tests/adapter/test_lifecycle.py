@@ -123,6 +123,16 @@ def test_a_weighted_combination_of_one_adapter_is_the_adapter(trained, logits, c
     close(logits(PeftModel.from_pretrained(load_base(), tmp_path / "copy")), logits(model))
 
 
+def test_a_combination_of_a_higher_rank_than_a_layer_runs_and_loads(trained, logits, load_base, tmp_path):
+    model = trained()
+    expected = logits(model)
+    model.add_weighted_adapter(["default"], [1.0], "wide", combination_type="svd", svd_rank=100)
+    model.set_adapter("wide")
+    torch.testing.assert_close(logits(model), expected, rtol=1e-3, atol=1e-4)
+    model.save_pretrained(tmp_path, selected_adapters=["wide"])
+    close(logits(PeftModel.from_pretrained(load_base(), tmp_path / "wide")), logits(model))
+
+
 def test_embeddings_merge_mix_and_save(make_base, config, train, logits, load_base, tmp_path):
     torch.manual_seed(3)
     model = train(get_peft_model(make_base(), config(target_modules=["embed_tokens", "q_proj"])))

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from peft.utils.other import ModulesToSaveWrapper
 from torch import nn
 
@@ -61,3 +62,13 @@ def carry_saved_modules(model: nn.Module, adapters: Sequence[str], combined: str
             for owner in adapters:
                 if owner in wrapper.modules_to_save:
                     wrapper.modules_to_save[combined].load_state_dict(wrapper.modules_to_save[owner].state_dict())
+
+
+def pad_to_rank(model: nn.Module, combined: str) -> None:
+    """Fill the combined adapter's factors with zeros to its rank: an SVD gives no more than the layer's size."""
+    for layer in mixer_layers(model).values():
+        if combined in layer.r:
+            a, b = layer.factors(combined)
+            missing = layer.r[combined] - a.shape[0]
+            a.data = torch.cat([a.data, a.new_zeros(missing, *a.shape[1:])])
+            b.data = torch.cat([b.data, b.new_zeros(b.shape[0], missing, *b.shape[2:])], dim=1)

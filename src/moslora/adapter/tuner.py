@@ -19,7 +19,7 @@ from transformers.pytorch_utils import Conv1D
 
 from moslora.adapter import layers
 from moslora.adapter.base_model import check_same_base, describe_base
-from moslora.adapter.combining import carry_saved_modules, check_combinable, check_mergeable
+from moslora.adapter.combining import carry_saved_modules, check_combinable, check_mergeable, pad_to_rank
 from moslora.adapter.config import MosloraConfig
 from moslora.adapter.filling import mark_filled, mark_unfilled, require_filled
 from moslora.adapter.handing_over import hand_over, take_back
@@ -181,6 +181,7 @@ class MosloraModel(LoraModel):
                         stack.enter_context(folded_factors(module, adapters))
                 super().add_weighted_adapter(adapters, weights, adapter_name, **kwargs)
             carry_saved_modules(self.model, adapters, adapter_name)
+            pad_to_rank(self.model, adapter_name)
         finally:
             if first is not None:
                 self.peft_config[adapters[0]] = first
