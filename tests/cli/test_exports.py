@@ -1,4 +1,5 @@
 import json
+import re
 import shlex
 import subprocess
 import sys
@@ -21,9 +22,14 @@ Refused = Callable[..., str]
 def test_folding_a_run_writes_plain_lora_and_prints_how_to_load_it(finished: Path, moslora: Moslora):
     result = moslora("fold", finished)
     folded = finished / "folded"
-    first, verdict, explanation, line = result.stdout.splitlines()
+    first, of_tensors, of_outputs, explanation, line = result.stdout.splitlines()
     assert first == f"folded into plain LoRA: {folded}"
-    assert verdict.startswith("verified: logits differ by ")
+    assert re.fullmatch(
+        r"verified: tensors of 4 layers differ by at most \S+e-0[78] of their largest number, as rounding to float32"
+        " explains",
+        of_tensors,
+    )
+    assert of_outputs.startswith("verified: logits differ by ")
     assert explanation == "load it with plain PEFT, without moslora:"
     python, option, command = shlex.split(line)
     assert (python, option) == ("python", "-c")
@@ -33,7 +39,7 @@ def test_folding_a_run_writes_plain_lora_and_prints_how_to_load_it(finished: Pat
     assert not any("mixer" in key for key in load_file(folded / "adapter_model.safetensors"))
     record = RunRecord.load(finished / "run.json")
     assert record.artifacts == {"adapter": "adapter", "folded": "folded"}
-    assert record.notes[-1] == f"folded: {verdict}"
+    assert record.notes[-1] == f"folded: {of_tensors}; {of_outputs}"
 
 
 def test_merging_a_run_writes_a_full_model_of_the_chosen_dtype(tmp_path: Path, finished: Path, moslora: Moslora):
@@ -56,6 +62,8 @@ def test_exports_give_the_adapters_logits(
     assert report["verified"]
     assert 0 <= report["difference"] <= report["tolerance"] < report["largest_output"]
     assert report["difference"] <= report["max_difference"]
+    assert report["tensors"]["layers"] == 4
+    assert 0 < report["tensors"]["difference"] < 1e-5
     ids = torch.arange(3, 40)[None]
     expected = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(model_folder), str(finished / "adapter"))
     base = AutoModelForCausalLM.from_pretrained(model_folder if command == "fold" else out)
