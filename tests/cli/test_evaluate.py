@@ -13,6 +13,10 @@ Moslora = Callable[..., Result]
 Refused = Callable[..., str]
 
 
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
 def test_evaluating_a_run_prints_the_score_and_adds_it_to_the_record(finished: Path, moslora: Moslora):
     result = moslora("evaluate", finished, "--limit", "6")
     heading, row, *_ = result.stdout.splitlines()
@@ -55,8 +59,32 @@ def test_an_adapters_own_folder_works_without_its_run(
 ):
     adapter = (finished / "adapter").rename(tmp_path / "adapter")
     assert refused("evaluate", adapter) == "no task given: add --task, for example --task everyday"
-    moslora("evaluate", adapter, "--task", "everyday", "--limit", "2")
-    assert (adapter / "answers" / "everyday-evaluated-log_probability.jsonl").is_file()
+    before = contents(adapter)
+    kept = moslora("evaluate", adapter, "--task", "everyday", "--limit", "2").stderr
+    assert "answers: not kept; name a folder for them with --answers" in kept
+    moslora("evaluate", adapter, "--task", "everyday", "--limit", "2", "--answers", tmp_path / "kept" / "here")
+    assert (tmp_path / "kept" / "here" / "everyday-evaluated-log_probability.jsonl").is_file()
+    assert contents(adapter) == before
+
+
+@pytest.mark.parametrize("command", ["fold", "merge"])
+def test_a_shipped_folder_is_scored_with_its_runs_prompt_and_stays_as_it_is(
+    tmp_path: Path, finished: Path, moslora: Moslora, refused: Refused, command: str
+):
+    shipped = tmp_path / "shipped"
+    moslora(command, finished, "--output", shipped)
+    before = contents(shipped)
+    options = ("--task", "everyday", "--limit", "2")
+    (found,) = json.loads(moslora("evaluate", shipped, *options, "--json").stdout)
+    assert found["prompt"] == "plain"
+    (other,) = json.loads(moslora("evaluate", shipped, *options, "--prompt-style", "alpaca", "--json").stdout)
+    assert other["prompt"] == "alpaca"
+    assert contents(shipped) == before
+    (shipped / "moslora.json").write_text('{"prompt": "haiku"}')
+    assert refused("evaluate", shipped, *options).startswith(f"{shipped / 'moslora.json'} names the prompt 'haiku'")
+    (shipped / "moslora.json").unlink()
+    expected = f"{shipped} does not say with which prompt it was trained: give --prompt-style (alpaca, plain, chat)"
+    assert refused("evaluate", shipped, *options) == refused("generate", shipped, "Hello") == expected
 
 
 def test_the_prompt_is_the_runs_unless_another_is_asked_for(

@@ -32,11 +32,17 @@ def evaluate(
         int | None, typer.Option(min=1, help="Questions at once. Default: the recipe's, else 16.")
     ] = None,
     agreement: Annotated[bool, typer.Option("--agreement", help="Score both ways and compare the answers.")] = False,
+    answers: Annotated[
+        Path | None,
+        typer.Option(
+            "--answers", metavar="FOLDER", help="Where each answer is kept. Default: in the run, else nowhere."
+        ),
+    ] = None,
     base: BaseOption = None,
     prompt_style: PromptOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Score an adapter on tasks, and keep the answer to every question."""
+    """Score an adapter, or a merged model, on tasks, and keep the answer to every question."""
     from moslora.cli.quiet import quiet_libraries
 
     quiet_libraries()
@@ -55,10 +61,15 @@ def evaluate(
     if not settings.tasks:
         raise ConfigError("no task given: add --task, for example --task everyday")
     found = evaluate_adapter(
-        opened, settings, with_agreement=agreement, report=lambda line: remarks.print(line, style="dim")
+        opened,
+        settings,
+        with_agreement=agreement,
+        answers_folder=answers,
+        report=lambda line: remarks.print(line, style="dim"),
     )
     if as_json:
         print_json([evaluation.model_dump(mode="json") for evaluation in found])
         return
     print_evaluations(results, found)
-    remarks.print(f"answers: {opened.home / 'answers'}", style="dim")
+    kept = answers or (opened.run.answers if opened.run else None)
+    remarks.print(f"answers: {kept or 'not kept; name a folder for them with --answers'}", style="dim")

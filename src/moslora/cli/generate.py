@@ -38,7 +38,7 @@ def generate(
     opened = open_adapter(adapter, base=base, prompt=prompt_style)
     require_language_model(opened, "generate")
     model, tokenizer = load_adapted(opened)
-    style = CHAT if chat else opened.prompt_style
+    style = CHAT if chat else opened.asked_with
     speaker = Speaker(model, tokenizer, style=style, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
     if prompt is not None:
         speaker.answer(prompt)

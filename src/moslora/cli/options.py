@@ -29,7 +29,7 @@ BaseOption = Annotated[
     str | None, typer.Option("--base", metavar="MODEL", help="Another base model than the recorded one.")
 ]
 PromptOption = Annotated[
-    str | None, typer.Option("--prompt-style", help="alpaca, plain or chat. Default: the run's, without a run alpaca.")
+    str | None, typer.Option("--prompt-style", help="alpaca, plain or chat. Default: what the run or folder says.")
 ]
 DriftOption = Annotated[
     bool, typer.Option("--allow-drift", help="Accept a difference above the tolerance, and record it.")

@@ -17,10 +17,11 @@ from moslora.adapter.targets import check_is_called, check_patterns
 from moslora.adapter.twin import base_of
 from moslora.adapter.verification import token_probe
 from moslora.data.everyday import everyday
-from moslora.data.prompts import STYLES, prompt_ids
+from moslora.data.prompts import PROMPTS, STYLES, prompt_ids
 from moslora.errors import CheckpointError, ConfigError, MosloraError, command, unknown_name
 from moslora.runs.folder import RunFolder
 from moslora.runs.models import LANGUAGE_MODEL, load_model, load_tokenizer, meta_model
+from moslora.runs.origin import prompt_of
 from moslora.runs.recipe import ModelSettings, Recipe, parse_recipe
 
 MOSLORA, FULL = "MOSLORA", "FULL"  # PEFT's name for ours; what stands in its place for full fine-tuning
@@ -36,7 +37,7 @@ class Opened:
     adapter: Path
     model: ModelSettings
     peft_type: str
-    prompt_style: str = "alpaca"  # of questions: the run's
+    prompt_style: str | None = None  # of questions: the run's, or what the folder notes of it
     run: RunFolder | None = None
     recipe: Recipe | None = None
     head: Head = LANGUAGE_MODEL
@@ -46,18 +47,28 @@ class Opened:
         """Where exports lie by default."""
         return self.run.path if self.run else self.adapter
 
+    @property
+    def asked_with(self) -> str:
+        """The prompt style. Raises ConfigError where nothing says with which one the model was trained."""
+        if self.prompt_style is None:
+            raise ConfigError(
+                f"{self.adapter} does not say with which prompt it was trained: give --prompt-style"
+                f" ({', '.join(STYLES)})"
+            )
+        return self.prompt_style
+
 
 def open_adapter(source: str | Path, *, base: str | None = None, prompt: str | None = None) -> Opened:
-    """A run's folder, or an adapter's, checked.
+    """A run's folder, an adapter's, or a full model's, checked.
 
-    `base` names another base model than the recorded one, `prompt` another style than the run's (else alpaca).
+    `base` names another base model than the recorded one, `prompt` another style than the run's or the folder's.
 
     Raises CheckpointError for a folder that is neither, or whose files are damaged.
     """
     if prompt is not None and prompt not in STYLES:
         raise unknown_name("prompt style", prompt, STYLES)
     source = Path(source)
-    if source.name == "adapter" and (source.parent / "run.json").is_file():
+    if source.name in ("adapter", "model") and (source.parent / "run.json").is_file():
         source = source.parent
     if (source / "run.json").is_file():
         run = RunFolder.open(source)
@@ -73,12 +84,15 @@ def open_adapter(source: str | Path, *, base: str | None = None, prompt: str | N
             base = recorded  # the recipe's path was relative to the folder where the run began
         model = recipe.model.model_copy(update={"path": base}) if base else recipe.model
         return Opened(run.adapter, model, fields["peft_type"], prompt or recipe.asked_with, run, recipe)
+    prompt = prompt or prompt_of(source)
+    if (source / "config.json").is_file() and not (source / "adapter_config.json").is_file():
+        return _opened_folder(source, base=base, prompt=prompt)
     fields = _adapter_fields(source)
     path = base or fields.get("base_model_name_or_path")
     if not path:
         raise CheckpointError(f"{source} does not say which base model it belongs to: give it with --base")
     head = head_of(fields, source / "adapter_model.safetensors")
-    return Opened(source, ModelSettings(path=path), fields["peft_type"], prompt or "alpaca", head=head)
+    return Opened(source, ModelSettings(path=path), fields["peft_type"], prompt, head=head)
 
 
 def load_adapted(opened: Opened, *, is_trainable: bool = False) -> tuple[Any, PreTrainedTokenizerBase]:
@@ -125,7 +139,7 @@ def text_probe(opened: Opened, tokenizer: PreTrainedTokenizerBase, model: Any) -
     """Four real questions, cut to one length, to compare models on: what a model says at padding means nothing."""
     samples: list[dict[str, Any]] = [*everyday("test")]
     chosen = samples[:: len(samples) // 4]
-    ids = prompt_ids(chosen, tokenizer, style=opened.prompt_style)
+    ids = prompt_ids(chosen, tokenizer, style=opened.prompt_style or PROMPTS[0])
     shortest = min(map(len, ids))
     return token_probe(model, torch.tensor([row[:shortest] for row in ids]))
 
@@ -136,6 +150,13 @@ def _without_weights(run: RunFolder, status: str) -> str:
         return f"the weights of the run {run.path} were removed: train it again with `{again}`"
     onward = command("train", run.recipe_path, "--output", run.path, "--resume")
     return f"the run {run.path} is {status} and has no trained adapter yet: finish it with `{onward}`"
+
+
+def _opened_folder(folder: Path, *, base: str | None, prompt: str | None) -> Opened:
+    """A full model outside a run, such as a merged one."""
+    if base is not None:
+        raise ConfigError(f"{folder} holds a full model, which has no other base: leave out --base {base}")
+    return Opened(folder, ModelSettings(path=str(folder)), FULL, prompt)
 
 
 def _opened_model(run: RunFolder, recipe: Recipe, *, base: str | None, prompt: str | None) -> Opened:

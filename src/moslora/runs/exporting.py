@@ -15,6 +15,7 @@ from moslora.errors import ConfigError, python_text
 from moslora.files import check_new_folder, check_writable
 from moslora.runs.adapters import FULL, MOSLORA, Opened, load_adapted, text_probe
 from moslora.runs.models import load_model, resolve_model
+from moslora.runs.origin import write_origin
 from moslora.runs.ownership import check_unowned
 
 
@@ -83,6 +84,7 @@ def fold_adapter(opened: Opened, folder: Path, *, allow_drift: bool = False) -> 
     labels = model.get_base_model().config.num_labels
     drift = save_folded(model, folder, probe=text_probe(opened, tokenizer, model), allow_drift=allow_drift)
     tokenizer.save_pretrained(folder)
+    write_origin(folder, prompt=opened.prompt_style)
     return _noted(opened, _export(opened, folder, drift, num_labels=labels), name="folded")
 
 
@@ -121,6 +123,7 @@ def merge_adapter(opened: Opened, folder: Path, *, dtype: str | None, allow_drif
             allow_drift=allow_drift,
             tokenizer=tokenizer,
         )
+    write_origin(folder, prompt=opened.prompt_style)
     return _noted(opened, _export(opened, folder, drift, num_labels=labels), name="merged")
 
 

@@ -43,6 +43,7 @@ from moslora.runs.environment import describe_machine, describe_versions, peak_m
 from moslora.runs.folder import RunFolder
 from moslora.runs.material import Material, read_sources, tokenise
 from moslora.runs.models import choose_dtype, load_model, load_tokenizer
+from moslora.runs.origin import write_origin
 from moslora.runs.ownership import owned
 from moslora.runs.processes import follower_folder, is_first
 from moslora.runs.recipe import Recipe, parse_recipe
@@ -225,6 +226,7 @@ def _save_adapter(
     with new_folder(place) as staged:
         save_trained(model, staged, method=method, start=start)
         tokenizer.save_pretrained(str(staged))
+        write_origin(staged, prompt=run.recipe.asked_with)
     run.record.artifacts[place.name] = place.name
     return load_adapter(load_model(run.recipe.model), place) if METHODS[method].changes_base else model
 

@@ -65,13 +65,25 @@ def score(
 
 
 def evaluate_adapter(
-    opened: Opened, settings: EvaluationSettings, *, with_agreement: bool, report: Report, progress: bool = True
+    opened: Opened,
+    settings: EvaluationSettings,
+    *,
+    with_agreement: bool,
+    report: Report,
+    answers_folder: Path | None = None,
+    progress: bool = True,
 ) -> list[EvaluationRecord]:
-    """Score a saved adapter on tasks; the answers go to its folder, the numbers into its run's record."""
+    """Score a saved adapter on tasks; the numbers go into its run's record, the answers to `answers_folder`.
+
+    The answers' folder is the run's unless another is named. A folder without a run is made to be shipped: nothing is
+    written there, and answers are kept only where a folder is named for them.
+    """
+    prompt_style = opened.asked_with
     if opened.run is not None:
         check_unowned(opened.run.path)
-    folder = opened.home / "answers"
-    check_writable(folder)
+    folder = answers_folder or (opened.run.answers if opened.run else None)
+    if folder is not None:
+        check_writable(folder)
     test_sets = load_test_sets(settings)
     model, tokenizer = load_adapted(opened)
     found = []
@@ -86,13 +98,14 @@ def evaluate_adapter(
                 task=test_set.task,
                 when=EVALUATED,
                 scoring=scoring,
-                prompt_style=opened.prompt_style,
+                prompt_style=prompt_style,
                 batch_size=settings.batch_size,
                 progress=progress,
             )
             evaluation.agreement = agreement([answer.predicted for answer in first], answers) if first else None
             first = answers
-            save_answers(answers_path(folder, task=test_set.task, when=EVALUATED, scoring=scoring), answers)
+            if folder is not None:
+                save_answers(answers_path(folder, task=test_set.task, when=EVALUATED, scoring=scoring), answers)
             found.append(evaluation)
     _replace_in_record(opened, found)
     return found
@@ -144,7 +157,7 @@ def answers_path(folder: Path, *, task: Task, when: str, scoring: str) -> Path:
 
 def save_answers(path: Path, answers: Sequence[Answer]) -> None:
     """Write the answers, one JSON object a question."""
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, "".join(json.dumps(answer.to_dict(), ensure_ascii=False) + "\n" for answer in answers))
 
 
