@@ -4,11 +4,13 @@ PEFT itself is asked what that is, with names in place of tensors: mixers, A and
 modules and tokens, whatever PEFT 0.21 writes, each with the model's own name for it. Keys are compared whole.
 """
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
 from peft import get_peft_model_state_dict
+from peft.tuners.lora import LoraLayer
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.conversion_mapping import get_model_conversion_mapping
@@ -31,24 +33,26 @@ def matched(model: nn.Module, adapter_name: str, given: Mapping[str, torch.Tenso
     state = model.state_dict()
     required = _written(model, adapter_name, state, save_embedding_layers=False)
     known = {
+        **{_unwrapped(key): key for key in required.values()},  # another adapter may wrap its layer, there or here
         **{key: key for key in required.values()},
         **{without_adapter(key, adapter_name): key for key in required.values()},  # so under FSDP
         **_written(model, adapter_name, state, save_embedding_layers=True),
         **required,
     }
-    current_name = _current_names(model)
+    rename = _renaming(model)
     found: dict[str, torch.Tensor] = {}
     misfits: dict[str, str] = {}
     unexpected = []
     for key, tensor in given.items():
-        names = (key, key.removeprefix(PREFIX))
-        target = next((known[name] for name in (*names, *map(current_name, names)) if name in known), None)
+        bare = key.removeprefix(PREFIX)
+        names = (key, bare, _unwrapped(key), _unwrapped(bare), *rename(bare))
+        target = next((known[name] for name in names if name in known), None)
         if target is None:
             unexpected.append(key)
         elif tensor.shape != state[target].shape:
             misfits[target] = _misfit(key, tensor.shape, state[target].shape)
         elif target in found and not torch.equal(tensor, found[target]):
-            misfits[target] = f"{key} differs from another tensor for the same weight"
+            misfits[target] = f"{key} differs from another tensor that is given for {target}"
         else:
             found[target] = tensor
     missing = [key for key, target in required.items() if target not in found.keys() | misfits.keys()]
@@ -84,11 +88,20 @@ def confused(model: nn.Module, adapters: list[str]) -> dict[str, torch.Tensor]:
     """What PEFT takes for a tensor of one of these adapters because of a module that is called like it."""
     if not adapters:
         return {}
-    return {
-        key: tensor
-        for key, tensor in model.state_dict().items()
-        if not {*adapters}.isdisjoint(key.split(".")) and all(without_adapter(key, name) == key for name in adapters)
-    }
+    state = model.state_dict()
+    alike = {key for key in state if not {*adapters}.isdisjoint(key.split("."))}
+    return {key: state[key] for key in alike - others_keys(alike, adapters)}
+
+
+def others_keys(keys: Iterable[str], adapters: list[str]) -> set[str]:
+    """Those of the model's keys that stand for a tensor of one of these adapters."""
+    return {key for key in keys if any(without_adapter(key, name) != key for name in adapters)}
+
+
+def others_biases(model: nn.Module, adapter_name: str) -> set[str]:
+    """The model's keys for biases of layers that have an adapter, but not this one."""
+    layers = {name: module for name, module in model.named_modules() if isinstance(module, LoraLayer)}
+    return {f"{name}.base_layer.bias" for name, layer in layers.items() if adapter_name not in layer.r}
 
 
 def _written(
@@ -106,14 +119,19 @@ def _written(
         return {}
 
 
-def _current_names(model: nn.Module) -> Callable[[str], str]:
+def _renaming(model: nn.Module) -> Callable[[str], list[str]]:
     """How transformers 5 names what was saved under transformers 4's names; other models keep their names."""
     base = base_of(model)
     if not isinstance(base, PreTrainedModel):
-        return lambda key: key
-    renamings = [rule for rule in get_model_conversion_mapping(base) if isinstance(rule, WeightRenaming)]
+        return lambda _: []
+    rules = [rule for rule in get_model_conversion_mapping(base) if isinstance(rule, WeightRenaming)]
     prefix = "" if base is model else PREFIX
-    return lambda key: prefix + rename_source_key(key.removeprefix(PREFIX), renamings, [])[0]
+    return lambda bare: [prefix + rename_source_key(bare, rules, [])[0]]
+
+
+def _unwrapped(key: str) -> str:
+    """A key without the names that PEFT puts between a wrapped layer and its tensors."""
+    return re.sub(r"\.(base_layer|original_module)(?=\.)", "", key)
 
 
 def _misfit(key: str, given: tuple[int, ...], expected: tuple[int, ...]) -> str:

@@ -26,7 +26,7 @@ from moslora.adapter.handing_over import hand_over, take_back
 from moslora.adapter.kinds import kind_of
 from moslora.adapter.layers import MixerLayer, check_base_layer
 from moslora.adapter.presenting import folded_factors
-from moslora.adapter.strictness import confused, matched, without_adapter
+from moslora.adapter.strictness import confused, matched, others_biases, others_keys, without_adapter
 from moslora.adapter.targets import check_is_called, check_patterns, names_to_match
 from moslora.errors import ConfigError, UnsupportedLayerError
 
@@ -146,7 +146,7 @@ class MosloraModel(LoraModel):
 
     def merge_adapter(self, adapter_names: list[str] | None = None, safe_merge: bool = False) -> None:
         """Merge the adapters into the base weights in place (PEFT); refused where that cannot be right."""
-        check_mergeable(self.model, adapter_names or self.active_adapters)
+        self._check_mergeable(adapter_names or self.active_adapters)
         super().merge_adapter(adapter_names=adapter_names, safe_merge=safe_merge)
 
     def _unload_and_optionally_merge(
@@ -157,10 +157,15 @@ class MosloraModel(LoraModel):
         adapter_names: list[str] | None = None,
     ) -> Any:
         if merge:
-            check_mergeable(self.model, adapter_names or self.active_adapters)
+            self._check_mergeable(adapter_names or self.active_adapters)
         plain: Any = super()._unload_and_optionally_merge(merge, progressbar, safe_merge, adapter_names)
         take_back(plain)
         return plain
+
+    def _check_mergeable(self, adapter_names: list[str]) -> None:
+        for name in adapter_names:
+            require_filled(self.model, name)
+        check_mergeable(self.model, adapter_names)
 
     def add_weighted_adapter(self, adapters: list[str], weights: list[float], adapter_name: str, **kwargs: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Combine adapters as PEFT does, each with its mixer folded in; the result has an identity mixer, frozen."""
@@ -202,12 +207,14 @@ class MosloraModel(LoraModel):
         is_saving = any(isinstance(tensor, torch.Tensor) for tensor in state_dict.values())  # else names are asked for
         if is_saving:
             require_filled(model, adapter_name)
-        for key, tensor in confused(model, unwanted_adapter_names).items():
+        for key, tensor in confused(model, unwanted_adapter_names if state_dict else []).items():
             state_dict.setdefault(key, tensor if is_saving else key)  # pyright: ignore[reportArgumentType]
         found = super()._get_adapter_state_dict(model, config, adapter_name, state_dict, unwanted_adapter_names)
-        factors = {
-            key: tensor for key, tensor in found.items() if not key.endswith(".bias")
-        }  # which have one dimension
+        foreign = others_keys(found, unwanted_adapter_names)
+        if config.bias != "all":
+            foreign |= others_biases(model, adapter_name)
+        found = {key: tensor for key, tensor in found.items() if key not in foreign}
+        factors = {key: tensor for key, tensor in found.items() if not key.endswith(".bias")}
         _validate_lora_adapter_state_dict(factors, adapter_name=adapter_name)  # PEFT warns of shards by LoRA's type
         return found
 
