@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import LlamaConfig, LlamaForCausalLM, MixtralConfig, MixtralForCausalLM, PreTrainedTokenizerFast
 
 from moslora.runs.models import DEMO_PACKAGE
 
@@ -74,6 +74,30 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer: PreTr
     tokenizer = copy.deepcopy(tiny_tokenizer)
     tokenizer.chat_template = CHAT_TEMPLATE
     tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def experts_folder(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer: PreTrainedTokenizerFast) -> Path:
+    """A tiny mixture of experts and its tokenizer; its experts are bare parameters."""
+    folder = tmp_path_factory.mktemp("models") / "experts"
+    torch.manual_seed(0)
+    config = MixtralConfig(
+        vocab_size=320,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        num_local_experts=4,
+        head_dim=8,
+        max_position_embeddings=512,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+    )
+    MixtralForCausalLM(config).save_pretrained(folder)
+    tiny_tokenizer.save_pretrained(folder)
     return folder
 
 

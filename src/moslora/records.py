@@ -87,6 +87,14 @@ class Parameters(_Record):
     mixer: NonNegativeInt = 0
 
 
+class CoverageRecord(_Record):
+    """How much of the base's weights (matrices, kernels, experts; not biases and norms) the adapter changes."""
+
+    adapted: NonNegativeInt
+    total: NonNegativeInt
+    experts_left_out: list[str] = []  # such as experts.down_proj
+
+
 class RunRecord(_File):
     """One run from its resolved recipe to its numbers; the file `run.json` of a run's folder."""
 
@@ -100,6 +108,7 @@ class RunRecord(_File):
     versions: dict[str, str] = {}  # python and the libraries the numbers depend on
     machine: dict[str, str | int | float | None] = {}  # platform, cpu, cores, memory_bytes, accelerator
     parameters: Parameters | None = None
+    coverage: CoverageRecord | None = None
     wall_seconds: dict[str, float] = {}  # by part of the run: train, evaluate, ...
     peak_memory_bytes: int | None = None
     train_loss: float | None = None

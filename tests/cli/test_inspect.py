@@ -18,8 +18,8 @@ def test_a_trained_adapter_shows_coverage_and_mixers(finished: Path, moslora: Mo
     assert lines[0] == f"adapter {finished / 'adapter'}"
     assert lines[2] == "parameters  1,856 trained of 104,576 (64 in mixers)"
     assert lines[3] == (
-        "coverage    4 of 15 layers that could carry it; "
-        "not adapted: down_proj, gate_proj, k_proj, lm_head, o_proj, up_proj"
+        "coverage    4 of 16 layers that could carry it, 12,288 of 102,400 weights (12%); "
+        "not adapted: down_proj, embed_tokens, gate_proj, k_proj, lm_head, o_proj, up_proj"
     )
     rows = [line.split() for line in lines[4:]]
     assert rows[0][:4] == ["module", "layers", "rank", "parameters"]
@@ -65,14 +65,33 @@ def test_a_pattern_that_matches_nothing_is_shown(moslora: Moslora, write_recipe:
     assert "NO MATCH    target_modules: 'q_prj' names no module of the model\n" in shown
     assert "NO MATCH    modules_to_save: 'hed' names no module of the model\n" in shown
     assert "NO MATCH    rank_pattern: 'kproj' names no module of the model\n" in shown
-    assert "coverage    2 of 15 layers" in shown
+    assert "coverage    2 of 16 layers" in shown
 
 
 def test_a_recipe_that_matches_nothing_at_all_covers_nothing(moslora: Moslora, write_recipe: WriteRecipe):
     shown = moslora("inspect", write_recipe(adapter={"target_modules": ["q_prj"]})).stdout
     assert "parameters  0 trained of 102,720 (0 in mixers)\n" in shown
-    assert "coverage    0 of 15 layers that could carry it" in shown
+    assert "coverage    0 of 16 layers that could carry it, 0 of 102,400" in shown
     assert "NO MATCH    target_modules: 'q_prj' names no module of the model\n" in shown
+
+
+def test_the_experts_of_a_mixture_are_named_where_they_are_left_out(
+    moslora: Moslora, write_recipe: WriteRecipe, experts_folder: Path
+):
+    recipe = write_recipe(
+        model={"path": str(experts_folder)}, adapter={"target_modules": "all-linear", "lora_dropout": 0.0}
+    )
+    lines = moslora("inspect", recipe).stdout.splitlines()
+    assert lines[3] == (
+        "coverage    8 of 10 layers that could carry it, 6,144 of 63,744 weights (10%);"
+        " not adapted: embed_tokens, lm_head"
+    )
+    assert lines[4] == (
+        "left out    experts.down_proj, experts.gate_up_proj, gate.weight: bare parameters, which are no layers"
+    )
+    found = json.loads(moslora("inspect", recipe, "--set", "adapter.method=lora", "--json").stdout)
+    assert (found["adapted"], found["adapted_weights"], found["bare_not_adapted"]) == (8, 43264, [])
+    assert "gate.weight" in moslora("inspect", recipe, "--set", "adapter.method=lora").stdout
 
 
 def test_plain_lora_is_inspected_too(tmp_path: Path, moslora: Moslora, write_recipe: WriteRecipe):
@@ -80,7 +99,7 @@ def test_plain_lora_is_inspected_too(tmp_path: Path, moslora: Moslora, write_rec
     moslora("train", recipe, "--output", tmp_path / "run")
     shown = moslora("inspect", tmp_path / "run").stdout
     assert "parameters  1,792 trained of 104,512 (0 in mixers)\n" in shown
-    assert "coverage    4 of 15 layers" in shown
+    assert "coverage    4 of 16 layers" in shown
 
 
 def test_another_path_of_the_same_base_is_a_note(tmp_path: Path, finished: Path, moslora: Moslora, model_folder: Path):

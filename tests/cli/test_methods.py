@@ -46,6 +46,29 @@ def test_what_one_method_cannot_do_is_said_and_the_others_are_counted(
     assert "not counted: r=3 is odd" in result.stderr
 
 
+def test_what_methods_leave_out_that_lora_adapts_is_said(
+    moslora: Moslora, write_recipe: Callable[..., Path], experts_folder: Path
+):
+    recipe = write_recipe(
+        model={"path": str(experts_folder)}, adapter={"target_modules": "all-linear", "lora_dropout": 0.0}
+    )
+    said = moslora("methods", recipe).stderr
+    assert (
+        "not on experts.down_proj, experts.gate_up_proj, gate.weight, which lora adapts: ts-mixing, moslora, " in said
+    )
+    assert "does not work with use_dora=True. (PEFT takes the targets for the experts, which the method cannot" in said
+    with_dropout = moslora("methods", recipe, "--set", "adapter.lora_dropout=0.1")  # no LoRA then, and the others
+    assert "leave them out, adapter.target_modules=[k_proj,o_proj,q_proj,v_proj])" in with_dropout.stderr
+    rows = {row["name"]: row for row in json.loads(moslora("methods", recipe, "--json").stdout)}
+    assert rows["moslora"]["left_out"] == ["experts.down_proj", "experts.gate_up_proj", "gate.weight"]
+    assert rows["rslora"]["left_out"] == rows["full"]["left_out"] == []
+
+
+def test_targets_that_no_adapter_can_have_are_refused(refused: Callable[..., str], write_recipe: Callable[..., Path]):
+    recipe = write_recipe(adapter={"target_modules": ["q_prj"]})
+    assert refused("methods", recipe).startswith("target_modules: 'q_prj' matches no module of the model")
+
+
 def test_without_the_demo_model_the_methods_are_listed_all_the_same(moslora: Moslora, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("moslora.runs.models.DEMO_PACKAGE", "no-such-package")
     result = moslora("methods")

@@ -110,7 +110,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "an unknown key": (
         {"seed": [1]},
         "seed is not a setting; did you mean 'tuning.seed'? (allowed: name, recipe, arms, baseline, seeds, seeds_of,"
-        " ranks, fractions, match_parameters, tuning)",
+        " ranks, fractions, same_coverage, match_parameters, tuning)",
     ),
 }
 

@@ -166,6 +166,28 @@ def test_a_tracker_writes_beside_the_checkpoints(tmp_path: Path, train: Train):
     assert list((tmp_path / "run" / "checkpoints").rglob("events.out.tfevents.*"))
 
 
+def test_the_record_says_how_much_is_covered_and_which_experts_are_not(
+    tmp_path: Path, write_recipe: Callable[..., Path], experts_folder: Path
+):
+    recipe = write_recipe(
+        model={"path": str(experts_folder)},
+        adapter={"target_modules": "all-linear"},
+        training={"max_steps": 1},
+        evaluation={"tasks": []},
+    )
+    lines: list[str] = []
+    record = run_recipe(load_recipe(recipe), tmp_path / "run", report=lines.append, progress=False)
+    assert record.coverage is not None
+    assert (record.coverage.adapted, record.coverage.total) == (6144, 63744)
+    assert record.coverage.experts_left_out == ["experts.down_proj", "experts.gate_up_proj"]
+    note = (
+        "experts not adapted: experts.down_proj, experts.gate_up_proj (58% of the base's weights), which are bare"
+        " parameters and no layers"
+    )
+    assert note in record.notes
+    assert lines[0] == note  # before anything is loaded
+
+
 def test_a_training_that_diverges_is_an_error_and_no_adapter(tmp_path: Path, train: Train):
     with pytest.raises(ConfigError, match=r"training diverged .*; lower training\.learning_rate"):
         train(training={"learning_rate": 3e37})

@@ -55,9 +55,14 @@ class Coverage:
     changed: frozenset[str]
 
     @property
+    def adapted(self) -> list[Weight]:
+        """The weights that the adapter changes."""
+        return [weight for weight in self.weights if weight.is_adapted]
+
+    @property
     def adapted_numbers(self) -> int:
-        """How many numbers the adapted weights hold."""
-        return sum(weight.numbers for weight in self.weights if weight.is_adapted)
+        """How many numbers they hold."""
+        return sum(weight.numbers for weight in self.adapted)
 
     @property
     def numbers(self) -> int:

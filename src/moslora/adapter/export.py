@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from moslora.adapter.config import MosloraConfig
+from moslora.adapter.experts import check_plain_targets
 from moslora.adapter.layers import mixer_layers
 from moslora.adapter.merging import merged_model
 from moslora.adapter.proving import A_KEYS, MIXER_KEY, prove_fold, prove_merge, saved_tensors
@@ -38,13 +39,15 @@ def fold(model: nn.Module, adapter_name: str = "default") -> tuple[LoraConfig, d
 
     `model` is a PeftModel, or a transformers or diffusers model with the adapter added, compiled or not. Rank and scale
     stay; DoRA magnitudes, biases and saved modules are passed through. Raises ConfigError where there is no such
-    adapter.
+    adapter, UnsupportedLayerError where PEFT would read its target names otherwise.
     """
     model = uncompiled(model)
     config = _mixer_config(model, adapter_name)
     tensors = saved_tensors(model, adapter_name)
     folded = {key: _folded(key, tensor, tensors) for key, tensor in tensors.items() if not key.endswith(MIXER_KEY)}
-    return plain_config(config), _apart(folded)
+    plain = plain_config(config)
+    check_plain_targets(plain, base_of(model))
+    return plain, _apart(folded)
 
 
 def plain_config(config: MosloraConfig) -> LoraConfig:

@@ -16,8 +16,12 @@ from transformers import TrainerCallback
 
 from moslora.adapter.allocation import AllocateRanks, note_ranks
 from moslora.adapter.config import MosloraConfig
-from moslora.adapter.export import fold
-from moslora.adapter.methods import COUNTING_STEPS, known_method, learning_rates, method_config
+from moslora.adapter.coverage import covered_layers
+from moslora.adapter.experts import check_plain_targets
+from moslora.adapter.export import fold, plain_config
+from moslora.adapter.methods import COUNTING_STEPS, Method, known_method, learning_rates, method_config
+from moslora.adapter.targets import check_is_called, check_patterns
+from moslora.adapter.twin import base_of
 from moslora.errors import CheckpointError, ConfigError
 
 MakeOptimizer = Callable[[nn.Module, type[Optimizer], dict[str, Any]], Optimizer]
@@ -35,8 +39,37 @@ def prepare(
         return model.float().requires_grad_(True)
     chosen = known_method(method)
     if not chosen.is_folded_at_start:
-        return get_peft_model(model, config)  # pyright: ignore[reportArgumentType]
-    return _folded_at_start(model, MosloraConfig(**{"task_type": config.task_type, **chosen.fixed, **options}))
+        return _inject(model, config)
+    return _folded_at_start(model, _drawn_first(chosen, options, task_type=config.task_type))
+
+
+def _inject(model: nn.Module, config: Any, **options: Any) -> Any:
+    """The model with an adapter, without PEFT's warning of rank patterns that it made itself for experts."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The following (rank|alpha)_pattern keys did not match", RuntimeWarning)
+        return get_peft_model(model, config, **options)  # pyright: ignore[reportArgumentType]
+
+
+def prepare_without_weights(model: nn.Module, method: str, options: Mapping[str, Any]) -> nn.Module:
+    """The model with the method's adapter, on the same layers as `prepare` puts it, for a model on the meta device.
+
+    Nothing is drawn or folded. Raises as `prepare`, and for a pattern that matches nothing and a layer that is never
+    called, with any method.
+    """
+    config: Any = method_config(method, options)
+    if config is None:
+        return model
+    check_patterns(config, [name for name, _ in model.named_modules()])
+    chosen = known_method(method)
+    if chosen.is_folded_at_start:
+        first: Any = _drawn_first(chosen, options, task_type=config.task_type)
+        drawn = _inject(model, first, low_cpu_mem_usage=True)
+        config, model = plain_config(drawn.peft_config["default"]), drawn.unload()
+        check_plain_targets(config, model)
+    adapted = _inject(model, config, low_cpu_mem_usage=True)
+    for layer in covered_layers(adapted):
+        check_is_called(base_of(adapted), layer["name"])
+    return adapted
 
 
 def check_quantisable(method: str, quantisation: str) -> None:
@@ -107,6 +140,11 @@ def save_trained(model: Any, folder: Path, *, method: str, start: Mapping[str, t
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "PiSSA changes the base weights")  # said of the conversion itself
             model.save_pretrained(str(folder), path_initial_model_for_weight_conversion=str(drawn))
+
+
+def _drawn_first(chosen: Method, options: Mapping[str, Any], *, task_type: Any) -> MosloraConfig:
+    """The configuration of the mixer that a method folds away at the start."""
+    return MosloraConfig(**{"task_type": task_type, **chosen.fixed, **options})
 
 
 def _folded_at_start(model: nn.Module, config: MosloraConfig) -> nn.Module:

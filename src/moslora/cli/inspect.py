@@ -59,9 +59,12 @@ def inspect(
         f" ({found.parameters['mixer']:,} in mixers)"
     )
     results.print(
-        f"coverage    {found.adapted} of {found.linear} layers that could carry it; not adapted: "
+        f"coverage    {found.adapted} of {found.layers_able} layers that could carry it, {found.adapted_weights:,} of"
+        f" {found.weights:,} weights ({found.adapted_weights / max(found.weights, 1):.0%}); not adapted: "
         f"{', '.join(found.not_adapted) or 'none'}"
     )
+    if found.bare_not_adapted:
+        results.print(f"left out    {', '.join(found.bare_not_adapted)}: bare parameters, which are no layers")
     for field, pattern in found.unmatched:
         results.print(f"NO MATCH    {field}: '{pattern}' names no module of the model")
     for note in found.notes:

@@ -35,6 +35,9 @@ def methods(
     remarks.print(
         f"trained parameters for {chosen.model.path} (recipe {chosen.name}); their share of lora's", style="dim"
     )
+    for left_out in dict.fromkeys(tuple(row["left_out"]) for row in counted if row["left_out"]):
+        names = [row["name"] for row in counted if tuple(row["left_out"]) == left_out]
+        remarks.print(f"not on {', '.join(left_out)}, which lora adapts: {', '.join(names)}", style="dim")
     for reason in dict.fromkeys(row["reason"] for row in counted if row["reason"]):
         remarks.print(f"not counted: {reason}", style="dim")
 

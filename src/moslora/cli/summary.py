@@ -91,6 +91,9 @@ def _facts(record: RunRecord, folder: Path) -> list[tuple[str, str]]:
         mixers = f", {counts.mixer:,} of them mixers" if has_mixers else ""
         share = counts.trainable / counts.total
         facts.append(("trained parameters", f"{counts.trainable:,} of {counts.total:,} ({share:.2%}){mixers}"))
+    if record.coverage and record.coverage.total:
+        covered, total = record.coverage.adapted, record.coverage.total
+        facts.append(("adapted weights", f"{covered:,} of {total:,} ({covered / total:.1%})"))
     times = ", ".join(f"{part} {seconds:.0f} s" for part, seconds in record.wall_seconds.items())
     facts.append(("time", times or "-"))
     if record.peak_memory_bytes:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from moslora.comparison.cost import read_costs
+from moslora.comparison.coverage import check_coverage, coverage_notes
 from moslora.comparison.execution import DONE, Outcome, execute, has_failed, outcome
 from moslora.comparison.matching import matched_arms, matching_notes
 from moslora.comparison.matrix import Arm, Final, Run, baseline_of, final_run, final_seeds, tuning_runs
@@ -67,7 +68,10 @@ def run_comparison(
 
 
 def check_plan(plan: Plan, folder: str | Path) -> None:
-    """Refuse a folder that another plan was started in, or that cannot be written; changes nothing."""
+    """Refuse a folder that another plan was started in, or that cannot be written, and arms of unequal coverage.
+
+    Changes nothing.
+    """
     path = Path(folder) / PLAN_NAME
     if path.is_file() and (changed := changes(load_plan(path), plan)):
         name, (was, now) = next(iter(changed.items()))
@@ -76,6 +80,7 @@ def check_plan(plan: Plan, folder: str | Path) -> None:
             f" with its own ({path}), or give another folder with --output"
         )
     check_writable(folder)
+    check_coverage(plan)
 
 
 def collect(plan: Plan, folder: str | Path) -> ComparisonRecord:
@@ -206,7 +211,7 @@ def _rows(
 ) -> tuple[list[ArmResult], list[str], dict[str, dict[int, Path]]]:
     """The table's rows without accuracies, what a reader should know of them, and the finished runs' folders."""
     costs = read_costs(folder)
-    rows, notes, resumed, finished = [], _option_notes(arms), [], {}
+    rows, notes, resumed, finished, covered = [], _option_notes(arms), [], {}, {}
     for arm in arms:
         choice = choose(plan, arm, tuning, folder=folder)
         runs = _final_runs(plan, arm, choice)
@@ -221,11 +226,13 @@ def _rows(
         rows.append(row)
         finished[arm.label] = {seed: folder / runs[seed].folder for seed in records}
         resumed += [f"{arm.label} (seed {seed})" for seed, record in records.items() if _is_resumed(record)]
+        covered[arm.label] = next((record.coverage for record in records.values()), None)
         missing = [str(seed) for seed, one in found.items() if one.state in ("open", "busy")]
         if choice.missing:
             notes.append(f"{arm.label}: no runs yet, {choice.missing}")
         elif missing:
             notes.append(f"{arm.label}: seed {', '.join(missing)} not run yet")
+    notes += coverage_notes(covered)
     if resumed:
         notes.append(f"{RESUMED}: {', '.join(resumed)}")
     return rows, notes, finished

@@ -14,6 +14,7 @@ from rich.table import Table
 from torch import nn
 
 from moslora.comparison.cost import Measured, measure, measured_recipe
+from moslora.comparison.coverage import check_coverage
 from moslora.comparison.matching import matched_arms
 from moslora.comparison.matrix import Arm, final_run, final_seeds, tuning_runs
 from moslora.comparison.memory import forget_peak_memory, release_memory
@@ -90,7 +91,8 @@ class Estimate:
 def estimate(plan: Plan, *, report: Callable[[str], None] = lambda _line: None) -> Estimate:
     """Count the runs, and time a few steps of every arm where the model's weights are on this machine.
 
-    Writes nothing. Raises the errors of `moslora.errors` for a plan whose runs cannot be written down.
+    Writes nothing. Raises the errors of `moslora.errors` for a plan whose runs cannot be written down, and for one
+    whose arms adapt different weights.
     """
     arms = matched_arms(plan)
     tuning, finals = tuning_runs(plan, arms), list(final_seeds(plan, arms))
@@ -107,6 +109,7 @@ def estimate(plan: Plan, *, report: Callable[[str], None] = lambda _line: None) 
     found = Estimate(listed, len(tuning), len(finals))
     if not _has_weights(plan.recipe.model.path):
         return replace(found, problem=f"the weights of {plan.recipe.model.path} are not on this machine yet")
+    check_coverage(plan)
     try:
         return replace(found, arms=_timed(plan, arms, listed, report=report))
     except MosloraError as error:

@@ -99,6 +99,7 @@ class Plan(_Settings):
     seeds_of: dict[str, list[Seed]] = {}  # for arms with more seeds, or fewer
     ranks: list[Count] = []  # every arm at each of these ranks; none given: each at its own
     fractions: Annotated[list[Share], Field(min_length=1)] = [1.0]  # shares of the training samples
+    same_coverage: bool = True  # refuse arms that adapt other weights of the base than the baseline does
     match_parameters: bool = False  # choose each arm's rank so that it trains about as many parameters as the baseline
     tuning: TuningSettings
 

@@ -1,20 +1,18 @@
 """Opening what a command is given, a run or the folder of an adapter, together with its base model."""
 
-import copy
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftConfig, get_peft_model
 from transformers import PreTrainedTokenizerBase
 
-from moslora.adapter.coverage import covered_layers
+from moslora.adapter.experts import plain_layers
 from moslora.adapter.heads import Head, head_of
+from moslora.adapter.preparing import prepare_without_weights
 from moslora.adapter.storage import check_adapter_folder, load_adapter
-from moslora.adapter.targets import check_is_called, check_patterns
-from moslora.adapter.twin import base_of
 from moslora.adapter.verification import token_probe
 from moslora.data.everyday import everyday
 from moslora.data.prompts import PROMPTS, STYLES, prompt_ids
@@ -104,26 +102,27 @@ def load_adapted(opened: Opened, *, is_trainable: bool = False) -> tuple[Any, Pr
     return load_adapter(model, opened.adapter, is_trainable=is_trainable).eval(), tokenizer
 
 
-def adapted_on_meta(settings: ModelSettings, config: PeftConfig | None) -> Any:
-    """The model with an adapter drawn on the meta device, so that a mistake shows before weights are loaded.
+def adapted_on_meta(settings: ModelSettings, method: str, options: Mapping[str, Any]) -> Any:
+    """The model with a method's adapter on the meta device, so that a mistake shows before weights are loaded.
 
-    Without `config` it is the model itself, all of it to be trained. Raises ConfigError, or another error of
+    Of `full` it is the model itself, all of it to be trained. Raises ConfigError, or another error of
     `moslora.errors`, for a pattern that matches no module, a layer that cannot carry the adapter, or an option that
     PEFT refuses.
     """
     model = meta_model(settings)
-    if config is None:
-        return model
-    check_patterns(config, [name for name, _ in model.named_modules()])
     try:
-        adapted = get_peft_model(model, copy.deepcopy(config), low_cpu_mem_usage=True)
+        return prepare_without_weights(model, method, options)
     except MosloraError:
         raise
-    except (ValueError, TypeError, LookupError, AttributeError) as error:  # a method on a layer that it cannot adapt
-        raise ConfigError(f"adapter: {' '.join(str(error).split())[:300]}") from error
-    for layer in covered_layers(adapted):
-        check_is_called(base_of(adapted), layer["name"])
-    return adapted
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        if "ParamWrapper" in reason or isinstance(error, AttributeError):  # the second of a module without weight
+            layers = ",".join(plain_layers(meta_model(settings)))
+            reason += (
+                " (PEFT takes the targets for the experts, which the method cannot adapt with these options: leave them"
+                f" out, adapter.target_modules=[{layers}])"
+            )
+        raise ConfigError(f"adapter: {reason}") from error
 
 
 def require_language_model(opened: Opened, command: str) -> None:

@@ -1,12 +1,13 @@
 """How many parameters each method trains on a recipe's model, counted without loading a weight."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, field
+from typing import Any, NamedTuple
 
+from moslora.adapter.coverage import Coverage, coverage, kinds
 from moslora.adapter.inspection import count_parameters
-from moslora.adapter.methods import METHODS, known_options, method_config
-from moslora.errors import ConfigError, MissingDependencyError, UnsupportedLayerError
+from moslora.adapter.methods import METHODS, known_options
+from moslora.errors import ConfigError, MissingDependencyError, MosloraError, UnsupportedLayerError
 from moslora.runs.adapters import adapted_on_meta
 from moslora.runs.recipe import ModelSettings, Recipe
 
@@ -24,6 +25,7 @@ class MethodCount:
     trainable: int | None
     relative: float | None  # to plain LoRA
     reason: str = ""
+    left_out: list[str] = field(default_factory=list)  # weights that plain LoRA adapts and this method does not
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as plain values."""
@@ -31,21 +33,16 @@ class MethodCount:
 
 
 def count_methods(recipe: Recipe) -> list[MethodCount]:
-    """Every method on the recipe's model. Raises ConfigError for a model that cannot be found."""
-    counted = {name: _count(recipe, name) for name in METHODS}
-    baseline = counted[BASELINE][0]
-    return [
-        MethodCount(
-            name=name,
-            summary=METHODS[name].summary,
-            limits=METHODS[name].limits,
-            source=METHODS[name].source,
-            trainable=trainable,
-            relative=trainable / baseline if trainable is not None and baseline else None,
-            reason=reason,
-        )
-        for name, (trainable, reason) in counted.items()
-    ]
+    """Every method on the recipe's model.
+
+    Raises ConfigError or UnsupportedLayerError, as plain LoRA does, where no adapter can be had.
+    """
+    found = {name: _count(recipe, name) for name in METHODS}
+    counted = {name: one for name, one in found.items() if not isinstance(one, MosloraError)}
+    error = found[BASELINE]
+    if isinstance(error, (ConfigError, UnsupportedLayerError)) and not any(METHODS[name].config_class for name in counted):
+        raise error
+    return [_row(name, one, baseline=counted.get(BASELINE)) for name, one in found.items()]
 
 
 def trainable_parameters(model: ModelSettings, method: str, options: Mapping[str, Any]) -> int:
@@ -53,16 +50,34 @@ def trainable_parameters(model: ModelSettings, method: str, options: Mapping[str
 
     Raises ConfigError, UnsupportedLayerError, or MissingDependencyError where the model is not installed.
     """
-    return count_parameters(adapted_on_meta(model, method_config(method, options)))["trainable"]
+    return count_parameters(adapted_on_meta(model, method, options))["trainable"]
 
 
-def _count(recipe: Recipe, method: str) -> tuple[int | None, str]:
+class _Counted(NamedTuple):
+    trainable: int
+    covered: Coverage
+
+
+def _count(recipe: Recipe, method: str) -> _Counted | MosloraError:
     try:
-        options = known_options(method, recipe.adapter.options)
-        return trainable_parameters(recipe.model, method, options), ""
-    except MissingDependencyError as error:
-        return None, str(error)
-    except (ConfigError, UnsupportedLayerError) as error:
-        if method == BASELINE:
-            raise
-        return None, str(error)
+        adapted = adapted_on_meta(recipe.model, method, known_options(method, recipe.adapter.options))
+    except (MissingDependencyError, ConfigError, UnsupportedLayerError) as error:
+        return error
+    return _Counted(count_parameters(adapted)["trainable"], coverage(adapted))
+
+
+def _row(name: str, one: _Counted | MosloraError, *, baseline: _Counted | None) -> MethodCount:
+    trainable, covered = (None, None) if isinstance(one, MosloraError) else one
+    left_out: list[str] = []
+    if covered and baseline:
+        left_out = kinds(weight for weight in baseline.covered.adapted if weight.name not in covered.changed)
+    return MethodCount(
+        name=name,
+        summary=METHODS[name].summary,
+        limits=METHODS[name].limits,
+        source=METHODS[name].source,
+        trainable=trainable,
+        relative=trainable / baseline.trainable if trainable is not None and baseline else None,
+        reason=str(one) if isinstance(one, MosloraError) else "",
+        left_out=left_out,
+    )

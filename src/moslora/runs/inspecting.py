@@ -7,16 +7,13 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from torch import nn
-from transformers.pytorch_utils import Conv1D
-
-from moslora.adapter.coverage import covered_layers
+from moslora.adapter.coverage import coverage, covered_layers, kinds
 from moslora.adapter.inspection import count_parameters, inspect_adapter
 from moslora.adapter.methods import method_config
 from moslora.adapter.targets import unmatched_patterns
-from moslora.adapter.twin import base_of
 from moslora.errors import ConfigError
 from moslora.runs.adapters import FULL, adapted_on_meta, load_adapted, open_adapter
+from moslora.runs.covering import replaced_notes
 from moslora.runs.models import meta_model, resolve_model
 from moslora.runs.recipe import Recipe, load_recipe
 
@@ -27,13 +24,20 @@ NO_ADAPTER = "full fine-tuning: all weights are trained, no layer carries an ada
 
 @dataclass(frozen=True)
 class Inspection:
-    """Coverage, parameters and, for a trained adapter, statistics of its mixers."""
+    """Coverage, parameters and, for a trained adapter, statistics of its mixers.
+
+    Of the `layers_able` to carry an adapter, `adapted` have one, and `adapted_weights` of all `weights`, which count
+    bare parameters such as experts too. `not_adapted` and `bare_not_adapted` name the kinds of the rest.
+    """
 
     title: str
     parameters: dict[str, int]
     adapted: int
-    linear: int
+    layers_able: int
+    adapted_weights: int
+    weights: int
     not_adapted: list[str]
+    bare_not_adapted: list[str]
     unmatched: list[tuple[str, str]]
     layers: list[dict[str, Any]]
     notes: list[str] = field(default_factory=list)
@@ -44,8 +48,8 @@ class Inspection:
 
     def kinds(self) -> list[dict[str, Any]]:
         """One row a module name: sums, and medians over its layers."""
-        names = dict.fromkeys(row["name"].rpartition(".")[2] for row in self.layers)
-        return [_kind(name, [row for row in self.layers if row["name"].rpartition(".")[2] == name]) for name in names]
+        names = dict.fromkeys(_kind_name(row) for row in self.layers)
+        return [_kind(name, [row for row in self.layers if _kind_name(row) == name]) for name in names]
 
 
 def inspect_source(source: str, overrides: Sequence[str] = (), *, base: str | None = None) -> Inspection:
@@ -66,24 +70,27 @@ def _inspect_folder(source: str, *, base: str | None) -> Inspection:
         return _inspection(f"model {opened.adapter}", model, [], notes=[NO_ADAPTER])
     recorded, used = model.peft_config["default"].base_model_name_or_path, resolve_model(opened.model.path)
     notes = [f"recorded base {recorded}, opened with {used}"] if recorded and recorded != used else []
-    rows = [{**report.to_dict(), "count": 1} for report in inspect_adapter(model)] or _rows(model)
+    reports = {report.name: {**report.to_dict(), "count": 1} for report in inspect_adapter(model)}
+    rows = [reports.get(row["name"], row) for row in _rows(model)]
+    notes += replaced_notes(model, coverage(model))
     return _inspection(f"adapter {opened.adapter}", model, rows, notes=notes)
 
 
 def _inspect_recipe(recipe: Recipe) -> Inspection:
     title = f"recipe {recipe.name}, method {recipe.adapter.method}"
-    config: Any = method_config(recipe.adapter.method, recipe.adapter.options)
+    method, options = recipe.adapter.method, dict(recipe.adapter.options)
+    config: Any = method_config(method, options)
     bare = meta_model(recipe.model)
     if config is None:
         return _inspection(title, bare.requires_grad_(True), [], notes=[NO_ADAPTER])
     unmatched = unmatched_patterns(config, [name for name, _ in bare.named_modules() if name])
-    targets = config.target_modules
     for option in {option for option, _ in unmatched}:
-        setattr(config, option, _without(getattr(config, option), {one for field, one in unmatched if field == option}))
-    if targets and not config.target_modules:
+        patterns = {one for field, one in unmatched if field == option}
+        options[option] = _without(getattr(config, option), patterns)
+    if not options.get("target_modules", True):
         return _inspection(title, bare.requires_grad_(False), [], unmatched=unmatched)
-    model = adapted_on_meta(recipe.model, config)
-    return _inspection(title, model, _rows(model), unmatched=unmatched)
+    model = adapted_on_meta(recipe.model, method, {name: value for name, value in options.items() if value is not None})
+    return _inspection(title, model, _rows(model), unmatched=unmatched, notes=replaced_notes(model, coverage(model)))
 
 
 def _inspection(
@@ -94,16 +101,20 @@ def _inspection(
     unmatched: Sequence[tuple[str, str]] = (),
     notes: Sequence[str] = (),
 ) -> Inspection:
-    adapted = {row["name"] for row in rows}
-    base = base_of(model)
-    able = {
-        name.removesuffix(".base_layer")
-        for name, module in base.named_modules()
-        if isinstance(module, (nn.Linear, Conv1D, nn.Conv2d)) and ".lora_" not in name
-    }
-    left_out = sorted({name.rpartition(".")[2] for name in able - adapted})
+    found = coverage(model)
+    adapted = {row["name"] for row in rows} & {layer.layer for layer in found.layers}
     return Inspection(
-        title, count_parameters(model), len(adapted), len(able | adapted), left_out, [*unmatched], rows, [*notes]
+        title=title,
+        parameters=count_parameters(model),
+        adapted=len(adapted),
+        layers_able=len(found.layers),
+        adapted_weights=found.adapted_numbers,
+        weights=found.numbers,
+        not_adapted=kinds(layer for layer in found.layers if not layer.is_adapted),
+        bare_not_adapted=kinds(found.bare_left_out),
+        unmatched=[*unmatched],
+        layers=rows,
+        notes=[*notes],
     )
 
 
@@ -119,6 +130,12 @@ def _without(value: Any, patterns: set[str]) -> Any:
 def _rows(model: Any) -> list[dict[str, Any]]:
     """Layers without statistics: those of a method that has no factors A and B, or without weights."""
     return [{**row, "count": 1, **dict.fromkeys(STATISTICS)} for row in covered_layers(model)]
+
+
+def _kind_name(row: dict[str, Any]) -> str:
+    """The last name of a layer; of a bare parameter called `weight`, a router's, the last two."""
+    module, _, leaf = row["name"].rpartition(".")
+    return leaf if leaf != "weight" else f"{module.rpartition('.')[2]}.{leaf}"
 
 
 def _kind(name: str, rows: list[dict[str, Any]]) -> dict[str, Any]:

@@ -34,11 +34,12 @@ from moslora.data.tokens import pad_token_id
 from moslora.data.vocabulary import Vocabulary
 from moslora.errors import ConfigError
 from moslora.files import check_writable, new_folder, write_atomically
-from moslora.records import Parameters, RunRecord
+from moslora.records import CoverageRecord, Parameters, RunRecord
 from moslora.runs.abilities import check_abilities
 from moslora.runs.active import ActiveRun, Report
 from moslora.runs.adapters import adapted_on_meta, load_adapted, open_adapter
 from moslora.runs.arguments import count_steps, training_arguments
+from moslora.runs.covering import describe_coverage
 from moslora.runs.environment import describe_machine, describe_versions, peak_memory_bytes
 from moslora.runs.folder import RunFolder
 from moslora.runs.material import Material, read_sources, tokenise
@@ -65,6 +66,8 @@ class Plan:
     material: Material
     arguments: TrainingArguments
     total_steps: int
+    coverage: CoverageRecord
+    coverage_notes: list[str]
     needed_bytes: int
 
 
@@ -103,7 +106,8 @@ def _run(
     with nullcontext() if place.owner else owned(place.path):  # of several processes, the first holds it for all
         RunFolder.create(place.path, resume=resume, overwrite=overwrite, needed_bytes=plan.needed_bytes)
         record = _former_record(recipe, place) if resume else _new_record(recipe)  # as it is now that it is ours
-        record.notes = plan.material.notes() + (_resume_notes(record) if resume else [])
+        record.coverage = plan.coverage
+        record.notes = plan.material.notes() + plan.coverage_notes + (_resume_notes(record) if resume else [])
         return _do(ActiveRun(recipe, place, record, report, progress), plan)
 
 
@@ -112,6 +116,8 @@ def _do(run: ActiveRun, plan: Plan) -> RunRecord:
     record, place = run.record, run.place
     record.status = "running"
     run.save()
+    for note in plan.coverage_notes:
+        run.report(note)
     write_atomically(place.recipe_path, run.recipe.to_yaml())
     started = time.perf_counter()
     try:
@@ -134,13 +140,14 @@ def _do(run: ActiveRun, plan: Plan) -> RunRecord:
 def plan_run(recipe: Recipe, place: RunFolder) -> Plan:
     """Read and check all that a recipe names but the model's weights. Raises the errors of `moslora.errors`."""
     method, options = recipe.adapter.method, recipe.adapter.options
-    config = method_config(method, options)
+    method_config(method, options)
     check_quantisable(method, recipe.model.quantize)
     check_abilities(recipe.model, choose_dtype(recipe.model.dtype))
     arguments = training_arguments(recipe, place.checkpoints)
     sources = read_sources(recipe)
     tokenizer = load_tokenizer(recipe.model)
-    on_meta = adapted_on_meta(recipe.model, config)
+    on_meta = adapted_on_meta(recipe.model, method, options)
+    covered, coverage_notes = describe_coverage(on_meta)
     vocabulary = Vocabulary.of(tokenizer, on_meta)
     vocabulary.check_indices(options.get("trainable_token_indices"))
     material = tokenise(recipe, sources, tokenizer, vocabulary=vocabulary)
@@ -151,6 +158,8 @@ def plan_run(recipe: Recipe, place: RunFolder) -> Plan:
         material=material,
         arguments=arguments,
         total_steps=total_steps,
+        coverage=covered,
+        coverage_notes=coverage_notes,
         needed_bytes=BYTES_BESIDE_WEIGHTS + BYTES_A_PARAMETER * count_parameters(on_meta)["trainable"],
     )
 
