@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM
 from moslora.errors import ConfigError, DataError, MissingDependencyError, MosloraError, OutputError
 from moslora.records import RunRecord
 from moslora.runs import run as run_module
+from moslora.runs.recipe import load_recipe
 
 Train = Callable[..., RunRecord]
 Weights = Callable[[str], dict[str, torch.Tensor]]
@@ -176,7 +177,7 @@ def test_the_record_says_how_much_is_covered_and_which_experts_are_not(
         evaluation={"tasks": []},
     )
     lines: list[str] = []
-    record = run_recipe(load_recipe(recipe), tmp_path / "run", report=lines.append, progress=False)
+    record = run_module.run_recipe(load_recipe(recipe), tmp_path / "run", report=lines.append, progress=False)
     assert record.coverage is not None
     assert (record.coverage.adapted, record.coverage.total) == (6144, 63744)
     assert record.coverage.experts_left_out == ["experts.down_proj", "experts.gate_up_proj"]
