@@ -1,5 +1,6 @@
 """Embeddings: plain, and with DoRA."""
 
+import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
@@ -56,3 +57,15 @@ def test_dora_on_an_embedding_scales_the_columns_of_the_mixed_weight(tmp_path):
     folded = PeftModel.from_pretrained(nn.Sequential(layer.base_layer), tmp_path)
     assert type(folded.peft_config["default"]) is LoraConfig
     torch.testing.assert_close(folded(x), output, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("widened", [False, True])
+def test_dora_on_an_embedding_in_half_precision(widened):
+    torch.manual_seed(0)
+    config = MosloraConfig(r=4, target_modules=["0"], init_lora_weights=False, use_dora=True)
+    model = get_peft_model(nn.Sequential(nn.Embedding(9, 6)).bfloat16(), config, autocast_adapter_dtype=widened)
+    x = torch.tensor([1, 2, 8])
+    output = model(x)
+    assert output.dtype == torch.bfloat16
+    model.merge_adapter()
+    torch.testing.assert_close(model(x), output, rtol=0.05, atol=0.05)

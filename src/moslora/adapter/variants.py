@@ -110,7 +110,8 @@ class MixerDoraEmbeddingVariant(MixerDoraVariant):
     @staticmethod
     def forward(module: Any, active_adapter: str, x: torch.Tensor, result: torch.Tensor, **kwargs: Any) -> torch.Tensor:
         """The base layer's rows plus the update, each column scaled to its magnitude; PEFT knows no dropout here."""
-        b_OR = module.lora_embedding_B[active_adapter] @ module.mixer_matrix(active_adapter)
+        b_OR, mixer_RR = module.lora_embedding_B[active_adapter], module.mixer_matrix(active_adapter)
+        b_OR = (b_OR.to(mixer_RR.dtype) @ mixer_RR).to(b_OR.dtype)
         rescale, update = module.lora_magnitude_vector[active_adapter](
             x,
             lora_A=module.lora_embedding_A[active_adapter].T,
