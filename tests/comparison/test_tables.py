@@ -5,7 +5,7 @@ import pytest
 from rich.console import Console
 
 from moslora.comparison.tables import count_text, csv_text, footnotes, latex, markdown, terminal
-from moslora.records import ArmResult, ComparisonRecord, Cost, Difference, TaskResult
+from moslora.records import ArmResult, ComparisonRecord, Cost, Difference, TaskResult, TuningResult
 
 COST = Cost(seconds_per_step=0.4567, peak_memory_bytes=1_230_000_000, trainable=28_300_000, steps=20)
 
@@ -146,3 +146,22 @@ def test_the_terminal_shows_labels_as_they_are():
 )
 def test_parameters_are_counted_in_millions(count, text):
     assert count_text(count) == text
+
+
+def test_the_losses_that_chose_the_learning_rates_are_shown():
+    rates = [
+        TuningResult(arm="lora", learning_rate=rate, validation_loss=loss, run="x", is_chosen=rate == 0.001)
+        for rate, loss in ((0.0003, 0.2), (0.001, 0.1), (0.003, None))
+    ]
+    record = ComparisonRecord(plan={}, baseline="lora", tasks=["piqa"], arms=[row("lora", 0.5)], tuning=rates)
+    line = "| lora | 0.2000 at 0.0003, 0.1000 at 0.001 (chosen), – at 0.003 |"
+    assert line in markdown(record)
+    assert "0.1000 at 0.001 (chosen)" in latex(record)
+    assert "learning rates of" not in markdown(record.model_copy(update={"tuning": []}))
+
+
+def test_what_guessing_gets_and_what_intervals_count_are_said_under_the_table():
+    known = {"chance": {"piqa": 0.5, "arc": 0.2502}, "groups": {"piqa": 96}}
+    found = footnotes(ComparisonRecord(plan={}, baseline="lora", tasks=["piqa", "arc"], arms=[], **known))
+    assert "Guessing would get 50% of piqa and 25.02% of arc right." in found
+    assert "piqa: intervals count 96 groups of questions that depend on each other, not single questions." in found

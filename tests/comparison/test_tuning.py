@@ -11,6 +11,7 @@ from moslora.errors import CheckpointError
 from moslora.records import RunRecord
 
 RATES = {"tuning": {"learning_rates": [0.01, 0.1, 1.0], "validation_samples": 4}}
+UNKNOWN = "not known, as runs kept no losses by sample: whether rates are told apart for lora"
 BuildPlan = Callable[..., Plan]
 
 
@@ -33,6 +34,9 @@ def test_the_lowest_loss_wins_and_of_equal_ones_the_lower_rate(tiny_plan: BuildP
         leave(run, tmp_path, loss=loss)
     assert choose(plan, lora, runs, folder=tmp_path) == Choice(rate=0.1)
     assert [result.is_chosen for result in tuning_results(plan, runs, folder=tmp_path)] == [False, True] + 4 * [False]
+    assert tuning_notes(plan, runs, folder=tmp_path) == [UNKNOWN]
+    for run in runs[:3]:
+        leave_losses(run, tmp_path, [0.5, 0.4])
     assert tuning_notes(plan, runs, folder=tmp_path) == []
 
 
@@ -49,6 +53,7 @@ def test_a_loss_that_is_no_number_is_the_worst_and_an_edge_is_told_of(tiny_plan:
         "lora diverged at the learning rate 0.1",
         "lora diverged at the learning rate 1",
         "best at an edge of the learning rates tried, so a wider grid may do better: lora (lowest, 0.01)",
+        UNKNOWN,
     ]
 
 

@@ -266,9 +266,14 @@ def test_the_validation_loss_is_that_of_the_weights_kept(tmp_path: Path, train: 
         logged = [line["eval_loss"] for line in lines if "eval_loss" in line]
         assert len(logged) == 2
         losses[keep_best] = (record.validation_loss, logged)
+    kept = [json.loads(line) for line in (tmp_path / "True" / "validation.jsonl").read_text().splitlines()]
+    assert len(kept) == 4
+    weighted = sum(line["loss"] * line["tokens"] for line in kept) / sum(line["tokens"] for line in kept)
+    assert losses[True][0] == pytest.approx(weighted)
     assert losses[True][0] == pytest.approx(losses[True][1][0], rel=1e-6)
     assert losses[False][0] == pytest.approx(losses[False][1][1], rel=1e-6)
     assert train("none").validation_loss is None
+    assert not (tmp_path / "none" / "validation.jsonl").exists()
 
 
 def test_adaloras_penalty_is_no_part_of_the_validation_loss(tmp_path: Path, train: Train):

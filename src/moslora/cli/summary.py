@@ -100,6 +100,8 @@ def _facts(record: RunRecord, folder: Path) -> list[tuple[str, str]]:
         facts.append(("peak memory", f"{record.peak_memory_bytes / 2**30:.2f} GiB"))
     if record.train_loss is not None:
         facts.append(("training loss", f"{record.train_loss:.4f} over {record.steps} steps"))
+    if record.validation_loss is not None:
+        facts.append(("validation loss", f"{record.validation_loss:.4f} a token, of the weights kept"))
     facts += [("note", note) for note in record.notes]
     facts += [(name, str(folder / path)) for name, path in record.artifacts.items()]
     facts.append(("record", str(folder / "run.json")))

@@ -13,7 +13,8 @@ from moslora.data.tasks import chance_text
 from moslora.records import ArmResult, ComparisonRecord, Difference, TaskResult
 
 NOTHING = "–"
-WORDS = {"method", "difference in points", "verdict"}  # columns set to the left
+TRIED = "validation loss at each learning rate tried"
+WORDS = {"method", "difference in points", "verdict", "learning rates of", TRIED}  # columns set to the left
 LATEX_SIGNS = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 LATEX_SIGNS |= {sign: f"\\{sign}" for sign in "&%$#_{}"} | {"±": r"$\pm$", "–": "--", "<": r"$<$", ">": r"$>$"}
 CSV_ARM = ("arm", "method", "rank", "fraction", "learning_rate", "trainable", "train_seconds", "peak_memory_bytes")
@@ -37,7 +38,7 @@ class Grid(NamedTuple):
 
 
 def markdown(record: ComparisonRecord) -> str:
-    """Both tables, their footnotes and the verdict as Markdown."""
+    """All tables, their footnotes and the verdict as Markdown."""
 
     def cell(found: Cell) -> str:
         text = found.text.replace("|", "\\|")
@@ -53,7 +54,7 @@ def markdown(record: ComparisonRecord) -> str:
 
 
 def latex(record: ComparisonRecord) -> str:
-    """Both tables as LaTeX `tabular`s for the booktabs package, footnotes as comments."""
+    """All tables as LaTeX `tabular`s for the booktabs package, footnotes as comments."""
 
     def cell(found: Cell) -> str:
         text = "".join(LATEX_SIGNS.get(sign, sign) for sign in found.text)
@@ -129,6 +130,16 @@ def difference_grid(record: ComparisonRecord) -> Grid:
     return Grid(["difference in points", *columns, "verdict"], rows)
 
 
+def tuning_grid(record: ComparisonRecord) -> Grid:
+    """The validation loss of every learning rate that an arm tried; a dash where training diverged or is not done."""
+    tried: dict[str, list[str]] = {}
+    for one in record.tuning:
+        loss = NOTHING if one.validation_loss is None else f"{one.validation_loss:.4f}"
+        chosen = " (chosen)" if one.is_chosen else ""
+        tried.setdefault(one.arm, []).append(f"{loss} at {one.learning_rate:g}{chosen}")
+    return Grid(["learning rates of", TRIED], [[Cell(arm), Cell(", ".join(found))] for arm, found in tried.items()])
+
+
 def footnotes(record: ComparisonRecord) -> list[str]:
     """What a reader must know: intervals, bold, where seconds and memory come from, what failed or cannot be done."""
     seconds = (
@@ -172,9 +183,10 @@ def count_text(count: int | None) -> str:
 
 
 def _blocks(record: ComparisonRecord, table: Callable[[Grid], list[str]]) -> list[str]:
-    """The lines of both tables, each with an empty line around it."""
+    """The lines of all tables, each with an empty line around it."""
     lines = ["", *table(accuracy_grid(record)), ""]
-    return [*lines, *table(difference_grid(record)), ""] if record.differences else lines
+    lines += [*table(difference_grid(record)), ""] if record.differences else []
+    return [*lines, *table(tuning_grid(record)), ""] if record.tuning else lines
 
 
 def _columns(record: ComparisonRecord) -> Sequence[str]:

@@ -89,10 +89,12 @@ def doubts_of(plan: Plan, arm: Arm, runs: Sequence[Run], *, folder: Path) -> lis
 
 
 def tuning_notes(plan: Plan, runs: Sequence[Run], *, folder: Path) -> list[str]:
-    """What a reader should know of the tuning: rates that diverged, and choices at the edge of their grid."""
-    notes, at_edges = [], []
+    """What a reader should know of the tuning: rates that diverged, choices at the edge of their grid, lost losses."""
+    notes, at_edges, unknown = [], [], {}
     for run in runs:
         found = outcome(run, folder)
+        if found.state == "finished" and _losses(folder / run.folder) is None:
+            unknown[run.arm.tuned_as] = None
         if found.state == "diverged":
             notes.append(f"{run.arm.tuned_as} diverged at the learning rate {run.learning_rate:g}")
         rates = plan.rates_for(run.arm.name)
@@ -103,6 +105,10 @@ def tuning_notes(plan: Plan, runs: Sequence[Run], *, folder: Path) -> list[str]:
     if at_edges:
         notes.append(
             f"best at an edge of the learning rates tried, so a wider grid may do better: {', '.join(at_edges)}"
+        )
+    if unknown:
+        notes.append(
+            f"not known, as runs kept no losses by sample: whether rates are told apart for {', '.join(unknown)}"
         )
     return notes
 

@@ -99,11 +99,14 @@ def _table(runs: Sequence[Run]) -> Table:
                 gigabytes(record.peak_memory_bytes),
                 str(record.steps),
                 f"{record.train_loss:.3f}" if record.train_loss is not None else NONE,
+                f"{record.validation_loss:.3f}" if record.validation_loss is not None else NONE,
                 *(estimate(one.accuracy, one.low, one.high) if one else NONE for one in found),
             ]
         )
     return Table(
-        "Cost and accuracy", ["run", "parameters", "training", "memory", "steps", "training loss", *moments], rows
+        "Cost and accuracy",
+        ["run", "parameters", "training", "memory", "steps", "training loss", "validation loss", *moments],
+        rows,
     )
 
 

@@ -39,7 +39,8 @@ class TestSet:
 class Material:
     """Training rows (examples, or packed examples), validation examples and test sets.
 
-    `groups` names the group of each row that `data.together` keeps together; None without it.
+    `groups` names the group of each row that `data.together` keeps together, `validation_groups` that of each
+    validation example; None without it.
     """
 
     rows: list[Example]
@@ -49,6 +50,7 @@ class Material:
     truncated: int
     left_out: int
     remarks: list[str]
+    validation_groups: list[Hashable] | None = None
 
     def notes(self) -> list[str]:
         """What a reader of the record should know of the data."""
@@ -107,8 +109,10 @@ def tokenise(
     rows, validation = [examples[index] for index in trained], [examples[index] for index in held_out]
     if data.packing:
         rows = pack(rows, max_length_tokens=data.max_length_tokens)
-    row_groups = None if data.together is None else [groups[index] for index in trained]
-    return Material(rows, row_groups, validation, sources.test_sets, truncated, left_out, remarks)
+    of_rows, of_validation = ([groups[index] for index in chosen] for chosen in (trained, held_out))
+    if data.together is None:
+        of_rows = of_validation = None
+    return Material(rows, of_rows, validation, sources.test_sets, truncated, left_out, remarks, of_validation)
 
 
 def _asking(

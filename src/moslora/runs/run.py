@@ -4,8 +4,10 @@ Read from top to bottom: everything that can be refused is checked before weight
 each part of the run leaves its numbers in `run.json` as soon as it has them.
 """
 
+import json
 import shutil
 import time
+from collections.abc import Hashable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,6 +53,7 @@ from moslora.runs.recipe import Recipe, parse_recipe
 from moslora.runs.scoring import score
 from moslora.runs.settings import changed_settings
 from moslora.training.language import train
+from moslora.training.validation import SampleLoss
 
 BYTES_BESIDE_WEIGHTS = 2**26  # tokenizer, answers, metrics
 FULL_DISK_BYTES = 2**20
@@ -209,6 +212,7 @@ def _trained(run: ActiveRun, plan: Plan, model: PreTrainedModel) -> nn.Module:
     )
     run.record.steps, run.record.train_loss = result.steps, result.train_loss
     run.record.validation_loss = result.validation_loss
+    _save_losses(run, result.validation_losses, plan.material.validation_groups)
     run.add_seconds("train", result.wall_seconds)
     if not result.is_complete:
         raise KeyboardInterrupt(f"stopped after step {result.steps}, which is saved")
@@ -218,6 +222,14 @@ def _trained(run: ActiveRun, plan: Plan, model: PreTrainedModel) -> nn.Module:
     if result.was_stopped:
         raise KeyboardInterrupt("stopped after training; the adapter is saved")
     return trained
+
+
+def _save_losses(run: ActiveRun, losses: Sequence[SampleLoss], groups: Sequence[Hashable] | None) -> None:
+    """Write the loss of each validation sample, from which a comparison tells how far two runs' losses differ."""
+    names = [str(group) for group in groups] if groups else [None] * len(losses)
+    lines = [one._asdict() | {"group": name} for one, name in zip(losses, names, strict=True)] if losses else []
+    if lines:
+        write_atomically(run.place.validation_path, "".join(json.dumps(line) + "\n" for line in lines))
 
 
 def _save_adapter(

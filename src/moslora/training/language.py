@@ -34,6 +34,7 @@ from moslora.data.probing import sees_left_padding
 from moslora.data.tokens import Example, collate
 from moslora.files import write_atomically
 from moslora.training.grouping import GroupSampler
+from moslora.training.validation import SampleLoss, mean_over_tokens, sample_losses
 
 STATE_FILE = "trainer_state.json"  # written last, so a checkpoint that has it is complete
 MakeOptimizer = Callable[[nn.Module, type[Optimizer], dict[str, Any]], Optimizer]
@@ -44,16 +45,21 @@ class TrainingResult:
     """What a training run came to.
 
     `steps` and `train_loss` (the mean over the steps; None without any) count from the very first step, `wall_seconds`
-    only this process's part. `validation_loss` is that of the weights kept, where there are validation examples and all
-    steps were done. `was_stopped`: Ctrl-C was pressed; `is_complete`: all steps were done nevertheless.
+    only this process's part. `validation_losses` are those of the weights kept, one an example, where all steps were
+    done. `was_stopped`: Ctrl-C was pressed; `is_complete`: all steps were done nevertheless.
     """
 
     steps: int
     train_loss: float | None
-    validation_loss: float | None
+    validation_losses: list[SampleLoss]
     wall_seconds: float
     is_complete: bool
     was_stopped: bool
+
+    @property
+    def validation_loss(self) -> float | None:
+        """The mean over the tokens of all validation examples; None without any."""
+        return mean_over_tokens(self.validation_losses) if self.validation_losses else None
 
 
 def train(
@@ -100,14 +106,15 @@ def train(
             output = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
             steps, seconds = output.global_step, output.metrics["train_runtime"]
         is_complete = steps >= trainer.state.max_steps
-        kept_loss = _validation_loss(trainer) if validation and is_complete else None
-    return TrainingResult(steps, mean_loss(metrics_path), kept_loss, seconds, is_complete, stop.was_asked)
+        losses = trainer.sample_losses() if validation and is_complete else []
+    return TrainingResult(steps, mean_loss(metrics_path), losses, seconds, is_complete, stop.was_asked)
 
 
 class MethodTrainer(Trainer):
-    """transformers' Trainer with an optimiser of the method's own, and samples that stay together.
+    """transformers' Trainer with an optimiser of the method's own, samples that stay together, and a validation loss.
 
-    The optimiser is built when the Trainer would build its.
+    The optimiser is built when the Trainer would build its. The Trainer's own validation loss is a mean of batches'
+    means, so that it depends on their size.
     """
 
     make_optimizer: MakeOptimizer | None = None
@@ -124,6 +131,22 @@ class MethodTrainer(Trainer):
             trained: Any = model if model is not None else self.model
             self.optimizer = self.make_optimizer(trained, *self.get_optimizer_cls_and_kwargs(self.args, trained))
         return super().create_optimizer(model)  # pyright: ignore[reportArgumentType]
+
+    def sample_losses(self) -> list[SampleLoss]:
+        """The loss of each validation example with the weights as they are; every process computes all of them."""
+        examples: Any = self.eval_dataset
+        starts = range(0, len(examples), self.args.eval_batch_size)
+        batches = (self.data_collator(examples[start : start + self.args.eval_batch_size]) for start in starts)
+        with self.compute_loss_context_manager():
+            model: Any = self.model_wrapped
+            return sample_losses(model, (self._prepare_inputs(batch) for batch in batches))
+
+    def evaluate(self, *_given: Any, metric_key_prefix: str = "eval", **_options: Any) -> dict[str, float]:
+        """Log the validation loss of the weights as they are."""
+        metrics = {f"{metric_key_prefix}_loss": mean_over_tokens(self.sample_losses())}
+        self.log(dict(metrics))
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
@@ -234,12 +257,6 @@ class ShowProgress(TrainerCallback):
         """Show the latest loss."""
         if "loss" in (kwargs.get("logs") or {}):
             self.bar.update(self.task, loss=f"loss {float(kwargs['logs']['loss']):.3f}")
-
-
-def _validation_loss(trainer: Trainer) -> float:
-    """The loss of the weights as they are, which is no part of the learning curve."""
-    trainer.remove_callback(WriteMetrics)
-    return trainer.evaluate()["eval_loss"]
 
 
 def _steps_done(trainer: Trainer, checkpoint: Path | None) -> int | None:
