@@ -1,4 +1,4 @@
-"""Whether an adapter has its tensors yet: one made from a saved configuration computes nothing before they are loaded.
+"""Whether an adapter has its tensors yet: one that was added to be loaded computes nothing before they are there.
 
 Until then another variant stands in each of its layers, and refuses. Afterwards nothing is left of it: no hook, no
 check in the forward pass.
@@ -25,8 +25,8 @@ class Unfilled(LoraVariant):
 
     def _refuse(self, _layer: Any, active_adapter: str, *_args: Any, **_kwargs: Any) -> NoReturn:
         raise CheckpointError(
-            f"adapter '{active_adapter}' was made from a saved configuration, and its tensors are missing: load its"
-            " file, delete the adapter, or, to start afresh, set base_model_config to None in the configuration"
+            f"adapter '{active_adapter}' was added to be loaded from a file, and its tensors are missing: load its"
+            " file, delete it, or, to start afresh from a saved configuration, set that one's base_model_config to None"
         )
 
     forward = merge_safe = merge_unsafe = unmerge = _refuse  # pyright: ignore[reportAssignmentType]
