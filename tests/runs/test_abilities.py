@@ -24,9 +24,10 @@ def refused(train: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.Monke
     """The error of a run that is refused before anything is loaded or written."""
 
     def run(**changes: Any) -> str:
-        with monkeypatch.context() as patch, pytest.raises((ConfigError, DataError)) as caught:
+        with monkeypatch.context() as patch:
             patch.setattr("moslora.runs.run.load_model", lambda _: pytest.fail("weights were loaded"))
-            train(**changes)
+            with pytest.raises((ConfigError, DataError)) as caught:
+                train(**changes)
         assert not (tmp_path / "run").exists()
         assert "\n" not in str(caught.value)
         return str(caught.value)
@@ -88,8 +89,8 @@ def test_attention_that_a_model_has_not_is_refused(refused: Callable[..., str], 
 
 def test_attention_that_has_no_such_dtype_or_no_gradient_is_refused(refused: Callable[..., str], no_accelerator: None):
     assert refused(model={"attn_implementation": "flash_attention_2", "dtype": "float32"}) == (
-        "model.attn_implementation flash_attention_2 does not compute in float32: set model.dtype to bfloat16, or choose"
-        " sdpa or eager"
+        "model.attn_implementation flash_attention_2 does not compute in float32: set model.dtype to bfloat16, or"
+        " choose sdpa or eager"
     )
     assert refused(model={"attn_implementation": "flex_attention"}) == (
         "model.attn_implementation flex_attention cannot be trained on a CPU: choose sdpa or eager"
@@ -120,8 +121,8 @@ def test_a_token_of_a_sample_beyond_the_embeddings_is_refused(refused: Callable[
     data = tmp_path / "new.jsonl"
     data.write_text('{"instruction": "Say it.", "output": "a"}\n{"instruction": "Say [NEW].", "output": "a"}\n')
     assert refused(model={"path": str(small)}, data={"train": str(data)}) == (
-        f"{data}: sample 2 has the token '[NEW]' {BEYOND}: take it out of the text, or use the tokenizer that belongs to"
-        " the model"
+        f"{data}: sample 2 has the token '[NEW]' {BEYOND}: take it out of the text, or use the tokenizer that belongs"
+        " to the model"
     )
 
 

@@ -198,7 +198,9 @@ def test_a_long_sample_is_cut_or_left_out_and_the_record_says_so(read: Read, une
 
 
 def test_a_sample_cut_before_its_response_is_refused_with_advice(read: Read, uneven: Path):
-    with pytest.raises(DataError, match=r"uneven.json: sample 2 has (\d+) tokens .* set data\.max_length_tokens to \1,"):
+    with pytest.raises(
+        DataError, match=r"uneven.json: sample 2 has (\d+) tokens .* set data\.max_length_tokens to \1,"
+    ):
         read(data={"train": str(uneven), "max_length_tokens": 32, "loss_on": "response"})
 
 

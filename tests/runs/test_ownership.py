@@ -164,9 +164,14 @@ def test_numbers_are_not_added_to_the_record_of_a_run_that_goes_on(
 def test_a_record_changes_only_as_a_whole(tmp_path: Path):
     run = RunFolder.create(tmp_path / "run")
     RunRecord(recipe={}, seed=1).save(run.record_path)
-    with pytest.raises(RuntimeError, match="half-way"), run.changing_record() as record:
-        record.notes = ["half"]
-        raise RuntimeError("half-way")
+
+    def stop_half_way() -> None:
+        with run.changing_record() as record:
+            record.notes = ["half"]
+            raise RuntimeError("half-way")
+
+    with pytest.raises(RuntimeError, match="half-way"):
+        stop_half_way()
     assert run.record().notes == []
     with run.changing_record() as record:
         record.notes = ["whole"]

@@ -62,6 +62,6 @@ def _check_device(device_map: str) -> None:
         raise ConfigError(f"model.device_map '{device_map}' is no device (allowed: {names})") from None
     if f"{device.type}:{device.index or 0}" not in [*known, "cpu:0"]:
         raise ConfigError(
-            f"model.device_map {device_map}: this machine has no such device (it has: {', '.join(known)}); choose one of"
-            " these, or leave it out"
+            f"model.device_map {device_map}: this machine has no such device (it has: {', '.join(known)}); choose"
+            " one of these, or leave it out"
         )

@@ -40,7 +40,9 @@ def count_methods(recipe: Recipe) -> list[MethodCount]:
     found = {name: _count(recipe, name) for name in METHODS}
     counted = {name: one for name, one in found.items() if not isinstance(one, MosloraError)}
     error = found[BASELINE]
-    if isinstance(error, (ConfigError, UnsupportedLayerError)) and not any(METHODS[name].config_class for name in counted):
+    if isinstance(error, (ConfigError, UnsupportedLayerError)) and not any(
+        METHODS[name].config_class for name in counted
+    ):
         raise error
     return [_row(name, one, baseline=counted.get(BASELINE)) for name, one in found.items()]
 

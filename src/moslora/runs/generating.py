@@ -31,7 +31,10 @@ class Speaker:
         seed: int,
     ) -> None:
         if style == CHAT and not tokenizer.chat_template:
-            raise ConfigError("this model's tokenizer has no chat template: leave out --chat, and choose --prompt-style alpaca or plain")
+            raise ConfigError(
+                "this model's tokenizer has no chat template: leave out --chat, and choose --prompt-style alpaca or"
+                " plain"
+            )
         self.model, self.tokenizer, self.style = model, tokenizer, style
         self.messages: list[dict[str, str]] = []
         own = getattr(base_of(model).generation_config, "eos_token_id", None)  # a chat model has several

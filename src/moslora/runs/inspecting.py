@@ -59,7 +59,9 @@ def inspect_source(source: str, overrides: Sequence[str] = (), *, base: str | No
             raise ConfigError(f"--set changes a recipe, and {source} is a folder")
         return _inspect_folder(source, base=base)
     if base is not None:
-        raise ConfigError(f"--base goes with an adapter, and {source} is a recipe: use --set {shlex.quote(f'model.path={base}')}")
+        raise ConfigError(
+            f"--base goes with an adapter, and {source} is a recipe: use --set {shlex.quote(f'model.path={base}')}"
+        )
     return _inspect_recipe(load_recipe(source, overrides))
 
 

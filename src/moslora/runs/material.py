@@ -115,9 +115,7 @@ def tokenise(
     return Material(rows, of_rows, validation, sources.test_sets, truncated, left_out, remarks, of_validation)
 
 
-def _asking(
-    recipe: Recipe, sources: Sources, tokenizer: PreTrainedTokenizerBase, vocabulary: Vocabulary
-) -> list[str]:
+def _asking(recipe: Recipe, sources: Sources, tokenizer: PreTrainedTokenizerBase, vocabulary: Vocabulary) -> list[str]:
     """A remark on the prompt of the questions where it is not plainly the one trained with; refuses one that fails."""
     for test_set in sources.test_sets:
         samples = test_set.samples[:1] if vocabulary.is_enough else test_set.samples

@@ -64,7 +64,8 @@ def load_model(settings: ModelSettings, head: Head = LANGUAGE_MODEL) -> PreTrain
     if missing:  # transformers draws these at random, with a warning
         raise ConfigError(
             f"model.path '{settings.path}' lacks {len(missing)} of its weights ({', '.join(missing[:3])}): get the"
-            f" model again, or check that it is for {head.class_name}, or that the adapter was saved with what it trained"
+            f" model again, or check that it is for {head.class_name}, or that the adapter was saved with what it"
+            " trained"
         )
     if settings.quantize == "nf4":
         from moslora.adapter.quantised import keep_unpacked

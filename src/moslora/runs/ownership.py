@@ -1,8 +1,8 @@
 """A run belongs to one process at a time: a lock that the system releases when its process dies, however it dies.
 
-Beside a run's folder lie `.NAME.lock` and, while the lock is held, `.NAME.holder`, which says by whom; inside the folder
-where the one around it takes no file. The lock is of a path, not of a folder: one that is removed and made again while
-its process lives stays that process's.
+Beside a run's folder lie `.NAME.lock` and, while the lock is held, `.NAME.holder`, which says by whom; inside the
+folder where the one around it takes no file. The lock is of a path, not of a folder: one that is removed and made
+again while its process lives stays that process's.
 """
 
 import os
