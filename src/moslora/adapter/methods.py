@@ -16,6 +16,7 @@ from peft import AdaLoraConfig, LoHaConfig, LoKrConfig, LoraConfig, PeftConfig, 
 from moslora.adapter.config import MosloraConfig
 from moslora.adapter.export import plain_config
 from moslora.adapter.fields import check_fields
+from moslora.adapter.option_types import check_types
 from moslora.errors import ConfigError, MosloraError, unknown_name
 
 INTERNAL = {"peft_type", "task_type", "auto_mapping", "base_model_name_or_path", "base_model_config", "inference_mode"}
@@ -74,6 +75,9 @@ def method_config(
         return None
     given = {chosen.names.get(name, name): value for name, value in options.items() if name not in chosen.rates}
     check_fields(given)
+    check_types(
+        chosen.config_class, {name: options[name] for name in options if name not in chosen.rates}, chosen.names
+    )
     try:
         derived = chosen.derived(given, total_steps) if chosen.derived else {}
         settings = {"task_type": task_type, **chosen.defaults, **chosen.fixed, **derived, **given}

@@ -41,12 +41,24 @@ def _message(error: Exception) -> tuple[str, int]:
             return _usage(error), MISTAKE
         case MosloraError() | OSError():
             return f"error: {error}", MISTAKE
+        case _ if _is_out_of_memory(error):
+            return (
+                f"error: out of memory ({str(error).partition('. ')[0]}): take a smaller batch"
+                " (training.micro_batch_size, evaluation.batch_size), rank, model or model.dtype",
+                MISTAKE,
+            )
         case _:
             return (
                 f"error: unexpected {type(error).__name__}: {error} (probably a mistake in moslora; "
                 "run again with --debug for the traceback)",
                 UNEXPECTED,
             )
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether a device or the machine has run out of memory; torch has a type for the first only."""
+    is_cpu = isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+    return is_cpu or isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
 
 
 def _usage(error: typer.TyperException) -> str:

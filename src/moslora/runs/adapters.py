@@ -114,7 +114,7 @@ def adapted_on_meta(settings: ModelSettings, method: str, options: Mapping[str, 
         return prepare_without_weights(model, method, options)
     except MosloraError:
         raise
-    except (ValueError, TypeError, LookupError, AttributeError) as error:
+    except (ValueError, TypeError, LookupError, AttributeError, NotImplementedError, ImportError) as error:
         reason = " ".join(str(error).split())[:300]
         if "ParamWrapper" in reason or isinstance(error, AttributeError):  # the second of a module without weight
             layers = ",".join(plain_layers(meta_model(settings)))

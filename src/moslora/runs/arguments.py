@@ -6,8 +6,11 @@ from importlib import util
 from pathlib import Path
 
 import torch
-from transformers import TrainingArguments
+from torch import nn
+from transformers import Trainer, TrainingArguments
 
+from moslora.adapter.preparing import optimiser
+from moslora.adapter.twin import base_of
 from moslora.errors import ConfigError, MissingDependencyError
 from moslora.runs.abilities import check_trainable, is_on_cpu
 from moslora.runs.models import choose_dtype
@@ -69,6 +72,40 @@ def training_arguments(recipe: Recipe, checkpoints: Path) -> TrainingArguments:
         )
     except (ValueError, ImportError, RuntimeError) as error:
         raise ConfigError(f"training: {' '.join(str(error).split())}") from error
+
+
+def check_optimizer(recipe: Recipe, arguments: TrainingArguments, on_meta: nn.Module) -> None:
+    """Build the optimiser for a parameter of its own and take a step, so that what it lacks shows before training.
+
+    `on_meta` is the adapted model without weights. Raises ConfigError.
+    """
+    method, options = recipe.adapter.method, recipe.adapter.options
+    device = torch.accelerator.current_accelerator(check_available=True) or "cpu"
+    try:
+        kind, settings = Trainer.get_optimizer_cls_and_kwargs(arguments, on_meta)  # pyright: ignore[reportArgumentType]
+        build = optimiser(method, options, weight_decay=arguments.weight_decay)
+        if build is not None:
+            build(on_meta, kind, dict(settings))
+        parameter = nn.Parameter(torch.zeros(2, 2, device=device))
+        parameter.grad = torch.zeros_like(parameter)
+        trial = kind([{"params": [parameter], "weight_decay": arguments.weight_decay}], **settings)
+        getattr(trial, "train", lambda: None)()  # schedule-free ones refuse a step before it
+        trial.step()
+    except Exception as error:  # of the optimiser's own package, whatever it is
+        raise ConfigError(
+            f"training.optimizer {recipe.training.optimizer} cannot be used here ({' '.join(str(error).split())[:190]})"
+            ": install what it needs, or choose another one, such as adamw_torch"
+        ) from error
+
+
+def check_checkpointing(recipe: Recipe, on_meta: nn.Module) -> None:
+    """Raise ConfigError for gradient checkpointing on a model that cannot do it."""
+    if recipe.training.gradient_checkpointing and not getattr(
+        base_of(on_meta), "supports_gradient_checkpointing", True
+    ):
+        raise ConfigError(
+            f"training.gradient_checkpointing: {type(base_of(on_meta)).__name__} cannot do it; set it to false"
+        )
 
 
 def count_steps(arguments: TrainingArguments, rows: int) -> int:

@@ -40,7 +40,7 @@ from moslora.records import CoverageRecord, Parameters, RunRecord
 from moslora.runs.abilities import check_abilities
 from moslora.runs.active import ActiveRun, Report
 from moslora.runs.adapters import adapted_on_meta, load_adapted, open_adapter
-from moslora.runs.arguments import count_steps, training_arguments
+from moslora.runs.arguments import check_checkpointing, check_optimizer, count_steps, training_arguments
 from moslora.runs.covering import describe_coverage
 from moslora.runs.environment import describe_machine, describe_versions, peak_memory_bytes
 from moslora.runs.folder import RunFolder
@@ -151,6 +151,8 @@ def plan_run(recipe: Recipe, place: RunFolder) -> Plan:
     tokenizer = load_tokenizer(recipe.model)
     on_meta = adapted_on_meta(recipe.model, method, options)
     covered, coverage_notes = describe_coverage(on_meta)
+    check_optimizer(recipe, arguments, on_meta)
+    check_checkpointing(recipe, on_meta)
     vocabulary = Vocabulary.of(tokenizer, on_meta)
     vocabulary.check_indices(options.get("trainable_token_indices"))
     material = tokenise(recipe, sources, tokenizer, vocabulary=vocabulary)
