@@ -3,11 +3,13 @@ from pathlib import Path
 
 import pytest
 
+from moslora.comparison import estimate as estimate_module
 from moslora.comparison.compare import collect
-from moslora.comparison.cost import measure, measure_costs, measured_recipe, read_costs
-from moslora.comparison.estimate import Scoring, estimate
+from moslora.comparison.cost import Measured, measure, measure_costs, measured_recipe, read_costs
+from moslora.comparison.estimate import estimate
 from moslora.comparison.matrix import arms_of
 from moslora.comparison.plan import Plan
+from moslora.comparison.rehearsal import Rehearsal
 
 BuildPlan = Callable[..., Plan]
 
@@ -57,25 +59,73 @@ def test_an_estimate_counts_the_runs_and_times_them_and_writes_nothing(
     assert sorted(tmp_path.rglob("*")) == before
 
 
+@pytest.fixture
+def known_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each step takes 1 s, a validation sample 10, the scoring of a run 1,000, loading 2,000 and saving 3,000."""
+    known = {"saving": 3000.0, "validating_a_sample": 10.0, "scoring": 1000.0, "peak_memory_bytes": 7}
+
+    def play(self: Rehearsal, _model: object, _planned: object) -> None:
+        for name, value in known.items():
+            setattr(self, name, value)
+
+    def measured(_recipe: object, *, after: Callable[..., None]) -> Measured:
+        after(None, None)
+        return Measured([1.0, 1.0], peak_memory_bytes=5, trainable=1, setup_seconds=2000.0)
+
+    monkeypatch.setattr(Rehearsal, "play", play)
+    monkeypatch.setattr(estimate_module, "measure", measured)
+
+
+def test_an_estimate_counts_all_that_a_run_does(tiny_plan: BuildPlan, known_times: None):
+    tuning = {"learning_rates": [0.01, 0.1, 1.0], "validation_samples": 4, "steps_share": 0.5}
+    (arm,) = estimate(tiny_plan(arms={"lora": {"method": "lora"}}, tuning=tuning)).arms
+    assert arm.seconds == 2 * (2000 + 4 + 1000 + 3000) + 3 * (2000 + 2 + 4 * 10 + 3000)
+    assert arm.peak_memory_bytes == 7
+
+
+def test_an_estimate_counts_every_validation(tiny_plan: BuildPlan, tiny_settings, known_times: None):
+    tiny_settings["recipe"]["training"] |= {"evaluate_every_steps": 2}
+    tiny_settings["recipe"]["data"] |= {"validation_samples": 3}
+    (arm,) = estimate(tiny_plan(arms={"lora": {"method": "lora"}}, tuning={"learning_rates": [0.01]})).arms
+    assert arm.seconds == 2 * (2000 + 4 + (1 + 2) * 3 * 10 + 1000 + 3000)
+
+
 def test_an_estimate_tunes_on_all_samples_and_counts_the_steps_of_each_share(
-    tiny_plan: BuildPlan, tiny_settings, monkeypatch
+    tiny_plan: BuildPlan, tiny_settings, known_times: None
 ):
-    monkeypatch.setattr(Scoring, "time", lambda *_: None)
     tiny_settings["recipe"]["training"] |= {"max_steps": None, "epochs": 2}
-    quarter, whole = estimate(tiny_plan(arms={"lora": {"method": "lora"}}, fractions=[0.25, 1.0])).arms
+    tuning = {"learning_rates": [0.01, 0.1], "validation_samples": 4, "steps_share": 0.5}
+    plan = tiny_plan(arms={"lora": {"method": "lora"}}, fractions=[0.25, 1.0], tuning=tuning)
+    quarter, whole = estimate(plan).arms
     assert quarter.steps * 4 == whole.steps
-    assert quarter.seconds == pytest.approx((2 * quarter.steps + 2 * whole.steps) * quarter.seconds_per_step)
-    assert whole.seconds == pytest.approx(2 * whole.steps * whole.seconds_per_step)
+    tuned = 2 * (2000 + whole.steps / 2 + 4 * 10 + 3000)
+    assert quarter.seconds == 2 * (2000 + quarter.steps + 1000 + 3000) + tuned
+    assert whole.seconds == 2 * (2000 + whole.steps + 1000 + 3000)
 
 
-def test_an_estimate_scores_every_run_that_counts(tiny_plan: BuildPlan, monkeypatch):
-    def time(scoring: Scoring, *_: object) -> None:
-        scoring.seconds = 1000.0
+def test_a_rehearsal_tries_each_part_of_a_run(tiny_plan: BuildPlan):
+    plan = tiny_plan()
+    arm = arms_of(plan)[1]
+    rehearsal = Rehearsal(plan, arm.method)
+    found = measure(measured_recipe(plan, arm, steps=2), after=rehearsal.play)
+    parts = (rehearsal.saving, rehearsal.validating_a_sample, rehearsal.scoring, found.setup_seconds)
+    assert all(seconds > 0 for seconds in parts)
+    assert rehearsal.peak_memory_bytes >= found.peak_memory_bytes
 
-    monkeypatch.setattr(Scoring, "time", time)
-    lora, moslora = estimate(tiny_plan(seeds_of={"moslora": [1, 2, 3]})).arms
-    assert 2000 < lora.seconds < 2500
-    assert 3000 < moslora.seconds < 3500
+
+@pytest.mark.parametrize(
+    ("changes", "evaluations"),
+    [({}, 1), ({"before": True}, 2), ({"question_removed": True}, 2), ({"agreement_questions": 2}, 1.5)],
+)
+def test_every_evaluation_of_a_run_is_counted(
+    tiny_plan: BuildPlan, tiny_settings, monkeypatch: pytest.MonkeyPatch, changes: dict[str, object], evaluations: float
+):
+    tiny_settings["recipe"]["evaluation"] |= changes  # of 4 questions
+    monkeypatch.setattr(Rehearsal, "_seconds_a_question", lambda *_, **__: 10.0)
+    plan = tiny_plan()
+    rehearsal = Rehearsal(plan, "lora")
+    measure(measured_recipe(plan, arms_of(plan)[0], steps=2), after=rehearsal.play)
+    assert rehearsal.scoring == evaluations * 4 * 10.0
 
 
 def test_an_estimate_without_the_weights_counts_the_runs_and_says_so(tiny_plan: BuildPlan, tiny_settings):

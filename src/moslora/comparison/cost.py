@@ -44,6 +44,7 @@ class Measured:
     seconds: list[float]
     peak_memory_bytes: int
     trainable: int
+    setup_seconds: float = 0.0  # all that is not steps: to read, to load, to prepare, and what the first step adds
 
     def cost(self) -> Cost:
         """As a record."""
@@ -107,13 +108,15 @@ def measured_recipe(plan: Plan, arm: Arm, *, steps: int) -> Recipe:
     return parse_recipe(settings, source=f"plan {plan.name}, arm {arm.label}")
 
 
-def measure(recipe: Recipe, *, after: Callable[[nn.Module, Any], None] = lambda _model, _tokenizer: None) -> Measured:
-    """Train a recipe's steps in this process and time them; `after` is called with the model and its tokenizer.
+def measure(
+    recipe: Recipe, *, after: Callable[[nn.Module, runs.Plan], None] = lambda _model, _planned: None
+) -> Measured:
+    """Train a recipe's steps in this process and time them; `after` is called with the model and what was planned.
 
     Raises what `run_recipe` raises.
     """
     method, options = recipe.adapter.method, recipe.adapter.options
-    times = StepTimes()
+    times, started = StepTimes(), time.perf_counter()
     with TemporaryDirectory() as scratch:
         place = RunFolder(Path(scratch))
         planned = runs.plan_run(recipe, place)
@@ -131,8 +134,10 @@ def measure(recipe: Recipe, *, after: Callable[[nn.Module, Any], None] = lambda 
             callbacks=[*callbacks(model, method), times],
             progress=False,
         )
-    found = Measured(times.seconds(), peak_memory_bytes(), count_parameters(model)["trainable"])
-    after(model, planned.tokenizer)
+    seconds = times.seconds()
+    setup = time.perf_counter() - started - sum(seconds) - median(seconds)
+    found = Measured(seconds, peak_memory_bytes(), count_parameters(model)["trainable"], max(0.0, setup))
+    after(model, planned)
     return found
 
 

@@ -1,6 +1,6 @@
 """Before a comparison starts: its runs, and about how long and how much memory they take on this machine."""
 
-import time
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from huggingface_hub import try_to_load_from_cache
 from rich.table import Table
-from torch import nn
 
 from moslora.comparison.cost import Measured, measure, measured_recipe
 from moslora.comparison.coverage import check_coverage
@@ -19,12 +18,11 @@ from moslora.comparison.matching import matched_arms
 from moslora.comparison.matrix import Arm, final_run, final_seeds, tuning_runs
 from moslora.comparison.memory import forget_peak_memory, release_memory
 from moslora.comparison.plan import Plan
+from moslora.comparison.rehearsal import Rehearsal
 from moslora.comparison.timing import duration
 from moslora.errors import MosloraError
-from moslora.evaluation.choice import score_by_generation, score_by_log_probability
 from moslora.runs.arguments import count_steps
 from moslora.runs.folder import RunFolder
-from moslora.runs.material import load_test_sets
 from moslora.runs.models import resolve_model
 from moslora.runs.run import plan_run
 
@@ -120,66 +118,47 @@ def _timed(
     plan: Plan, arms: Sequence[Arm], listed: Sequence[ArmEstimate], *, report: Callable[[str], None]
 ) -> list[ArmEstimate]:
     steps = {fraction: _steps(plan, replace(arms[0], fraction=fraction)) for fraction in {*plan.fractions, 1.0}}
-    measured: dict[str, Measured | str] = {}
-    scoring = Scoring(plan)
+    measured: dict[str, tuple[Measured, Rehearsal] | str] = {}
     for arm in {arm.tuned_as: arm for arm in arms}.values():
         report(f"timing {arm.tuned_as}")
         forget_peak_memory()
+        rehearsal = Rehearsal(plan, arm.method)
         try:
-            measured[arm.tuned_as] = measure(measured_recipe(plan, arm, steps=STEPS), after=scoring.time)
+            found = measure(measured_recipe(plan, arm, steps=STEPS), after=rehearsal.play)
+            measured[arm.tuned_as] = found, rehearsal
         except (MosloraError, torch.OutOfMemoryError) as error:
             measured[arm.tuned_as] = " ".join(str(error).split())[:100]
         release_memory()
     return [
-        _with_times(
-            one,
-            measured[arm.tuned_as],
-            steps=steps[arm.fraction],
-            tuning_steps=steps[1.0] * plan.tuning.steps_share,
-            scoring_seconds=scoring.seconds,
-        )
+        _with_times(plan, one, measured[arm.tuned_as], steps=steps[arm.fraction], all_steps=steps[1.0])
         for arm, one in zip(arms, listed, strict=True)
     ]
 
 
 def _with_times(
-    arm: ArmEstimate, measured: Measured | str, *, steps: int, tuning_steps: float, scoring_seconds: float
+    plan: Plan, arm: ArmEstimate, found: tuple[Measured, Rehearsal] | str, *, steps: int, all_steps: int
 ) -> ArmEstimate:
-    if isinstance(measured, str):
-        return replace(arm, steps=steps, problem=measured)
-    step = median(measured.seconds)
-    trained = arm.seeds * steps + arm.learning_rates * tuning_steps
-    seconds = trained * step + arm.seeds * scoring_seconds
-    memory = measured.peak_memory_bytes
-    return replace(arm, steps=steps, seconds_per_step=step, peak_memory_bytes=memory, seconds=seconds)
+    """An arm with its runs' times; `all_steps` are those of a run on all samples, as tuning does."""
+    if isinstance(found, str):
+        return replace(arm, steps=steps, problem=found)
+    measured, rehearsal = found
+    step, beside = median(measured.seconds), measured.setup_seconds + rehearsal.saving
+    tuning_steps = math.ceil(all_steps * plan.tuning.steps_share)
 
+    def validating(samples: int, steps: int) -> float:
+        every = plan.recipe.training.evaluate_every_steps
+        return rehearsal.validating_a_sample * samples * (1 + (steps // every if every else 0))
 
-class Scoring:
-    """Times the scoring of a batch of every task, once, and foretells that of all questions."""
-
-    def __init__(self, plan: Plan) -> None:
-        self.settings = plan.recipe.evaluation
-        self.prompt_style = self.settings.prompt or plan.recipe.data.trained_with
-        self.seconds = 0.0
-
-    def time(self, model: nn.Module, tokenizer: Any) -> None:
-        """Score one batch of each task, the first time this is called."""
-        if self.seconds:
-            return
-        score = score_by_generation if self.settings.scoring == "generation" else score_by_log_probability
-        for test_set in load_test_sets(self.settings):
-            batch = test_set.samples[: self.settings.batch_size]
-            start = time.perf_counter()
-            score(
-                model,
-                tokenizer,
-                batch,
-                task=test_set.task,
-                prompt_style=self.prompt_style,
-                batch_size=self.settings.batch_size,
-                progress=False,
-            )
-            self.seconds += (time.perf_counter() - start) * len(test_set.samples) / len(batch)
+    own = plan.recipe.data.validation_samples
+    final = beside + steps * step + validating(own, steps) + rehearsal.scoring
+    tuning = beside + tuning_steps * step + validating(plan.tuning.validation_samples, tuning_steps)
+    return replace(
+        arm,
+        steps=steps,
+        seconds_per_step=step,
+        peak_memory_bytes=max(measured.peak_memory_bytes, rehearsal.peak_memory_bytes),
+        seconds=arm.seeds * final + arm.learning_rates * tuning,
+    )
 
 
 def _steps(plan: Plan, arm: Arm) -> int:

@@ -1,0 +1,104 @@
+"""What a run takes beside its training steps, tried on a few samples: to validate, to score, and to save."""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from torch import nn
+
+from moslora.adapter.methods import METHODS
+from moslora.adapter.pictures import mixers_of, picture_adapter
+from moslora.adapter.preparing import save_trained, starting_tensors
+from moslora.comparison.plan import Plan
+from moslora.data.everyday import without_question
+from moslora.data.probing import sees_left_padding
+from moslora.data.tasks import EVERYDAY
+from moslora.data.tokens import collate, pad_token_id
+from moslora.evaluation.inference import evaluation_mode
+from moslora.runs.environment import peak_memory_bytes
+from moslora.runs.material import TestSet, load_test_sets
+from moslora.runs.recipe import EvaluationSettings
+from moslora.runs.run import Plan as RunPlan
+from moslora.runs.scoring import OTHER_SCORING, evaluate, spread_indices
+
+BATCHES = 2  # of validation, and of each way of scoring a task
+
+
+@dataclass
+class Rehearsal:
+    """The seconds of a run's parts: to save, to validate a sample, to score all that a run that counts scores."""
+
+    plan: Plan
+    method: str
+    saving: float = 0.0
+    validating_a_sample: float = 0.0
+    scoring: float = 0.0
+    peak_memory_bytes: int = 0
+
+    def play(self, model: nn.Module, planned: RunPlan) -> None:
+        """Do a few of each part with a model that has been trained."""
+        with _timed() as took, TemporaryDirectory() as scratch:
+            if METHODS[self.method].config_class is not None:  # a whole model would fill the disk for nothing
+                start = starting_tensors(model, self.method)
+                save_trained(model, Path(scratch) / "adapter", method=self.method, start=start)
+            picture_adapter(model, method=self.method, start=mixers_of(model))
+        self.saving = took[0]
+        self._validate(model, planned)
+        self.scoring = sum(self._score(model, planned, one) for one in load_test_sets(self.plan.recipe.evaluation))
+        self.peak_memory_bytes = peak_memory_bytes()
+
+    def _validate(self, model: nn.Module, planned: RunPlan) -> None:
+        size = self.plan.recipe.evaluation.batch_size
+        rows = [planned.material.rows[i] for i in spread_indices(len(planned.material.rows), BATCHES * size)]
+        pad, at_end = pad_token_id(planned.tokenizer), not sees_left_padding(model)
+        device = next(model.parameters()).device
+        with _timed() as took, evaluation_mode(model):
+            for start in range(0, len(rows), size):
+                batch = collate(rows[start : start + size], pad_token_id=pad, at_end=at_end)
+                model(**{name: value.to(device) if hasattr(value, "to") else value for name, value in batch.items()})
+        self.validating_a_sample = took[0] / len(rows)
+
+    def _score(self, model: nn.Module, planned: RunPlan, test_set: TestSet) -> float:
+        """The seconds of all evaluations of a task."""
+        settings: EvaluationSettings = self.plan.recipe.evaluation
+        total = len(test_set.samples)
+        asked = self._seconds_a_question(model, planned, test_set, scoring=settings.scoring)
+        seconds = asked * total * (2 if settings.before else 1)
+        if settings.question_removed and test_set.task.name == EVERYDAY:
+            shorter = TestSet(test_set.task, [without_question(sample) for sample in test_set.samples])
+            seconds += self._seconds_a_question(model, planned, shorter, scoring=settings.scoring) * total
+        if settings.agreement_questions:
+            other = self._seconds_a_question(model, planned, test_set, scoring=OTHER_SCORING[settings.scoring])
+            seconds += other * min(settings.agreement_questions, total)
+        return seconds
+
+    def _seconds_a_question(self, model: nn.Module, planned: RunPlan, test_set: TestSet, *, scoring: str) -> float:
+        settings = self.plan.recipe.evaluation
+        count = settings.batch_size * (BATCHES if scoring == "log_probability" else 1)
+        samples: Sequence[Any] = [test_set.samples[i] for i in spread_indices(len(test_set.samples), count)]
+        with _timed() as took:
+            evaluate(
+                model,
+                planned.tokenizer,
+                samples,
+                task=test_set.task,
+                when="rehearsed",
+                scoring=scoring,
+                prompt_style=settings.prompt or self.plan.recipe.data.trained_with,
+                batch_size=settings.batch_size,
+                progress=False,
+            )
+        return took[0] / len(samples)
+
+
+@contextmanager
+def _timed() -> Iterator[list[float]]:
+    """A list that holds the seconds that the block took, once it has ended."""
+    took: list[float] = []
+    started = time.perf_counter()
+    yield took
+    took.append(time.perf_counter() - started)
