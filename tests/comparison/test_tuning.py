@@ -107,6 +107,16 @@ def test_losses_are_weighed_by_their_tokens(tiny_plan: BuildPlan, tmp_path: Path
     assert doubts_of(plan, lora, runs, folder=tmp_path) == []
 
 
+def test_a_rate_that_diverged_is_told_apart(tiny_plan: BuildPlan, tmp_path: Path):
+    plan = tiny_plan(**RATES)
+    lora, _ = arms = arms_of(plan)
+    runs = tuning_runs(plan, arms)
+    for run, loss in zip(runs[:3], [0.5, 0.4, float("nan")], strict=True):
+        leave(run, tmp_path, loss=loss)
+        leave_losses(run, tmp_path, [loss] * 20)
+    assert doubts_of(plan, lora, runs, folder=tmp_path) == []
+
+
 def test_damaged_losses_are_refused(tiny_plan: BuildPlan, tmp_path: Path):
     plan = tiny_plan(**RATES)
     lora, _ = arms = arms_of(plan)

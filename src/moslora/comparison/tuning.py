@@ -143,6 +143,8 @@ def _is_like(first: _Losses, second: _Losses) -> bool:
     if len(first.losses) != len(second.losses):
         return True
     gaps, weights = first.losses - second.losses, first.tokens / first.tokens.mean()
+    if not np.isfinite(gaps).all():  # one of them diverged
+        return False
     mean = float(np.average(gaps, weights=weights))
     linear = mean + weights * (gaps - mean)  # its mean over samples is the one over tokens
     groups = None if None in first.groups else first.groups
