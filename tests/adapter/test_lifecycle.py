@@ -3,6 +3,7 @@
 import pytest
 import torch
 from peft import AutoPeftModelForCausalLM, PeftConfig, PeftModel, get_peft_model
+from transformers import AutoModelForCausalLM
 
 from moslora import MosloraConfig, MosloraError
 from moslora.adapter.layers import MixerLayer
@@ -152,6 +153,19 @@ def test_auto_classes_load_the_adapter_with_its_base(load_base, config, train, l
     model = train(get_peft_model(load_base(), config()))
     model.save_pretrained(tmp_path / "adapter")
     close(logits(AutoPeftModelForCausalLM.from_pretrained(tmp_path / "adapter")), logits(model))
+
+
+@pytest.mark.parametrize("way", ["peft", "transformers"])
+def test_a_base_named_by_a_relative_path_is_found_from_elsewhere(config, model_folder, tmp_path, monkeypatch, way):
+    monkeypatch.chdir(model_folder.parent)
+    model = AutoModelForCausalLM.from_pretrained(model_folder.name)
+    if way == "peft":
+        model = get_peft_model(model, config())
+    else:
+        model.add_adapter(config())
+    model.save_pretrained(tmp_path / "adapter")
+    monkeypatch.chdir(tmp_path)
+    AutoPeftModelForCausalLM.from_pretrained(tmp_path / "adapter")
 
 
 def test_bfloat16_bases_keep_their_dtype_and_merge_in_float32(make_base, config, train, logits):

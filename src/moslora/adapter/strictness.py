@@ -45,8 +45,8 @@ def matched(model: nn.Module, adapter_name: str, given: Mapping[str, torch.Tenso
     unexpected = []
     for key, tensor in given.items():
         bare = key.removeprefix(PREFIX)
-        names = (key, bare, _unwrapped(key), _unwrapped(bare), *rename(bare))
-        target = next((known[name] for name in names if name in known), None)
+        names = (key, bare, _unwrapped(key), _unwrapped(bare))
+        target = next((known[name] for name in names if name in known), None) or known.get(rename(bare))
         if target is None:
             unexpected.append(key)
         elif tensor.shape != state[target].shape:
@@ -119,14 +119,14 @@ def _written(
         return {}
 
 
-def _renaming(model: nn.Module) -> Callable[[str], list[str]]:
+def _renaming(model: nn.Module) -> Callable[[str], str]:
     """How transformers 5 names what was saved under transformers 4's names; other models keep their names."""
     base = base_of(model)
     if not isinstance(base, PreTrainedModel):
-        return lambda _: []
+        return lambda key: key
     rules = [rule for rule in get_model_conversion_mapping(base) if isinstance(rule, WeightRenaming)]
     prefix = "" if base is model else PREFIX
-    return lambda bare: [prefix + rename_source_key(bare, rules, [])[0]]
+    return lambda key: prefix + rename_source_key(key, rules, [])[0]
 
 
 def _unwrapped(key: str) -> str:
