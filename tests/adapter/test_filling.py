@@ -169,3 +169,4 @@ def test_a_copied_configuration_is_a_fresh_one(good, make_base, load_base, logit
             logits(get_peft_model(make_base(), one))
     with pytest.raises(MosloraError, match=REFUSED):
         logits(get_peft_model(make_base(), read))
+    logits(get_peft_model(make_base(), used))

@@ -2,7 +2,15 @@
 
 import pytest
 import torch
-from peft import LoraConfig, PeftModel, get_base_model_state_dict, get_peft_model, get_peft_model_state_dict
+from peft import (
+    LoraConfig,
+    PeftModel,
+    get_base_model_state_dict,
+    get_peft_model,
+    get_peft_model_state_dict,
+    inject_adapter_in_model,
+    set_peft_model_state_dict,
+)
 from peft.utils.other import ModulesToSaveWrapper
 from safetensors.torch import load_file, save_file
 from transformers import (
@@ -52,6 +60,18 @@ def test_transformers_loads_plain_lora_beside_ours_as_it_does(trained, make_base
     model.load_adapter(str(tmp_path / "plain"), adapter_name="plain")
     model.set_adapter("plain")
     close(logits(model), logits(plain))
+
+
+@pytest.mark.filterwarnings("ignore:Already found a `peft_config` attribute")
+def test_peft_loads_saved_modules_of_plain_lora_beside_ours_as_it_does(make_base):
+    plain = get_peft_model(make_base(), LoraConfig(target_modules=["q_proj"], modules_to_save=["lm_head"]))
+    tensors = {key: tensor + 1 for key, tensor in get_peft_model_state_dict(plain).items()}
+    model = get_peft_model(make_base(), MosloraConfig(target_modules=["v_proj"], modules_to_save=["lm_head"]), "ours")
+    inject_adapter_in_model(LoraConfig(target_modules=["q_proj"], modules_to_save=["lm_head"]), model.get_base_model())
+    set_peft_model_state_dict(model, tensors)
+    head = model.base_model.model.lm_head
+    assert torch.equal(head.modules_to_save["default"].weight, tensors["base_model.model.lm_head.weight"])
+    assert torch.equal(head.modules_to_save["ours"].weight, head.original_module.weight)
 
 
 def test_transformers_reads_a_pickle_of_tensors(trained, load_base, logits, tmp_path):

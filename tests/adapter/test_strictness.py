@@ -169,20 +169,24 @@ def test_a_bias_named_without_the_adapter_is_understood(load, bias, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:Adapter name 'lora' should not be contained", "ignore:.*adapter layers with bias")
-@pytest.mark.parametrize("name", ["q_proj", "weight", "bias", "model", "base_layer", "lm_head", "0", "lora_A"])
+@pytest.mark.parametrize("name", ["q_proj", "weight", "bias", "model", "base_layer", "mlp", "0", "lora_A"])
 @pytest.mark.parametrize("options", [{"modules_to_save": ["lm_head"]}, {"bias": "lora_only"}], ids=str)
 def test_adapters_called_as_modules_are_saved_and_loaded_apart(name, options, tmp_path):
     model = adapted(make_llama(), **options)
     torch.manual_seed(5)
-    model.add_adapter(name, MosloraConfig(r=2, target_modules=["q_proj", "k_proj"], init_lora_weights=False))
+    saved = {key: value for key, value in options.items() if key == "modules_to_save"}  # PEFT allows one with biases
+    model.add_adapter(name, MosloraConfig(r=2, target_modules=["q_proj", "k_proj"], init_lora_weights=False, **saved))
     default = outputs(model)
     model.set_adapter(name)
+    if saved:
+        move(model)
     named = outputs(model)
     model.save_pretrained(tmp_path)
     for load in (by_peft, by_transformers):
         assert torch.equal(outputs(load(make_llama(), tmp_path, "default")), default)
-        if options.get("bias") is None:
+        if saved:
             assert torch.equal(outputs(load(make_llama(), tmp_path / name, name)), named)
+            assert torch.equal(outputs(load(make_llama(), tmp_path / name, "another")), named)
     both = PeftModel.from_pretrained(make_llama(), tmp_path)
     both.load_adapter(tmp_path / name, adapter_name=name)
     assert torch.equal(outputs(both), default)
