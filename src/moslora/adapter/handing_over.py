@@ -34,13 +34,11 @@ class _HandingOver(other.AuxiliaryTrainingWrapper):
     configs: dict[str, PeftConfig]
 
     def adapter_state_dict_load_map(self, adapter_name: str) -> dict[str, str]:
-        if adapter_name not in self._adapters:  # which PEFT's wrapper of tokens does not ask
-            return {}
         load_map = super().adapter_state_dict_load_map(adapter_name)
         return _Untouched(load_map) if isinstance(self.configs.get(adapter_name), MosloraConfig) else load_map
 
     def adapter_state_dict(self, adapter_name: str, state_dict: dict[str, Any]) -> dict[str, Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        whole: Any = super()
+        whole: Any = super()  # PEFT's wrapper of tokens does not ask whether the adapter has any
         return whole.adapter_state_dict(adapter_name, state_dict) if adapter_name in self._adapters else {}
 
 
