@@ -88,7 +88,7 @@ def test_resuming_with_other_settings_is_refused(finished: Path, refused: Refuse
         ("data.train=nowhere.jsonl", "nowhere.jsonl: no such file"),
         ("model.path=/nowhere/model", "model.path: there is no folder /nowhere/model"),
         ("model.path=nobody/nothing", "model.path 'nobody/nothing' cannot be loaded: "),
-        ("model.attn_implementation=flsh", "model.path '"),
+        ("model.attn_implementation=flsh", "model.attn_implementation 'flsh' does not work here"),
     ],
 )
 def test_a_mistake_in_a_recipe_is_one_line_before_anything_is_written(
