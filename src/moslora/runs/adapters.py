@@ -134,13 +134,19 @@ def require_language_model(opened: Opened, command: str) -> None:
         )
 
 
-def text_probe(opened: Opened, tokenizer: PreTrainedTokenizerBase, model: Any) -> dict[str, torch.Tensor]:
-    """Four real questions, cut to one length, to compare models on: what a model says at padding means nothing."""
+def text_probe(opened: Opened, tokenizer: PreTrainedTokenizerBase, model: Any = None) -> dict[str, torch.Tensor]:
+    """Four real questions, cut to one length, to compare models on: what a model says at padding means nothing.
+
+    Without `model` they are the inputs of a language model.
+    """
     samples: list[dict[str, Any]] = [*everyday("test")]
     chosen = samples[:: len(samples) // 4]
     ids = prompt_ids(chosen, tokenizer, style=opened.prompt_style or PROMPTS[0])
     shortest = min(map(len, ids))
-    return token_probe(model, torch.tensor([row[:shortest] for row in ids]))
+    tokens = torch.tensor([row[:shortest] for row in ids])
+    if model is None:
+        return {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}
+    return token_probe(model, tokens)
 
 
 def _without_weights(run: RunFolder, status: str) -> str:
