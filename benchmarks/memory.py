@@ -39,12 +39,18 @@ def peak_bytes(step: Callable[[], None]) -> int:
     return 1024 * next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))
 
 
-def measured(name: str, dtype: str, *, tokens: int | None = None, rank: int | None = None) -> int:
-    """The same in a process of its own; of four layers if tokens and rank are given, else of the whole model."""
+def measured(
+    name: str, dtype: str, *, tokens: int | None = None, rank: int | None = None, path: str | None = None
+) -> int:
+    """The same in a process of its own; of four layers if tokens and rank are given, else of the whole model.
+
+    `path` is the process's PYTHONPATH, where it is another one.
+    """
     command = [sys.executable, "-m", "benchmarks.memory", "--peer", name, "--dtype", dtype]
     command += [] if tokens is None else ["--tokens", str(tokens), "--rank", str(rank)]
     # Freed tensors leave the process at once; one thread, so that two processes can run side by side.
     environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "262144", "OMP_NUM_THREADS": "1"}
+    environment |= {} if path is None else {"PYTHONPATH": path}
     output = subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
     return int(json.loads(output.splitlines()[-1]))
 

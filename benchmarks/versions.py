@@ -5,7 +5,6 @@ PEFT's LoRA; the three take turns, a step at a time, in a new order each round. 
 """
 
 import argparse
-import json
 import os
 import random
 import subprocess
@@ -19,6 +18,7 @@ from typing import Any
 import torch
 
 from benchmarks.memory import STEPS as MEMORY_STEPS
+from benchmarks.memory import measured
 from benchmarks.peers import language_batch, optimizer_of, peer, smollm2, train_step
 from benchmarks.results import Row, save
 from benchmarks.training_step import ROUNDS, SETTINGS
@@ -26,12 +26,17 @@ from benchmarks.training_step import ROUNDS, SETTINGS
 HERE = Path(__file__).parents[1]
 
 
+def path_of(source: Path) -> str:
+    """What a process imports: that tree's package, and these benchmarks."""
+    return f"{source / 'src'}:{HERE}"
+
+
 class Worker:
     """A process that makes a step of one candidate when it is told to."""
 
     def __init__(self, source: Path, name: str, *, dtype: str, dropout: float) -> None:
         command = [sys.executable, "-m", "benchmarks.versions", "--serve", name, dtype, str(dropout)]
-        environment = {**os.environ, "PYTHONPATH": f"{source / 'src'}:{HERE}"}
+        environment = {**os.environ, "PYTHONPATH": path_of(source)}
         self.process: Any = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
         )
@@ -76,24 +81,12 @@ def step_rows(other: Path, *, rounds: int) -> tuple[list[Row], list[dict[str, An
     return rows, figures
 
 
-def memory_of(source: Path, name: str, dtype: str) -> int:
-    command = [sys.executable, "-m", "benchmarks.memory", "--peer", name, "--dtype", dtype]
-    environment = {
-        **os.environ,
-        "PYTHONPATH": f"{source / 'src'}:{HERE}",
-        "MALLOC_MMAP_THRESHOLD_": "262144",
-        "OMP_NUM_THREADS": "1",
-    }
-    output = subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
-    return int(json.loads(output.splitlines()[-1]))
-
-
 def memory_rows(other: Path) -> list[Row]:
     rows = []
     for dtype in ("float32", "bfloat16"):
-        frozen, lora = (memory_of(HERE, name, dtype) for name in ("none", "lora"))
+        frozen, lora = (measured(name, dtype, path=path_of(HERE)) for name in ("none", "lora"))
         for key, source in (("here", HERE), ("there", other)):
-            ratio = (memory_of(source, "moslora", dtype) - frozen) / (lora - frozen)
+            ratio = (measured("moslora", dtype, path=path_of(source)) - frozen) / (lora - frozen)
             rows.append(Row(f"peak memory, {dtype}: {key}", "PEFT LoRA", ratio))
     return rows
 
