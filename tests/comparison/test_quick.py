@@ -5,14 +5,16 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from moslora.records import RunRecord
 
 
-def finished(folder: Path) -> dict[Path, bytes]:
-    """The records of finished runs."""
-    paths = [path for path in folder.glob("*/*/run.json") if RunRecord.load(path).status == "finished"]
-    return {path: path.read_bytes() for path in paths}
+def finished(folder: Path) -> dict[Path, dict[str, Any]]:
+    """What finished runs measured, their clock included; their weights may be removed a moment later."""
+    records = {path: RunRecord.load(path) for path in folder.glob("*/*/run.json")}
+    kept = {path: record for path, record in records.items() if record.status == "finished"}
+    return {path: record.model_dump(exclude={"artifacts", "notes"}) for path, record in kept.items()}
 
 
 def test_a_quick_comparison_of_the_real_model_goes_on_after_a_kill(tmp_path: Path, demo_model: None):
