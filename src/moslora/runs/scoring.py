@@ -4,7 +4,6 @@ import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 from transformers import PreTrainedTokenizerBase
@@ -12,9 +11,10 @@ from transformers import PreTrainedTokenizerBase
 from moslora.data.everyday import without_question
 from moslora.data.tasks import EVERYDAY, Task
 from moslora.evaluation.choice import score_by_generation, score_by_log_probability
-from moslora.evaluation.scores import Accuracy, Answer, accuracy, accuracy_by_kind, chance
+from moslora.evaluation.recording import evaluation_record
+from moslora.evaluation.scores import Answer
 from moslora.files import check_writable, write_atomically
-from moslora.records import EvaluationRecord, Score
+from moslora.records import EvaluationRecord
 from moslora.runs.active import ActiveRun, Report
 from moslora.runs.adapters import Opened, load_adapted
 from moslora.runs.material import Samples, TestSet, load_test_sets
@@ -129,17 +129,13 @@ def evaluate(
     answers = scored_by(
         model, tokenizer, samples, task=task, prompt_style=prompt_style, batch_size=batch_size, progress=progress
     )
-    found = accuracy(answers)
-    evaluation = EvaluationRecord(
+    evaluation = evaluation_record(
+        answers,
         task=task.name,
         when=when,
         scoring=scoring,
         prompt=prompt_style,
-        chance=chance(answers),
-        groups=found.groups,
-        by_kind={kind: Score(**_numbers(own)) for kind, own in accuracy_by_kind(answers).items()},
         wall_seconds=time.perf_counter() - started,
-        **_numbers(found),
     )
     return evaluation, answers
 
@@ -195,8 +191,3 @@ def _replace_in_record(opened: Opened, found: Sequence[EvaluationRecord]) -> Non
     with opened.run.changing_record() as record:
         kept = [e for e in record.evaluations if (e.task, e.when, e.scoring) not in replaced]
         record.evaluations = [*kept, *found]
-
-
-def _numbers(found: Accuracy) -> dict[str, Any]:
-    low, high = found.interval
-    return {"correct": found.correct, "total": found.total, "accuracy": found.value, "low": low, "high": high}
