@@ -15,7 +15,22 @@ from typing import Any
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, MixtralConfig, MixtralForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    CLIPVisionConfig,
+    CLIPVisionModel,
+    Dinov2Config,
+    Dinov2Model,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MixtralConfig,
+    MixtralForCausalLM,
+    PreTrainedTokenizerFast,
+    SiglipVisionConfig,
+    SiglipVisionModel,
+)
+from transformers.models.bit.image_processing_pil_bit import BitImageProcessorPil
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
 from moslora.runs.models import DEMO_PACKAGE
 
@@ -104,6 +119,33 @@ def experts_folder(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer: Pre
     MixtralForCausalLM(config).save_pretrained(folder)
     tiny_tokenizer.save_pretrained(folder)
     return folder
+
+
+TOWER_SIZES = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "patch_size": 7}
+
+
+@pytest.fixture(scope="session")
+def tower_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """A tiny vision tower for pictures of 28 x 28 pixels, with its processor: `clip`, `siglip` or `dinov2`."""
+    folder = tmp_path_factory.mktemp("towers")
+    crop = {"size": {"shortest_edge": 28}, "crop_size": {"height": 28, "width": 28}}
+    exact = {"size": {"height": 28, "width": 28}}
+    wide = {"intermediate_size": 48}
+    kinds: dict[str, Any] = {
+        "clip": (CLIPVisionModel, CLIPVisionConfig, wide, CLIPImageProcessorPil, crop),
+        "siglip": (SiglipVisionModel, SiglipVisionConfig, wide, SiglipImageProcessorPil, exact),
+        "dinov2": (Dinov2Model, Dinov2Config, {"mlp_ratio": 2}, BitImageProcessorPil, crop),
+    }
+
+    def make(kind: str) -> Path:
+        if not (folder / kind).exists():
+            model_class, config_class, more, processor_class, processing = kinds[kind]
+            torch.manual_seed(1)
+            model_class(config_class(image_size=28, **TOWER_SIZES, **more)).save_pretrained(folder / kind)
+            processor_class(**processing).save_pretrained(folder / kind)
+        return folder / kind
+
+    return make
 
 
 @pytest.fixture(scope="session")
