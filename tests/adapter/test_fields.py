@@ -5,7 +5,6 @@ import json
 import re
 
 import pytest
-from peft import LoraConfig
 
 from moslora import MosloraConfig
 from moslora.adapter.fields import check_fields
@@ -33,6 +32,8 @@ WRONG = {
     ],
     "rank_pattern": [("q_proj", "give a mapping from patterns to numbers"), (["q_proj"], "give a mapping")],
     "alpha_pattern": [("q_proj", "give a mapping from patterns to numbers")],
+    "mixer_pattern": [("identity", "give a mapping from patterns to mixers, such as {q_proj: identity}")],
+    "dropout_pattern": [(0.1, "give a mapping from patterns to shares")],
 }
 BAD_PATTERNS = {
     "target_modules": "(q_proj",
@@ -40,6 +41,8 @@ BAD_PATTERNS = {
     "layers_pattern": ["layers["],
     "rank_pattern": {"q_proj)": 4},
     "alpha_pattern": {"(?P<q": 4},
+    "mixer_pattern": {"q_proj)": "identity"},
+    "dropout_pattern": {"*q_proj": 0.1},
     "modules_to_save": ["lm_head("],
 }
 
@@ -94,6 +97,6 @@ def test_a_saved_configuration_is_read_back(tmp_path):
     assert MosloraConfig.from_pretrained(str(tmp_path)).modules_to_save == ["lm_head"]
 
 
-def test_every_field_that_is_checked_is_one_of_pefts():
-    known = {field.name for field in dataclasses.fields(LoraConfig)}
+def test_every_field_that_is_checked_is_one_of_a_configuration():
+    known = {field.name for field in dataclasses.fields(MosloraConfig)}
     assert {*WRONG, *BAD_PATTERNS} <= known

@@ -14,6 +14,7 @@ from peft.tuners.lora.config import LoraRuntimeConfig
 
 from moslora.adapter.base_model import BaseShape
 from moslora.adapter.fields import check_fields
+from moslora.adapter.patterns import check_values, is_trained
 from moslora.core.mixers import MIXERS
 from moslora.errors import ConfigError, unknown_name
 
@@ -59,6 +60,16 @@ class MosloraConfig(LoraConfig):
         default=None,
         metadata={"help": "Train the mixer. Default: yes, except for butterfly, which is the fixed one of TS-Mixing."},
     )
+    mixer_pattern: dict[str, str] | None = field(
+        default_factory=dict,
+        metadata={
+            "help": "Other mixers at layers whose names match, as in `rank_pattern`; 'none' is plain LoRA there. With"
+            " it, `mixer_trainable` left out is decided for each kind of mixer."
+        },
+    )
+    dropout_pattern: dict[str, float] | None = field(
+        default_factory=dict, metadata={"help": "Other dropouts at layers whose names match, as in `rank_pattern`."}
+    )
     mixer_depth: int = field(
         default=1, metadata={"help": "Number of R × R matrices in a row; LinChain when above 1 (without biases)."}
     )
@@ -90,8 +101,11 @@ class MosloraConfig(LoraConfig):
             self.base_model_config = BaseShape(self.base_model_config)
         if self.mixer not in MIXERS:
             raise unknown_name("mixer", str(self.mixer), MIXERS)
-        if self.mixer_trainable is None:
-            self.mixer_trainable = self.mixer != "butterfly"
+        self.mixer_pattern = {**(self.mixer_pattern or {})}
+        self.dropout_pattern = {**(self.dropout_pattern or {})}
+        check_values(self.mixer_pattern, self.dropout_pattern)
+        if not self.mixer_pattern:
+            self.mixer_trainable = is_trained(self.mixer, self.mixer_trainable)
         self._check_ranks()
         self._check_mixer()
         self._check_lora_options()
@@ -114,7 +128,9 @@ class MosloraConfig(LoraConfig):
         for name, rank in ranks.items():
             if not isinstance(rank, int) or isinstance(rank, bool) or rank < 1:
                 raise ConfigError(f"{name}={rank!r} is not a rank: give a whole number of at least 1")
-            if self.mixer == "butterfly" and rank % 2:
+            if (
+                self.mixer == "butterfly" and rank % 2 and not self.mixer_pattern
+            ):  # else it is each layer's own question
                 raise ConfigError(
                     f"{name}={rank} is odd: the butterfly mixer joins two halves of the rank, so give an even rank"
                 )
@@ -122,27 +138,37 @@ class MosloraConfig(LoraConfig):
     def _check_mixer(self) -> None:
         if not isinstance(self.mixer_depth, int) or isinstance(self.mixer_depth, bool) or self.mixer_depth < 1:
             raise ConfigError(f"mixer_depth={self.mixer_depth!r}: give a whole number of at least 1")
-        if self.mixer == "butterfly" and self.mixer_depth != 1:
+        self._check_tucker()
+        patterns = self.mixer_pattern or {}
+        places = {"mixer": self.mixer, **{f"mixer_pattern['{key}']": kind for key, kind in patterns.items()}}
+        if "butterfly" in places.values() and self.mixer_depth != 1:
             raise ConfigError(
                 f"mixer_depth={self.mixer_depth}: the butterfly mixer has depth 1 (a chain only scales it)"
             )
-        if self.use_tucker and (self.mixer != "zero" or self.use_dora):
-            given = "use_dora=True" if self.use_dora else f"mixer={self.mixer!r}"
-            raise ConfigError(
-                f"use_tucker=True with {given}: the core of a convolution starts at zero, without DoRA (set"
-                " mixer='zero', init_lora_weights=False and use_dora=False, or leave use_tucker out)"
-            )
-        if self.mixer != "zero":
+        reason = self._why_zero_never_trains()
+        for place, kind in places.items():
+            if kind == "zero" and reason is not None:
+                raise ConfigError(f"{place}='zero' never trains here: every gradient is exactly zero, since {reason}")
+
+    def _check_tucker(self) -> None:
+        if not self.use_tucker or (self.mixer == "zero" and not self.use_dora and not self.mixer_pattern):
             return
-        reason = None
+        given = f"mixer={self.mixer!r}"
+        if self.use_dora or self.mixer_pattern:
+            given = "use_dora=True" if self.use_dora else "mixer_pattern"
+        raise ConfigError(
+            f"use_tucker=True with {given}: the core of a convolution starts at zero, without DoRA (set"
+            " mixer='zero', init_lora_weights=False and use_dora=False, or leave use_tucker out)"
+        )
+
+    def _why_zero_never_trains(self) -> str | None:
         if self.init_lora_weights is not False:
-            reason = "B starts at zero too (set init_lora_weights=False, FLoRA's start, or choose another mixer)"
-        elif self.mixer_depth != 1:
-            reason = f"each of the mixer_depth={self.mixer_depth} links is zero (use depth 1 or choose another mixer)"
-        elif not self.mixer_trainable:
-            reason = "the mixer is not trained (set mixer_trainable=True or choose another mixer)"
-        if reason is not None:
-            raise ConfigError(f"mixer='zero' never trains here: every gradient is exactly zero, since {reason}")
+            return "B starts at zero too (set init_lora_weights=False, FLoRA's start, or choose another mixer)"
+        if self.mixer_depth != 1:
+            return f"each of the mixer_depth={self.mixer_depth} links is zero (use depth 1 or choose another mixer)"
+        if not is_trained("zero", self.mixer_trainable):
+            return "the mixer is not trained (set mixer_trainable=True or choose another mixer)"
+        return None
 
     def _check_lora_options(self) -> None:
         for name, reason in REFUSED_OPTIONS.items():

@@ -12,12 +12,16 @@ from moslora.errors import ConfigError
 
 NAMES = ("modules_to_save", "target_parameters")
 NAMES_OR_PATTERN = ("target_modules", "exclude_modules")  # as text: one regular expression, or a shorthand
-PATTERN_KEYS = ("rank_pattern", "alpha_pattern")
+PATTERN_KEYS = {  # with an example of a value
+    "rank_pattern": "numbers, such as {q_proj: 8}",
+    "alpha_pattern": "numbers, such as {q_proj: 8}",
+    "mixer_pattern": "mixers, such as {q_proj: identity}",
+    "dropout_pattern": "shares, such as {q_proj: 0.1}",
+}
 FRAMES = {  # how PEFT embeds a pattern before it compiles it
     "modules_to_save": r"(^|.*\.){}($|\..*)",
     "layers_pattern": r"(?:^|.*?\.){}\.(?P<idx>\d+)\.",
-    "rank_pattern": r"(.*\.)?({})$",
-    "alpha_pattern": r"(.*\.)?({})$",
+    **dict.fromkeys(PATTERN_KEYS, r"(.*\.)?({})$"),
 }
 
 
@@ -36,7 +40,7 @@ def check_fields(fields: Mapping[str, Any]) -> None:
         if field == "trainable_token_indices":
             _check_token_indices(value)
         if field in PATTERN_KEYS and not isinstance(value, Mapping):
-            raise ConfigError(f"{field}={value!r}: give a mapping from patterns to numbers, such as {{q_proj: 8}}")
+            raise ConfigError(f"{field}={value!r}: give a mapping from patterns to {PATTERN_KEYS[field]}")
         for pattern in _patterns(field, value):
             _check_pattern(field, pattern)
 

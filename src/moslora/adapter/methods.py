@@ -166,7 +166,7 @@ METHODS: dict[str, Method] = {
         "the control: M drawn, folded into A at the start, then plain LoRA",
         MosloraConfig,
         f"{_PAPER}, appendix E",
-        fixed={"mixer_trainable": True, "fused": True},
+        fixed={"mixer_trainable": True, "fused": True, "dropout_pattern": {}},
         is_folded_at_start=True,
     ),
     "moslora-frozen": Method(
@@ -186,6 +186,7 @@ METHODS: dict[str, Method] = {
         "FLoRA, Si et al. 2024",
         fixed={
             "mixer": "zero",
+            "mixer_pattern": {},
             "init_lora_weights": False,
             "mixer_depth": 1,
             "mixer_trainable": True,

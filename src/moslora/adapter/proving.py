@@ -102,8 +102,13 @@ def _factors(layer: Any, adapter: str) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _mixed(layer: Any, adapter: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """M·A in float64, and |M|·|A|, times the float32 rounding of so many sums: what computing it there may miss."""
+    """M·A in float64, and |M|·|A|, times the float32 rounding of so many sums: what computing it there may miss.
+
+    Without a mixer they are those of A, for the product with B.
+    """
     a, _ = _factors(layer, adapter)
+    if adapter not in layer.lora_mixer:
+        return exact(a), exact(a).abs() * (torch.finfo(wide_dtype(a)).eps * len(a))
     mixer = layer.lora_mixer[adapter]
     weight = exact(mixer.weight)
     eps = torch.finfo(wide_dtype(a, mixer.weight)).eps
@@ -122,8 +127,10 @@ def _compare_factors(proof: Comparison, name: str, layer: Any, plain: Any, *, ad
     """A' against M·A, B against B, scale against scale; the product B·A' is noted."""
     a, b = _factors(layer, adapter_name)
     folded_a, folded_b = _factors(plain, LOADED)
-    proof.check_finite(name, a, b, layer.lora_mixer[adapter_name].weight)
+    proof.check_finite(name, a, b, *(mixer.weight for key, mixer in layer.lora_mixer.items() if key == adapter_name))
     right_a, slack = _mixed(layer, adapter_name)
+    if adapter_name not in layer.lora_mixer:
+        slack = torch.zeros_like(slack)  # A is passed on as it is
     proof.check(f"{name}: A", right_a, folded_a, path=(torch.float64, a.dtype, folded_a.dtype), slack=slack)
     proof.check(f"{name}: B", b, folded_b, path=(b.dtype, folded_b.dtype))
     scale, folded_scale = layer.scaling[adapter_name], plain.scaling[LOADED]

@@ -13,7 +13,7 @@ from torch import nn
 from moslora.errors import ConfigError, UnsupportedLayerError, suggestion
 
 SAVED_BY_PEFT = ("classifier", "score", "qa_outputs")  # added by PEFT for classification tasks, present or not
-REGULAR = ("rank_pattern", "alpha_pattern")
+REGULAR = ("rank_pattern", "alpha_pattern", "mixer_pattern", "dropout_pattern")
 FIELDS = ("target_modules", "exclude_modules", "modules_to_save", *REGULAR, "layers_to_transform")
 SHORTHANDS = (INCLUDE_LINEAR_LAYERS_SHORTHAND, DUMMY_TARGET_MODULES)
 READ_TOO = {  # layers of which transformers 5.23 reads the weight, on some path or all, in models PEFT does not list

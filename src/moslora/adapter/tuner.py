@@ -24,7 +24,8 @@ from moslora.adapter.config import MosloraConfig
 from moslora.adapter.filling import mark_filled, mark_unfilled, require_filled
 from moslora.adapter.handing_over import hand_over, take_back
 from moslora.adapter.kinds import kind_of
-from moslora.adapter.layers import MixerLayer, check_base_layer
+from moslora.adapter.layers import MixerLayer, check_base_layer, mixer_layers
+from moslora.adapter.patterns import check_are_used, config_at
 from moslora.adapter.presenting import folded_factors
 from moslora.adapter.strictness import confused, matched, others_biases, others_keys, without_adapter
 from moslora.adapter.targets import check_is_called, check_patterns, names_to_match
@@ -56,6 +57,8 @@ class MosloraModel(LoraModel):
                 gc.enable()
         hand_over(model, self.peft_config)
         config: Any = self.peft_config[adapter_name]
+        if isinstance(config, MosloraConfig):
+            check_are_used(config, [name for name, layer in mixer_layers(model).items() if adapter_name in layer.r])
         if getattr(config, "loaded_base_config", None) is not None:
             mark_unfilled(model, adapter_name)
 
@@ -122,7 +125,9 @@ class MosloraModel(LoraModel):
                 f" carry a mixer (allowed: {allowed}, and bitsandbytes' Linear4bit and Linear8bitLt);"
                 " leave it out of target_modules"
             )
-        super()._create_and_replace(lora_config, adapter_name, target, target_name, parent, current_key)
+        own = config_at(lora_config, current_key) if isinstance(lora_config, MosloraConfig) else lora_config
+        super()._create_and_replace(own, adapter_name, target, target_name, parent, current_key)
+        lora_config.fan_in_fan_out = own.fan_in_fan_out  # found out by the layer's kind
 
     def _replace_module(self, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module) -> None:
         # PEFT then moves every part of the new layer to the base weight's device, where our layers are made already.
@@ -177,7 +182,12 @@ class MosloraModel(LoraModel):
         first = self.peft_config.get(adapters[0])
         if isinstance(first, MosloraConfig):  # PEFT derives the new adapter's config from the first one's
             self.peft_config[adapters[0]] = dataclasses.replace(
-                first, mixer="identity", mixer_trainable=False, mixer_depth=1, base_model_config=None
+                first,
+                mixer="identity",
+                mixer_pattern={},
+                mixer_trainable=False,
+                mixer_depth=1,
+                base_model_config=None,
             )
         try:
             with ExitStack() as stack:

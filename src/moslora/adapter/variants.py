@@ -11,6 +11,7 @@ from peft.tuners.lora.layer import LoraVariant
 from torch import nn
 from torch.nn.modules.module import _has_any_global_hook as has_any_global_hook
 
+from moslora.adapter.patterns import NO_MIXER
 from moslora.adapter.presenting import folded_factors
 from moslora.core.folding import fold_into_a
 from moslora.core.lowrank import add_update
@@ -111,7 +112,8 @@ class MixerDoraEmbeddingVariant(MixerDoraVariant):
     def forward(module: Any, active_adapter: str, x: torch.Tensor, result: torch.Tensor, **kwargs: Any) -> torch.Tensor:
         """The base layer's rows plus the update, each column scaled to its magnitude; PEFT knows no dropout here."""
         b_OR, mixer_RR = module.lora_embedding_B[active_adapter], module.mixer_matrix(active_adapter)
-        b_OR = (b_OR.to(mixer_RR.dtype) @ mixer_RR).to(b_OR.dtype)
+        if mixer_RR is not None:
+            b_OR = (b_OR.to(mixer_RR.dtype) @ mixer_RR).to(b_OR.dtype)
         rescale, update = module.lora_magnitude_vector[active_adapter](
             x,
             lora_A=module.lora_embedding_A[active_adapter].T,
@@ -145,7 +147,10 @@ def dora_variant(layer: Any) -> MixerDoraVariant:
 
 
 def add_mixer(module: Any, adapter_name: str, config: Any) -> None:
-    """Draw the adapter's mixer in float32 on the CPU, then move it to where A is."""
+    """Draw the adapter's mixer in float32 on the CPU, then move it to where A is; none where `config.mixer` is that."""
+    module.fused[adapter_name] = config.runtime_config.fused and config.mixer != NO_MIXER
+    if config.mixer == NO_MIXER:
+        return
     a, _ = module.factors(adapter_name)
     rank, base = module.r[adapter_name], module.get_base_layer()
     if config.use_tucker and isinstance(base, CONVOLUTIONS) and {*base.kernel_size} != {1}:
@@ -157,28 +162,28 @@ def add_mixer(module: Any, adapter_name: str, config: Any) -> None:
     if not a.is_meta:
         mixer.to(device=a.device, dtype=a.dtype)
     module.lora_mixer[adapter_name] = mixer
-    module.fused[adapter_name] = config.runtime_config.fused
     if not config.mixer_trainable:
         frozen = dict(module.frozen_peft_weight_names)
         module.frozen_peft_weight_names = {**frozen, adapter_name: ("lora_mixer",)}
 
 
 class chained_a:  # noqa: N801 - stands where PEFT expects the module lora_A
-    """A followed by the mixer: callable as PEFT calls `lora_A`, with the folded `weight` that DoRA reads."""
+    """A followed by the mixer, if any: callable as PEFT calls `lora_A`, with the folded `weight` that DoRA reads."""
 
     def __init__(self, module: Any, adapter_name: str) -> None:
         self.lora_A = module.lora_A[adapter_name]
-        self.mixer = module.lora_mixer[adapter_name]
+        self.mixer = module.lora_mixer[adapter_name] if adapter_name in module.lora_mixer else None
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """`M(A(x))`; a convolution has its channels before the positions, with or without a batch before them."""
-        positions = self.lora_A.weight.dim() - 2
-        return self.mixer(self.lora_A(x), -1 - positions)
+        h = self.lora_A(x)
+        return h if self.mixer is None else self.mixer(h, 1 - self.lora_A.weight.dim())
 
     @property
     def weight(self) -> torch.Tensor:
         """M·A, without gradient: DoRA takes norms of it, which it detaches."""
-        return fold_into_a(self.lora_A.weight, self.mixer.matrix())
+        a = self.lora_A.weight
+        return a if self.mixer is None else fold_into_a(a, self.mixer.matrix())
 
 
 def can_fuse(module: Any, adapter_name: str) -> bool:
