@@ -101,10 +101,15 @@ def test_a_missing_file_is_named_with_its_near_ones(tmp_path):
     assert "cannot be read (embedded null byte)" in refusal(check_image, "a\0b")
 
 
-@pytest.mark.parametrize("data", [b"", b"no picture at all", b"%!PS-Adobe-3.0 EPSF-3.0\n", b"<svg></svg>"])
+@pytest.mark.parametrize(
+    "data", [b"", b"no picture at all", b"\x89PNG\r\n\x1a\n", b"%!PS-Adobe-3.0 EPSF-3.0\n", b"<svg></svg>"]
+)
 def test_what_is_no_picture_is_refused_with_the_known_formats(data):
     message = refusal(check_image, data)
-    assert message.endswith("no picture of a known format (allowed: JPEG, PNG, WEBP, GIF, BMP, TIFF, PPM); convert it")
+    assert message.endswith(
+        "no picture of a known format (allowed: JPEG, PNG, WEBP, GIF, BMP, TIFF, PPM), or cut off in its header; "
+        "convert it, or fetch it again"
+    )
 
 
 def enormous(width, height):

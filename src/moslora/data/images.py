@@ -109,7 +109,8 @@ def _opened(image: Picture, *, place: str, max_pixels: int) -> Iterator[tuple[Im
     except DataError:
         raise
     except UnidentifiedImageError as error:
-        raise DataError(f"{at}: no picture of a known format (allowed: {', '.join(FORMATS)}); convert it") from error
+        known = f"no picture of a known format (allowed: {', '.join(FORMATS)})"
+        raise DataError(f"{at}: {known}, or cut off in its header; convert it, or fetch it again") from error
     except Image.DecompressionBombError as error:
         raise DataError(f"{at}: far too large ({error}); make it smaller, {_LEAVE_OUT}") from error
     except Exception as error:  # on damaged bytes the decoders raise errors of many kinds
