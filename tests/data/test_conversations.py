@@ -244,7 +244,7 @@ def test_the_first_bad_sample_is_an_error_that_says_how_to_go_without_it(folder)
 
 
 def test_bad_samples_are_left_out_by_name_when_asked(folder):
-    (folder / "broken.png").write_bytes(content()[:-20])
+    (folder / "broken.png").write_bytes(content((400, 300))[:200])
     good = llava("<image>", "x", image="a.png")
     bad = [llava("<image>", "x", image="gone.png"), llava("<image>", "x", image="broken.png"), llava("Hi", "")]
     found = read_conversations([*bad, *[good] * 3], source="a.json", image_folder=folder, skip_bad=True)
