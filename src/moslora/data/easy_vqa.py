@@ -1,0 +1,110 @@
+"""easy-VQA: 5,000 pictures of one coloured shape each, and questions about them, from the package of that name.
+
+The package's files are read where they lie, and its code is never imported. Its splits are kept: no picture of the test
+is among those to train on. What a picture shows is not in its files; the questions say it.
+"""
+
+import json
+from collections.abc import Iterator
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from moslora.errors import DataError, MissingDependencyError, suggestion
+
+PACKAGE, VERSION = "easy-vqa", "1.0"
+SPLITS = ("train", "test")
+COLOURS = ("black", "blue", "brown", "gray", "green", "red", "teal", "yellow")
+SHAPES = ("circle", "rectangle", "triangle")
+ANSWERS = (*COLOURS, *SHAPES, "yes", "no")
+KINDS = ("colour", "shape", "yes/no")
+DESCRIBE = "Describe the picture."
+
+
+def questions(split: str) -> list[dict[str, str]]:
+    """The questions of a split ("train" or "test") in the package's order, as fresh dicts that the caller may change.
+
+    Each has `image` (the picture's path), `question` ("what color is the triangle?"), `answer` (one of `ANSWERS`) and
+    `kind` (one of `KINDS`).
+
+    Raises DataError for another split, MissingDependencyError if the package is not installed.
+    """
+    return [dict(question) for question in _read(_folder(split))]
+
+
+def conversations(split: str) -> list[dict[str, Any]]:
+    """The questions of `questions`, in its order, as LLaVA's samples: `id`, `image`, `conversations` and `kind`.
+
+    Raises as `questions`.
+    """
+    return [
+        _sample(f"{split}-{number}", one["image"], question=one["question"], answer=one["answer"], kind=one["kind"])
+        for number, one in enumerate(questions(split))
+    ]
+
+
+def captions(split: str) -> list[dict[str, Any]]:
+    """A description of each picture ("a teal circle"), in the form of `conversations`; the kind is "caption".
+
+    One a picture, in the order of the pictures' numbers, left out where the questions do not say both its colour and
+    its shape (one picture in five). Raises as `questions`.
+    """
+    shown: dict[str, dict[str, str]] = {}
+    for question in questions(split):
+        shown.setdefault(question["image"], {}).update(_said(question))
+    return [
+        _sample(
+            f"{split}-caption-{Path(image).stem}",
+            image,
+            question=DESCRIBE,
+            answer=f"a {said['colour']} {said['shape']}",
+            kind="caption",
+        )
+        for image, said in sorted(shown.items(), key=lambda one: int(Path(one[0]).stem))
+        if len(said) == 2
+    ]
+
+
+def _sample(name: str, image: str, *, question: str, answer: str, kind: str) -> dict[str, Any]:
+    turns = [{"from": "human", "value": f"<image>\n{question}"}, {"from": "gpt", "value": answer}]
+    return {"id": name, "image": image, "conversations": turns, "kind": kind}
+
+
+def _said(question: dict[str, str]) -> Iterator[tuple[str, str]]:
+    """What a question and its answer say of the picture; a question of yes or no may name what is not there."""
+    if question["kind"] == "yes/no":
+        return
+    for word in (*question["question"].rstrip("?").split(), question["answer"]):
+        if (kind := _kind(word)) is not None:
+            yield kind, word
+
+
+def _kind(word: str) -> str | None:
+    return "colour" if word in COLOURS else "shape" if word in SHAPES else None
+
+
+def _folder(split: str) -> Path:
+    if split not in SPLITS:
+        raise DataError(f"easy-VQA has no split '{split}'{suggestion(split, SPLITS)} (allowed: {', '.join(SPLITS)})")
+    try:
+        package = metadata.distribution(PACKAGE)
+    except metadata.PackageNotFoundError:
+        raise MissingDependencyError(
+            f"the pictures of easy-VQA come with a package that is not installed: pip install {PACKAGE}=={VERSION}"
+        ) from None
+    return Path(str(package.locate_file("easy_vqa"))) / "data" / split
+
+
+@cache
+def _read(folder: Path) -> list[dict[str, str]]:
+    rows = json.loads((folder / "questions.json").read_text(encoding="utf-8"))
+    return [
+        {
+            "image": str(folder / "images" / f"{number}.png"),
+            "question": question,
+            "answer": answer,
+            "kind": _kind(answer) or "yes/no",
+        }
+        for question, answer, number in rows
+    ]
