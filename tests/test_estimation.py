@@ -131,3 +131,72 @@ def test_an_interval_holds_the_truth_where_questions_come_in_groups():
         found = estimate([table(of_groups + of_seeds + draw.normal(0, 1, (3, 200)), groups)])
         held += found.low <= 0 <= found.high
     assert held >= 465
+
+
+def test_weights_give_the_weighted_mean_of_every_repetition():
+    draw = np.random.default_rng(6)
+    values, weights = draw.random((3, 40)), draw.uniform(0.1, 5, 40)
+    expected = np.average(values, axis=1, weights=weights)
+    np.testing.assert_allclose(table(values, weights=weights).values.mean(axis=1), expected)
+    groups = np.repeat(np.arange(10), 4)
+    np.testing.assert_allclose(table(values, groups, weights=weights).values.mean(axis=1), expected)
+
+
+def test_equal_weights_change_nothing_whatever_their_sum():
+    values = np.random.default_rng(7).choice([-1, 0, 1], size=(3, 40))
+    groups = np.repeat(np.arange(10), 4)
+    for given in (None, groups):
+        weighted = table(values, given, weights=np.full(40, 0.01))
+        assert estimate([weighted]) == pytest.approx(estimate([table(values, given)]))
+        assert weighted.worth == pytest.approx(table(values, given).worth)
+
+
+def test_the_error_of_one_repetition_is_that_of_the_linearised_weighted_mean():
+    draw = np.random.default_rng(8)
+    values, weights = draw.random(30) - 0.3, draw.uniform(0.1, 5, 30)
+    shares = weights / weights.sum()
+    mean = shares @ values
+    error = (np.sum((shares * (values - mean)) ** 2) * 30 / 29) ** 0.5
+    units = np.sum(shares**2) ** 2 / np.sum(shares**4)
+    assert p_of_no_difference([table(values[None], weights=weights)]) == pytest.approx(
+        2 * stats.t.sf(mean / error, units - 1)
+    )
+
+
+def test_a_question_that_outweighs_all_others_leaves_hardly_a_degree_of_freedom():
+    weights = np.array([1000.0, *[1.0] * 29])
+    assert table(np.zeros((2, 30)), weights=weights).units == pytest.approx(1, abs=1e-3)
+    assert table(np.zeros((2, 30)), weights=np.ones(30)).units == 30
+
+
+def test_a_repetition_that_is_better_on_every_question_is_no_disagreement_on_them():
+    shifted = np.zeros((3, 40)) + np.array([[0.1], [0.2], [0.4]])
+    weights = np.random.default_rng(9).uniform(0.1, 5, 40)
+    np.testing.assert_allclose(table(shifted, weights=weights).values, shifted)
+
+
+def test_identical_credits_show_nothing_within_the_least_step_of_one_question():
+    assert estimate([table(np.zeros((3, 200)), answer=0.25)]).high == pytest.approx(stats.t.ppf(0.975, 199) / 800)
+    steps, weights = np.array([1.0, 0.25]), np.array([3.0, 1.0])
+    assert table(np.zeros((3, 2)), answer=steps, weights=weights).worth == pytest.approx(
+        np.mean([(3 / 4 * 1) ** 2, (1 / 4 * 0.25) ** 2]) ** 0.5
+    )
+
+
+@pytest.mark.parametrize("is_grouped", [False, True])
+def test_an_interval_holds_the_truth_where_questions_are_worth_parts_and_weights(is_grouped):
+    """Pictures of two questions each, in subtasks of 20 to 150 that count alike; subtasks differ, seeds too."""
+    draw, held = np.random.default_rng(10), 0
+    sizes = np.array([20, 20, 30, 30, 150])
+    subtask, weights = np.repeat(np.arange(5), sizes), np.repeat(1 / sizes, sizes)
+    groups = np.arange(250) // 2 if is_grouped else None
+    levels, gap = np.array([0.9, 0.5, 0.7, 0.8, 0.6])[subtask], 0.0
+    for _ in range(300):
+        of_pictures = draw.normal(0, 0.1, (2, 1, 125 if is_grouped else 250, 1))
+        of_pictures = np.repeat(of_pictures, 2, axis=2) if is_grouped else of_pictures
+        chances = levels[:, None] + of_pictures + draw.normal(0, 0.01, (2, 3, 1, 1))
+        right = draw.random((2, 3, 250, 2)) < chances
+        credit = (right.mean(axis=3) + right.all(axis=3)) / 2
+        found = estimate([table(credit[0] - credit[1], groups, answer=0.25, weights=weights)])
+        held += found.low <= gap <= found.high
+    assert held >= 279

@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from moslora.errors import CheckpointError
-from moslora.records import EvaluationRecord, Parameters, RunRecord, Score
+from moslora.records import ComparisonRecord, EvaluationRecord, Parameters, RunRecord, Score, Scored
 
 SCORE = {"correct": 3, "total": 4, "accuracy": 0.75, "low": 0.3, "high": 0.95}
 
@@ -91,3 +91,21 @@ def test_a_damaged_record_names_the_file_and_the_field(tmp_path: Path, content: 
 def test_a_record_that_is_a_folder_is_an_error(tmp_path: Path):
     with pytest.raises(CheckpointError, match="cannot read the run record"):
         RunRecord.load(tmp_path)
+
+
+def test_what_most_records_have_no_use_for_is_written_only_where_it_is_set():
+    plain = json.loads(make_record().model_dump_json())["evaluations"][0]
+    assert not {"rule", "unread", "answers"} & plain.keys()
+    assert plain["agreement"] is None  # what older versions wrote is still written
+    record = make_record()
+    record.evaluations[0].unread = 0
+    assert json.loads(record.model_dump_json())["evaluations"][0]["unread"] == 0
+    comparison = ComparisonRecord(plan={}, baseline="lora", tasks=["vqa"], arms=[])
+    assert "scored" not in comparison.model_dump()
+    comparison.scored = {"vqa": Scored(is_counted=False, units=4, answers=4)}
+    assert ComparisonRecord.model_validate_json(comparison.model_dump_json()) == comparison
+
+
+@pytest.mark.parametrize(("accuracy", "expected"), [(0.75, True), (0.7, False), (0.8, False)])
+def test_a_score_knows_whether_it_counts_right_answers(accuracy: float, expected: bool):
+    assert Score(**{**SCORE, "accuracy": accuracy}).is_counted is expected

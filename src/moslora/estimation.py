@@ -32,11 +32,13 @@ SMALLEST_P = 1e-12
 class Table(NamedTuple):
     """One task: the values of each repetition on each independent unit (S × U).
 
-    Their mean is that of all questions; `worth` is what one whole answer to one question is worth in it.
+    Their mean is that of all questions; `worth` is what one whole answer to one question is worth in it. So many
+    `units` of equal weight would tell as much of the variance.
     """
 
     values: np.ndarray
     worth: float
+    units: float
 
 
 class Estimate(NamedTuple):
@@ -66,20 +68,35 @@ class Variance(NamedTuple):
     rest: Part
 
 
-def table(values_SQ: np.ndarray, groups: Sequence[Hashable] | None = None, *, answer: float = 1.0) -> Table:
+def table(
+    values_SQ: np.ndarray,
+    groups: Sequence[Hashable] | None = None,
+    *,
+    answer: float | np.ndarray = 1.0,
+    weights: np.ndarray | None = None,
+) -> Table:
     """Values by seed and question as a table of units: one for each group of questions that depend on each other.
 
     A group's value is its questions' sum of deviations from the mean of all, scaled so that groups of different sizes
-    give the mean of all questions. `answer` is the least that one question's value can change by.
+    give the mean of all questions. `answer` is the least that one question's value can change by, of all or of each.
+    With `weights` (positive, of any sum) the mean is the weighted one: each deviation from a seed's mean counts by its
+    weight, so that a seed that is better on all questions differs by as much on each.
     """
     values_SQ = np.asarray(values_SQ, dtype=float)
     questions = values_SQ.shape[1]
+    shares_Q = np.ones(questions)
+    if weights is not None:
+        shares_Q = weights / np.mean(weights)
+        mean_S1 = np.average(values_SQ, axis=1, weights=weights)[:, None]
+        values_SQ = mean_S1 + shares_Q * (values_SQ - mean_S1)
+    worth = float(np.mean((answer * shares_Q) ** 2) ** 0.5) / questions  # whichever question it is that changes
     if groups is None:
-        return Table(values_SQ, answer / questions)
+        return Table(values_SQ, worth, _equal_units(shares_Q))
     names = {group: number for number, group in enumerate(dict.fromkeys(groups))}
     member_QU = np.eye(len(names))[[names[group] for group in groups]]
     mean = values_SQ.mean()
-    return Table(mean + (values_SQ - mean) @ member_QU * (len(names) / questions), answer / questions)
+    units = len(names) if weights is None else _equal_units(shares_Q @ member_QU)
+    return Table(mean + (values_SQ - mean) @ member_QU * (len(names) / questions), worth, units)
 
 
 def estimate(tables: Sequence[Table]) -> Estimate:
@@ -109,7 +126,7 @@ def variance_of(tables: Sequence[Table]) -> Variance:
     """The parts of the variance of the mean over tasks; from one repetition all of it stands under questions."""
     weight = 1 / len(tables)
     seeds = len(tables[0].values)
-    units = min(one.values.shape[1] for one in tables)
+    units = min(one.units for one in tables)
     of_questions, of_rest = zip(*(_squares(one.values) for one in tables), strict=True)
     means_S = weight * sum(one.values.mean(axis=1) for one in tables)
     return Variance(
@@ -122,6 +139,11 @@ def variance_of(tables: Sequence[Table]) -> Variance:
 def t_quantile(freedom: float, *, level: float = LEVEL) -> float:
     """What |t| exceeds with a probability of `level`."""
     return -float(stdtrit(freedom, level / 2))
+
+
+def _equal_units(weights: np.ndarray) -> float:
+    """How many units of equal weight have as many degrees of freedom (Satterthwaite 1946), if all vary alike."""
+    return float(np.sum(weights**2) ** 2 / np.sum(weights**4))
 
 
 def _mean(tables: Sequence[Table]) -> float:

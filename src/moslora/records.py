@@ -4,10 +4,22 @@ Nothing here imports torch, so reports can read thousands of records quickly.
 """
 
 from datetime import UTC, datetime
+from math import isclose
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError, model_validator
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveInt,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from moslora import __version__
 from moslora.errors import CheckpointError
@@ -19,6 +31,13 @@ Share = float  # between 0 and 1
 
 class _Record(BaseModel):
     model_config = ConfigDict(extra="forbid", validate_assignment=True, ser_json_inf_nan="strings")
+    written_if_set: ClassVar[tuple[str, ...]] = ()  # fields that most records have no use for
+
+    @model_serializer(mode="wrap")
+    def _without_unset(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        found: dict[str, Any] = serialise(self)
+        unset = [name for name in self.written_if_set if getattr(self, name) in (None, {})]
+        return {name: value for name, value in found.items() if name not in unset}
 
 
 class _File(_Record):
@@ -50,7 +69,11 @@ class _File(_Record):
 
 
 class Score(_Record):
-    """Right answers out of so many, with a 95 % interval."""
+    """Right answers out of so many, with a 95 % interval.
+
+    What is scored as one counts once, however many answers it holds. Where it may be worth a part, or counts more than
+    others, `accuracy` is the mean credit, and `correct` those with all of it.
+    """
 
     correct: NonNegativeInt
     total: NonNegativeInt
@@ -64,9 +87,25 @@ class Score(_Record):
             raise ValueError(f"{self.correct} correct answers out of {self.total}")
         return self
 
+    @property
+    def is_counted(self) -> bool:
+        """Whether the accuracy is the share of right answers, not a mean credit."""
+        return isclose(self.accuracy * self.total, self.correct, abs_tol=1e-6)
+
+
+class Scored(_Record):
+    """How a task's answers became credits, where that is more than a share of right answers."""
+
+    rule: str | None = None
+    is_counted: bool  # each unit is right or wrong, and all count alike
+    units: PositiveInt  # of what is scored as one
+    answers: PositiveInt
+
 
 class EvaluationRecord(Score):
     """One task scored once."""
+
+    written_if_set = ("rule", "unread", "answers")
 
     task: str
     when: str  # "before", "after", "question removed", ...
@@ -77,6 +116,17 @@ class EvaluationRecord(Score):
     groups: NonNegativeInt | None = None  # of questions that depend on each other, if the interval counts these
     agreement: Share | None = Field(None, ge=0, le=1)  # share of answers equal to the other scoring's, where both ran
     wall_seconds: float = Field(0.0, ge=0)
+    rule: str | None = None  # that read the answers and gave them their credit, where there are several
+    unread: NonNegativeInt | None = None  # answers in which the rule found nothing
+    answers: PositiveInt | None = None  # where several of them are scored as one
+
+    @property
+    def scored(self) -> Scored | None:
+        """How the answers became credits, where that is more than a share of right answers."""
+        if self.is_counted and self.rule is None and self.answers is None:
+            return None
+        answers = self.answers or self.total
+        return Scored(rule=self.rule, is_counted=self.is_counted, units=self.total, answers=answers)
 
 
 class Parameters(_Record):
@@ -214,6 +264,7 @@ class ComparisonRecord(_File):
 
     title = "comparison record"
     writer = "moslora compare"
+    written_if_set = ("scored",)
 
     moslora_version: str = __version__
     created: AwareDatetime = Field(default_factory=lambda: datetime.now(UTC).replace(microsecond=0))
@@ -225,6 +276,7 @@ class ComparisonRecord(_File):
     arms: list[ArmResult]
     chance: dict[str, Share] = {}  # by task, what guessing gets right; missing where it is not known
     groups: dict[str, int] = {}  # by task, how many groups its questions form, where they depend on each other
+    scored: dict[str, Scored] = {}  # by task; missing where each answer is right or wrong and counts alike
     differences: list[Difference] = []
     tuning: list[TuningResult] = []
     is_complete: bool = True

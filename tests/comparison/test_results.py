@@ -9,7 +9,7 @@ from moslora.data.everyday import everyday
 from moslora.data.tasks import task
 from moslora.errors import CheckpointError
 from moslora.evaluation.scores import Answer
-from moslora.records import Cost, Parameters, RunRecord
+from moslora.records import Cost, EvaluationRecord, Parameters, RunRecord, Scored
 from moslora.runs.scoring import answers_path, save_answers
 
 
@@ -182,3 +182,71 @@ def test_runs_that_train_different_numbers_of_parameters_are_refused():
         CheckpointError, match=r"dora r=8 train different numbers of parameters \(100 with seed 1, 90 with"
     ):
         arm_result(ARM, {1: record(), 2: record(trainable=90)}, tuned_rate=None, cost=None)
+
+
+def scored_folder(folder, credits, *, rule="vqa", **fields):
+    """A run's folder with answers to everyday that have these credits, in the units and weights given by `fields`."""
+    folder.mkdir(parents=True)
+    numbers = {"correct": 0, "total": 1, "accuracy": 0, "low": 0, "high": 1}
+    found = EvaluationRecord(task="everyday", when="after", scoring="generation", rule=rule, **numbers)
+    RunRecord(recipe={"evaluation": {"scoring": "generation"}}, seed=1, evaluations=[found]).save(folder / "run.json")
+    answers = [
+        Answer(n, "a", "b", credit == 1, credit=credit, **{name: values[n] for name, values in fields.items()})
+        for n, credit in enumerate(credits)
+    ]
+    save_answers(answers_path(folder / "answers", task=task("everyday"), when="after", scoring="generation"), answers)
+    return folder
+
+
+def test_credits_are_read_as_parts_with_weights_and_steps(tmp_path):
+    steps, weights = [0.1] * 4, [1.0, 1.0, 2.0, 4.0]
+    folder = scored_folder(tmp_path / "a", [1.0, 0.3, 0.0, 0.9], step=steps, weight=weights)
+    scores = read_scores({"lora": {1: folder}}, tasks=["everyday"])["lora"][1]["everyday"]
+    np.testing.assert_array_equal(scores, [1, 0.3, 0, 0.9])
+    found = read_questions({"lora": {1: folder}}, tasks=["everyday"])["everyday"]
+    np.testing.assert_array_equal(found.weights, weights)
+    np.testing.assert_array_equal(found.steps, steps)
+    assert found.scored == Scored(rule="vqa", is_counted=False, units=4, answers=4)
+    assert (found.chance, found.mean_chance) == (None, None)
+
+
+def test_units_of_several_right_or_wrong_answers_are_vectors_of_0_and_1(tmp_path):
+    folder = scored_folder(tmp_path / "a", [1.0, 1.0, 1.0, 0.0], unit=["x", "x", "y", "y"], options=[2] * 4)
+    scores = read_scores({"lora": {1: folder}}, tasks=["everyday"])["lora"][1]["everyday"]
+    assert (scores.dtype, scores.tolist()) == (np.int8, [1, 0])
+    found = read_questions({"lora": {1: folder}}, tasks=["everyday"])["everyday"]
+    assert (found.number, found.weights, found.steps) == (2, None, None)
+    np.testing.assert_array_equal(found.chance, [0.25, 0.25])
+    assert found.scored == Scored(rule="vqa", is_counted=True, units=2, answers=4)
+
+
+def test_questions_that_are_right_or_wrong_and_count_alike_have_nothing_to_be_said_of(tmp_path):
+    found = read_questions({"lora": {1: run_folder(tmp_path / "a", "1101")}}, tasks=["everyday"])["everyday"]
+    assert (found.weights, found.steps, found.scored) == (None, None, None)
+
+
+def test_what_guessing_gets_counts_by_the_questions_weights(tmp_path):
+    folder = scored_folder(tmp_path / "a", [1.0, 0.0], options=[2, 4], weight=[1.0, 3.0])
+    found = read_questions({"lora": {1: folder}}, tasks=["everyday"])["everyday"]
+    assert found.mean_chance == pytest.approx((0.5 + 3 * 0.25) / 4)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"rule": "other"}, "by the rules vqa and other"),
+        ({"weight": [1.0, 2.0]}, "question 1 alone, weight 1, step 0.1 and question 1 alone, weight 2, step 0.1"),
+        ({"unit": ["x", "x"]}, r"question 0 alone, weight 1, step 0.1 and question 0 in unit x \(all\), weight 1"),
+    ],
+)
+def test_runs_scored_in_other_ways_are_refused(tmp_path, fields, message):
+    first = scored_folder(tmp_path / "first", [0.3, 0.6], step=[0.1, 0.1])
+    second = scored_folder(tmp_path / "second", [0.3, 0.6], step=[0.1, 0.1], **fields)
+    with pytest.raises(CheckpointError, match=f"first and .*second did not score everyday alike .{message}"):
+        read_scores({"lora": {1: first}, "dora": {1: second}}, tasks=["everyday"])
+
+
+def test_units_that_do_not_fit_together_are_damaged_answers(tmp_path):
+    folder = scored_folder(tmp_path / "a", [1.0, 1.0], unit=["x", "x"], weight=[1.0, 2.0])
+    with pytest.raises(CheckpointError, match=r"cannot read the answers in .*unit x differ in weight"):
+        read_scores({"lora": {1: folder}}, tasks=["everyday"])

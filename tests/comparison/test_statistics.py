@@ -201,3 +201,70 @@ def test_the_plain_t_test_would_claim_too_often_and_a_gap_of_5_points_is_seen():
 def test_two_seeds_can_show_a_difference():
     setting, planted = simulated("methods nearly the same", seeds=2, comparisons=500, gap=0.1)
     assert null_simulation.chosen(planted, setting).is_claimed.mean() > 0.5
+
+
+def credits(draw, *, shift=0.0, seeds=(1, 2, 3), total=200):
+    """What annotators agree on: 0, 0.3, 0.6, 0.9 or 1 a question, for an arm that is better by a shift."""
+    steps, base = np.array([0, 0.3, 0.6, 0.9, 1]), np.random.default_rng(0).random(total)
+    return {
+        seed: {"vqa": steps[np.clip((5 * (base + shift) + draw.normal(0, 0.7, total)).astype(int), 0, 4)]}
+        for seed in seeds
+    }
+
+
+VQA = {"vqa": Questions(200, steps=np.full(200, 0.1))}
+
+
+def test_credits_are_compared_by_their_means():
+    draw = np.random.default_rng(1)
+    scores = {"lora": credits(draw), "dora": credits(draw, shift=0.1)}
+    results, (difference, _) = compare_arms(scores, baseline="lora", tasks=["vqa"], questions=VQA)
+    assert results["lora"]["vqa"].mean == pytest.approx(np.mean([one["vqa"] for one in scores["lora"].values()]))
+    assert difference.verdict.startswith("better than lora by ")
+    assert difference.low > 0
+
+
+def test_weights_make_accuracies_and_differences_weighted_means():
+    draw = np.random.default_rng(2)
+    scores, weights = {"lora": credits(draw), "dora": credits(draw, shift=0.1)}, np.repeat([1.0, 10.0], 100)
+    questions = {"vqa": VQA["vqa"]._replace(weights=weights)}
+    results, (difference, _) = compare_arms(scores, baseline="lora", tasks=["vqa"], questions=questions)
+    expected = {
+        arm: np.mean([np.average(one["vqa"], weights=weights) for one in seeds.values()])
+        for arm, seeds in scores.items()
+    }
+    assert {arm: found["vqa"].mean for arm, found in results.items()} == pytest.approx(expected)
+    assert difference.mean == pytest.approx(expected["dora"] - expected["lora"])
+
+
+def test_one_seed_of_credits_counts_no_questions():
+    draw = np.random.default_rng(3)
+    scores = {"lora": credits(draw, seeds=[1]), "dora": credits(draw, seeds=[1], shift=0.3)}
+    _, (difference, _) = compare_arms(scores, baseline="lora", tasks=["vqa"], questions=VQA)
+    assert difference.verdict == "one seed: cannot tell (answers may be worth a part; within this seed p < 0.001)"
+    diverged = {"lora": scores["lora"], "dora": {1: {"vqa": VQA["vqa"].guess}}}
+    _, (difference, _) = compare_arms(diverged, baseline="lora", tasks=["vqa"], questions=VQA)
+    assert difference.verdict == "one seed, at which dora or lora got what guessing gets: cannot tell"
+
+
+def test_an_average_over_tasks_of_which_one_has_credits_counts_no_questions():
+    draw = np.random.default_rng(4)
+    scores = {
+        name: {1: {**arm({1: right})[1], **credits(draw, seeds=[1])[1]}} for name, right in (("lora", 60), ("dora", 70))
+    }
+    _, found = compare_arms(scores, baseline="lora", tasks=["task", "vqa"], questions=VQA)
+    assert {one.task: "questions right only here" in one.verdict for one in found} == {
+        "task": True,
+        "vqa": False,
+        "average": False,
+    }
+
+
+def test_guessing_is_beaten_by_credits_and_weights_too():
+    draw = np.random.default_rng(5)
+    values = draw.choice([0.0, 0.25, 1.0], (3, 200), p=[0.25, 0.5, 0.25])  # two guesses of two options on a picture
+    weights, steps = np.repeat([1.0, 5.0], 100), np.full(200, 0.25)
+    assert not is_above_chance([*values], 0.375, weights=weights, steps=steps)
+    better = values.copy()
+    better[:, 100:150] = 1  # of those that count
+    assert is_above_chance([*better], 0.375, weights=weights, steps=steps)

@@ -5,7 +5,7 @@ import pytest
 from rich.console import Console
 
 from moslora.comparison.tables import count_text, csv_text, footnotes, latex, markdown, terminal
-from moslora.records import ArmResult, ComparisonRecord, Cost, Difference, TaskResult, TuningResult
+from moslora.records import ArmResult, ComparisonRecord, Cost, Difference, Scored, TaskResult, TuningResult
 
 COST = Cost(seconds_per_step=0.4567, peak_memory_bytes=1_230_000_000, trainable=28_300_000, steps=20)
 
@@ -165,3 +165,18 @@ def test_what_guessing_gets_and_what_intervals_count_are_said_under_the_table():
     found = footnotes(ComparisonRecord(plan={}, baseline="lora", tasks=["piqa", "arc"], arms=[], **known))
     assert "Guessing would get 50% of piqa and 25.02% of arc right." in found
     assert "piqa: intervals count 96 groups of questions that depend on each other, not single questions." in found
+
+
+def test_what_accuracy_is_where_answers_are_not_just_right_or_wrong_is_said_under_the_table():
+    scored = {
+        "mmbench": Scored(rule="exact_matching", is_counted=True, units=4329, answers=17316),
+        "mme": Scored(rule="yes_no", is_counted=False, units=1187, answers=2374),
+    }
+    chance = {"piqa": 0.5, "mmbench": 0.004, "mme": 0.375}
+    found = footnotes(
+        ComparisonRecord(plan={}, baseline="lora", tasks=[*chance], arms=[], scored=scored, chance=chance)
+    )
+    assert "Guessing would get 50% of piqa and 0.4% of mmbench right." in found
+    assert "Guessing would get 37.5% of the credit of mme." in found
+    assert "mmbench: accuracy is the share right of 4,329 units of 17,316 answers, by the rule exact_matching." in found
+    assert "mme: accuracy is the mean credit (0 to 1) of 1,187 units of 2,374 answers, by the rule yes_no." in found

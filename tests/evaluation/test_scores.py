@@ -130,3 +130,73 @@ def test_an_answer_is_a_line_of_json():
 def test_the_numbers_need_no_torch():
     code = "import sys, moslora.evaluation.scores; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def credits(*values, weights=None, groups=None, kinds=None, step=0.1):
+    return [
+        Answer(
+            n,
+            "a",
+            "b",
+            bool(value == 1),
+            credit=float(value),
+            step=step,
+            weight=float(weights[n]) if weights is not None else 1.0,
+            group=groups[n] if groups else None,
+            kind=kinds[n] if kinds else None,
+        )
+        for n, value in enumerate(values)
+    ]
+
+
+def test_accuracy_is_the_weighted_mean_of_credits():
+    found = accuracy(credits(1, 0.3, 0, weights=[1, 2, 1]))
+    assert (found.correct, found.total, found.value) == (1, 3, pytest.approx(1.6 / 4))
+    assert chance([Answer(0, "a", "a", True, options=2), Answer(1, "a", "a", True, options=4, weight=3)]) == 1.25 / 4
+
+
+def test_equal_weights_and_units_of_several_answers_keep_wilsons_interval():
+    given = [Answer(n, "a", "b", n % 8 != 7, unit=str(n // 4), weight=0.5) for n in range(80)]
+    assert accuracy(given) == Accuracy(10, 20)
+
+
+def test_the_interval_of_credits_is_that_of_students_t_far_from_the_ends():
+    values = np.random.default_rng(0).choice([0, 0.3, 0.6, 0.9, 1], 400)
+    expected = stats.ttest_1samp(values, 0).confidence_interval(0.95)
+    assert accuracy(credits(*values)).interval == pytest.approx((expected.low, expected.high), abs=1e-3)
+
+
+def test_the_interval_of_weighted_credits_is_that_of_their_linearised_mean():
+    draw = np.random.default_rng(1)
+    weights, values = draw.uniform(0.2, 3, 400), draw.choice([0, 0.3, 0.6, 0.9, 1], 400)
+    shares = weights / weights.sum()
+    error = np.sum((shares * (values - shares @ values)) ** 2) ** 0.5
+    low, high = accuracy(credits(*values, weights=weights)).interval
+    assert high - low == pytest.approx(2 * 1.96 * error, rel=0.02)
+
+
+@pytest.mark.parametrize("value", [0, 1])
+def test_credits_that_are_all_alike_at_an_end_have_the_interval_of_as_many_answers(value):
+    found = accuracy(credits(*[value] * 30))
+    assert found.value == value
+    low, high = found.interval
+    assert high - low == pytest.approx(stats.t.ppf(0.975, 29) ** 2 / (30 + stats.t.ppf(0.975, 29) ** 2))
+    unequal = accuracy(credits(*[value] * 30, weights=[10.0, *[1.0] * 29])).interval
+    assert unequal[1] - unequal[0] > 2 * (high - low)
+
+
+@pytest.mark.parametrize("shares", [[0.4, 0.1, 0.1, 0.1, 0.3], [0.9, 0.04, 0.02, 0.02, 0.02]])
+def test_the_interval_of_a_run_holds_its_mean_credit(shares):
+    draw, steps, held = np.random.default_rng(2), np.array([0, 0.3, 0.6, 0.9, 1]), 0
+    for _ in range(300):
+        low, high = accuracy(credits(*draw.choice(steps, 80, p=shares))).interval
+        held += low <= steps @ np.array(shares) <= high
+    assert held >= 279
+
+
+def test_a_kind_of_credits_has_its_own_interval_unless_questions_come_in_groups():
+    values, kinds = [1, 0.3, 0.6, 0.9] * 10, ["x"] * 20 + ["y"] * 20
+    assert accuracy_by_kind(credits(*values, kinds=kinds))["x"] == accuracy(credits(*values[:20]))
+    groups = [f"g{n // 2}" for n in range(40)]
+    whole, own = (found(credits(*values, kinds=kinds, groups=groups)) for found in (accuracy, accuracy_by_kind))
+    assert own["x"] == Accuracy(5, 20, whole.design_effect, 20, pytest.approx(0.7), whole.freedom)

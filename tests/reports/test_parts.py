@@ -122,6 +122,12 @@ def test_only_questions_with_one_right_answer_stand_side_by_side():
     assert "(all)" in shortened.caption
 
 
+def test_an_answer_that_is_worth_a_part_says_its_credit():
+    first, second = [answer(0, True)], [answer(0, False, credit=0.3)]
+    _, table = disagreement(first, second, names=("lora", "moslora"), task="textvqa", rows=10)
+    assert [cell.remark for cell in table.rows[0][2:]] == ["right", "credit 0.3"]
+
+
 def test_built_in_questions_are_shown_only_for_their_own_answers():
     from moslora.data.everyday import everyday
 

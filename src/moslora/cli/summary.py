@@ -7,8 +7,9 @@ from rich.console import Console
 from rich.table import Table
 
 from moslora.cli.options import print_table
-from moslora.data.tasks import EVERYDAY, chance_text, task
+from moslora.data.tasks import EVERYDAY, TASKS, chance_text
 from moslora.errors import command
+from moslora.evaluation.recording import scoring_notes
 from moslora.records import EvaluationRecord, RunRecord, Score
 
 SCORINGS = {"log_probability": "log-prob.", "generation": "generation"}
@@ -31,10 +32,13 @@ def print_evaluations(console: Console, evaluations: Iterable[EvaluationRecord])
     groups = {found.task: found.groups for found in evaluations if found.groups and found.agreement is None}
     for name, count in groups.items():
         console.print(f"{name}: intervals count {count} groups of questions that depend on each other")
+    for note in dict.fromkeys(note for found in evaluations for note in scoring_notes(found)):
+        console.print(note)
     for found in evaluations:
         if found.agreement is not None:
             scoring = found.scoring.replace("_", " ")
-            console.print(f"{found.task}: {scoring} gave the same answer to {found.agreement:.0%} of {found.total}")
+            answers = found.answers or found.total
+            console.print(f"{found.task}: {scoring} gave the same answer to {found.agreement:.0%} of {answers}")
     moments = {found.when: found.by_kind for found in evaluations if found.by_kind and found.agreement is None}
     if moments:
         console.print("\naccuracy by kind of question")
@@ -48,11 +52,18 @@ def _evaluation_table(evaluations: Iterable[EvaluationRecord]) -> Table:
             found.task,
             found.when,
             f"{found.accuracy:.1%} ({found.low:.0%} - {found.high:.0%})",
-            chance_text(found.chance if found.chance is not None else task(found.task).chance),
+            chance_text(_chance(found)),
             f"{found.correct}/{found.total}",
             SCORINGS.get(found.scoring, found.scoring),
         )
     return table
+
+
+def _chance(found: EvaluationRecord) -> float | None:
+    """What guessing gets; records of former versions leave it to the task."""
+    if found.chance is None and found.task in TASKS and found.scored is None:
+        return TASKS[found.task].chance
+    return found.chance
 
 
 def _kind_table(moments: dict[str, dict[str, Score]]) -> Table:

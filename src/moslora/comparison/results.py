@@ -12,7 +12,8 @@ from moslora.comparison.statistics import Questions, Scores, is_above_chance
 from moslora.data.everyday import asked
 from moslora.data.tasks import EVERYDAY, chance_text
 from moslora.errors import CheckpointError
-from moslora.records import ArmResult, Cost, RunRecord
+from moslora.evaluation.answers import Answer, Unit, units
+from moslora.records import ArmResult, Cost, RunRecord, Scored
 from moslora.runs.folder import RunFolder
 
 if TYPE_CHECKING:  # importing it brings torch
@@ -20,12 +21,21 @@ if TYPE_CHECKING:  # importing it brings torch
 
 
 class Answers(NamedTuple):
-    """One run's answers to a task: what identifies each question, whether it was answered right, and its options."""
+    """One run's answers to a task, the units in which they are scored, and the rule that gave them their credit."""
 
-    questions: list[tuple[int, str, str | None]]  # index, expected answer, kind
-    is_correct: list[bool]
-    options: list[int]  # how many labels each allows; 0 where that is not known
-    groups: list[str | None]  # of questions that depend on each other
+    answers: list[Answer]
+    units: list[Unit]
+    rule: str | None
+
+    @property
+    def questions(self) -> list[tuple[int, str, str | None]]:
+        """What identifies each question: index, expected answer, kind."""
+        return [(answer.index, answer.expected, answer.kind) for answer in self.answers]
+
+    @property
+    def is_right_or_wrong(self) -> bool:
+        """Whether no unit may be worth a part."""
+        return all(unit.step == 1 for unit in self.units)
 
 
 def read_correct(run_folder: str | Path, task: str) -> list[bool]:
@@ -33,15 +43,15 @@ def read_correct(run_folder: str | Path, task: str) -> list[bool]:
 
     Raises `CheckpointError` if the answers are missing or damaged.
     """
-    return _read_answers(Path(run_folder), task).is_correct
+    return [answer.is_correct for answer in _read_answers(Path(run_folder), task).answers]
 
 
 def read_scores(
     folders: Mapping[str, Mapping[int, Path]], *, tasks: Sequence[str]
 ) -> dict[str, dict[int, dict[str, np.ndarray]]]:
-    """The 0/1 vector of each arm, seed and task, read from the arms' run folders by seed.
+    """The credits of each arm, seed and task, read from the arms' run folders by seed: 0 or 1, or parts, of each unit.
 
-    Raises `CheckpointError` if two runs did not answer the same questions in the same order.
+    Raises `CheckpointError` if two runs did not answer the same questions in the same order, scored in the same way.
     """
     first: dict[str, tuple[Path, Answers]] = {}
     scores: dict[str, dict[int, dict[str, np.ndarray]]] = {}
@@ -52,7 +62,8 @@ def read_scores(
             for task in tasks:
                 answers = _read_answers(folder, task)
                 _check_same_questions(task, first.setdefault(task, (folder, answers)), (folder, answers))
-                scores[arm][seed][task] = np.array(answers.is_correct, dtype=np.int8)
+                credits = [unit.credit for unit in answers.units]
+                scores[arm][seed][task] = np.array(credits, dtype=np.int8 if answers.is_right_or_wrong else float)
     return scores
 
 
@@ -64,7 +75,7 @@ def read_questions(folders: Mapping[str, Mapping[int, Path]], *, tasks: Sequence
 
 def guesses(questions: Mapping[str, Questions]) -> dict[str, np.ndarray]:
     """What a diverged run counts as: on each question, the share of guesses that are right, where that is known."""
-    return {name: np.zeros(one.number) if one.chance is None else one.chance for name, one in questions.items()}
+    return {name: one.guess for name, one in questions.items()}
 
 
 def chance_notes(scores: Scores, questions: Mapping[str, Questions]) -> list[str]:
@@ -72,9 +83,9 @@ def chance_notes(scores: Scores, questions: Mapping[str, Questions]) -> list[str
     notes = []
     for name, found in questions.items():
         right = [[answers[name] for answers in by_seed.values()] for by_seed in scores.values() if by_seed]
-        if found.chance is None or any(is_above_chance(one, found.chance, groups=found.groups) for one in right):
+        if found.chance is None or any(_is_learned(one, found) for one in right):
             continue
-        share = chance_text(float(found.chance.mean()))
+        share = chance_text(found.mean_chance)
         notes.append(f"{name}: no arm is shown to do better than guessing ({share}): nothing to compare yet")
     return notes
 
@@ -106,42 +117,55 @@ def arm_result(arm: "Arm", runs: Mapping[int, RunRecord], *, tuned_rate: float |
 
 def _read_answers(folder: Path, task: str) -> Answers:
     place = RunFolder.open(folder)
-    scoring = place.record().recipe.get("evaluation", {}).get("scoring", "log_probability")
+    record = place.record()
+    scoring = record.recipe.get("evaluation", {}).get("scoring", "log_probability")
     path = place.answers / f"{task}-after-{scoring}.jsonl"
     try:
         lines = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
-        questions = [(int(line["index"]), str(line["expected"]), line.get("kind")) for line in lines]
-        is_correct = [_boolean(line["is_correct"]) for line in lines]
-        options = [int(line.get("options") or len(line.get("scores") or {})) for line in lines]
-        groups = [line.get("group") for line in lines]
+        answers = [Answer.from_dict(line) for line in lines]
+        found = units(answers)
     except FileNotFoundError:
         raise CheckpointError(
             f"no answers to {task} at {path}; let the run finish with {task} among its tasks"
         ) from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"cannot read the answers in {path}: {error!r}; run {folder} again") from error
-    if not lines:
+    if not answers:
         raise CheckpointError(f"{path} holds no answers; run {folder} again")
-    return Answers(questions, is_correct, options, groups)
+    key = task, "after", scoring
+    rule = next((one.rule for one in record.evaluations if (one.task, one.when, one.scoring) == key), None)
+    return Answers(answers, found, rule)
 
 
-def _questions(answers: Answers, name: str) -> Questions:
-    groups: list[str | None] = answers.groups
+def _questions(found: Answers, name: str) -> Questions:
+    groups: list[str | None] = [unit.group for unit in found.units]
     if name == EVERYDAY and None in groups:  # answers of former versions do not hold them
-        groups = [question["group"] for question in asked(answers.questions)] or groups
-    chance = np.array([1 / count for count in answers.options]) if all(answers.options) else None
-    return Questions(len(answers.is_correct), None if None in groups else groups, chance)
+        groups = [question["group"] for question in asked(found.questions)] or groups
+    guesses = [unit.chance for unit in found.units if unit.chance is not None]
+    weights = np.array([unit.weight for unit in found.units])
+    is_equal = bool((weights == weights[0]).all())
+    is_counted = is_equal and found.is_right_or_wrong
+    scored = Scored(rule=found.rule, is_counted=is_counted, units=len(found.units), answers=len(found.answers))
+    is_usual = is_counted and found.rule is None and scored.units == scored.answers
+    return Questions(
+        number=len(found.units),
+        groups=None if None in groups else groups,
+        chance=np.array(guesses) if len(guesses) == len(found.units) else None,
+        weights=None if is_equal else weights,
+        steps=None if found.is_right_or_wrong else np.array([unit.step for unit in found.units]),
+        scored=None if is_usual else scored,
+    )
 
 
-def _boolean(value: object) -> bool:
-    if not isinstance(value, bool):
-        raise TypeError(f"is_correct is {value!r}, not true or false")
-    return value
+def _is_learned(right: Sequence[np.ndarray], found: Questions) -> bool:
+    assert found.chance is not None
+    return is_above_chance(right, found.chance, groups=found.groups, weights=found.weights, steps=found.steps)
 
 
 def _check_same_questions(task: str, first: tuple[Path, Answers], other: tuple[Path, Answers]) -> None:
     (first_folder, a), (other_folder, b) = first, other
     if a.questions == b.questions:
+        _check_same_scoring(task, first, other)
         return
     if len(a.questions) != len(b.questions):
         how = f"{len(a.questions)} questions and {len(b.questions)}"
@@ -154,3 +178,20 @@ def _check_same_questions(task: str, first: tuple[Path, Answers], other: tuple[P
         f"{first_folder} and {other_folder} did not answer the same questions of {task} ({how}); "
         "score every run on the same test set"
     )
+
+
+def _check_same_scoring(task: str, first: tuple[Path, Answers], other: tuple[Path, Answers]) -> None:
+    (first_folder, a), (other_folder, b) = first, other
+    pairs = zip(map(_scoring, a.answers), map(_scoring, b.answers), strict=True)
+    differing = next((f"{x} and {y}" for x, y in pairs if x != y), None)
+    how = differing if a.rule == b.rule else f"by the rules {a.rule} and {b.rule}"
+    if how is not None:
+        raise CheckpointError(
+            f"{first_folder} and {other_folder} did not score {task} alike ({how}); "
+            "score every run on the same test set, by the same rule"
+        )
+
+
+def _scoring(answer: Answer) -> str:
+    unit = "alone" if answer.unit is None else f"in unit {answer.unit} ({answer.unit_rule})"
+    return f"question {answer.index} {unit}, weight {answer.weight:g}, step {answer.step:g}"

@@ -3,7 +3,7 @@
 All three come from one variance model (`moslora.estimation`), for new seeds and new questions of the same kind. Arms
 are compared on the same questions and seeds, so a difference is taken answer by answer. A paired t-test of the seeds'
 means would see the seeds only: what these questions happen to favour never averages out over seeds, and would be
-claimed as a difference of the methods.
+claimed as a difference of the methods. A question is here what is scored as one, and may be worth a part.
 """
 
 from collections.abc import Hashable, Mapping, Sequence
@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from moslora.comparison.verdict import AVERAGE, NO_DOUBTS, Doubts, of_difference, of_one_seed
+from moslora.comparison.verdict import AVERAGE, NO_DOUBTS, Doubts, of_difference, of_one_seed, of_one_seed_in_parts
 from moslora.errors import CheckpointError
 from moslora.estimation import Estimate, Table, estimate, lower_bound, p_of_no_difference, table
-from moslora.records import Difference, TaskResult
+from moslora.records import Difference, Scored, TaskResult
 
-Scores = Mapping[str, Mapping[int, Mapping[str, np.ndarray]]]  # arm, seed, task: 1 for each right answer, else 0
+Scores = Mapping[str, Mapping[int, Mapping[str, np.ndarray]]]  # arm, seed, task: the credit of each question, 0 to 1
 
 Groups = Sequence[Hashable] | None
 
@@ -26,7 +26,25 @@ class Questions(NamedTuple):
 
     number: int
     groups: Groups = None  # the group of each; None where each stands alone
-    chance: np.ndarray | None = None  # 1 / number of options of each; None where it is not known
+    chance: np.ndarray | None = None  # what guessing gets of each, 0 to 1; None where it is not known
+    weights: np.ndarray | None = None  # how much each counts; None where all count alike
+    steps: np.ndarray | None = None  # the least that each one's credit can change by; None where it is right or wrong
+    scored: Scored | None = None  # for the record; None where there is nothing to say
+
+    @property
+    def mean_chance(self) -> float | None:
+        """What guessing gets of all of them."""
+        return None if self.chance is None else float(np.average(self.chance, weights=self.weights))
+
+    @property
+    def guess(self) -> np.ndarray:
+        """What a diverged run counts as: what guessing gets, where that is known, else nothing."""
+        return np.zeros(self.number) if self.chance is None else self.chance
+
+    def table(self, values_SQ: np.ndarray) -> Table:
+        """Values by seed and question as a table for the variance model."""
+        answer = 1.0 if self.steps is None else self.steps
+        return table(values_SQ, self.groups, answer=answer, weights=self.weights)
 
 
 def compare_arms(
@@ -47,15 +65,15 @@ def compare_arms(
     """
     if not tasks:
         raise ValueError("a comparison needs a task")
-    _check(scores, tasks)
-    groups = {task: questions[task].groups if questions and task in questions else None for task in tasks}
-    results = {arm: _task_results(by_seed, groups) for arm, by_seed in scores.items() if by_seed}
+    counts = _check(scores, tasks)
+    known = {task: (questions or {}).get(task) or Questions(counts.get(task, 0)) for task in tasks}
+    results = {arm: _task_results(by_seed, known) for arm, by_seed in scores.items() if by_seed}
     pairs = dict.fromkeys(scores, baseline) if isinstance(baseline, str) else dict(baseline)
     pairs = {arm: other for arm, other in pairs.items() if arm != other and arm in scores and other in scores}
     differences: list[Difference] = []
     for family in (tasks, [AVERAGE]):
         found = {
-            (task, arm): _paired(scores[arm], scores[other], groups if task == AVERAGE else {task: groups[task]})
+            (task, arm): _paired(scores[arm], scores[other], known if task == AVERAGE else {task: known[task]})
             for task in family
             for arm, other in pairs.items()
         }
@@ -66,7 +84,8 @@ def compare_arms(
             start = {"arm": arm, "baseline": pairs[arm], "task": task, "seeds": _seeds(tables)}
             difference = _difference(start, tables, estimates.get((task, arm)), adjusted.get((task, arm)))
             if difference.p_value is None:
-                difference.verdict = _one_seed(scores, difference, tables, tasks)
+                asked = known if task == AVERAGE else {task: known[task]}
+                difference.verdict = _one_seed(scores, difference, tables, asked)
             else:
                 difference.verdict = of_difference(difference, doubts=doubts)
             differences.append(difference)
@@ -81,14 +100,22 @@ def paired_difference(tables: Sequence[np.ndarray]) -> Estimate:
     return estimate([table(one) for one in tables])
 
 
-def is_above_chance(right: Sequence[np.ndarray], chance: float | np.ndarray, *, groups: Groups = None) -> bool:
-    """Whether an arm's answers to a task are shown to beat guessing; `right` holds 0 or 1 a question, by seed.
+def is_above_chance(
+    right: Sequence[np.ndarray],
+    chance: float | np.ndarray,
+    *,
+    groups: Groups = None,
+    weights: np.ndarray | None = None,
+    steps: np.ndarray | None = None,
+) -> bool:
+    """Whether an arm's answers to a task are shown to beat guessing; `right` holds the credit of each, by seed.
 
-    `chance` is what guessing gets right, of all questions or of each. Guesses have nothing to do with the questions, so
-    a seed that guesses has no accuracy of its own: only the questions are to be allowed for, and what a seed does to
-    each. At most 2.5 % of the arms that guess pass.
+    `chance` is what guessing gets, of all questions or of each; the rest is as in `Questions`. Guesses have nothing to
+    do with the questions, so a seed that guesses has no accuracy of its own: only the questions are to be allowed for,
+    and what a seed does to each. At most 2.5 % of the arms that guess pass.
     """
-    return lower_bound([table(np.stack([*right]) - chance, groups)]) > 0
+    asked = Questions(len(right[0]), groups, weights=weights, steps=steps)
+    return lower_bound([asked.table(np.stack([*right]) - chance)]) > 0
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -101,7 +128,8 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def _check(scores: Scores, tasks: Sequence[str]) -> None:
+def _check(scores: Scores, tasks: Sequence[str]) -> dict[str, int]:
+    """How many questions each task has."""
     known: dict[str, int] = {}
     for arm, by_seed in scores.items():
         for seed, by_task in by_seed.items():
@@ -114,13 +142,14 @@ def _check(scores: Scores, tasks: Sequence[str]) -> None:
                         f"{arm}, seed {seed} has {len(by_task[task])} answers to {task}, another run has {count}; "
                         "score every run on the same questions"
                     )
+    return known
 
 
 def _task_results(
-    by_seed: Mapping[int, Mapping[str, np.ndarray]], groups: Mapping[str, Groups]
+    by_seed: Mapping[int, Mapping[str, np.ndarray]], questions: Mapping[str, Questions]
 ) -> dict[str, TaskResult]:
     seeds = sorted(by_seed)
-    tables = {task: table(np.stack([by_seed[seed][task] for seed in seeds]), own) for task, own in groups.items()}
+    tables = {task: own.table(np.stack([by_seed[seed][task] for seed in seeds])) for task, own in questions.items()}
     return {
         **{task: _task_result(seeds, [one]) for task, one in tables.items()},
         AVERAGE: _task_result(seeds, [*tables.values()]),
@@ -142,15 +171,15 @@ def _task_result(seeds: Sequence[int], tables: Sequence[Table]) -> TaskResult:
 def _paired(
     first: Mapping[int, Mapping[str, np.ndarray]],
     second: Mapping[int, Mapping[str, np.ndarray]],
-    groups: Mapping[str, Groups],
+    questions: Mapping[str, Questions],
 ) -> list[Table]:
     """A table of differences for each task over the seeds both have; empty if they share none."""
     seeds = sorted(first.keys() & second.keys())
     if not seeds:
         return []
     return [
-        table(np.stack([first[s][task].astype(float) - second[s][task].astype(float) for s in seeds]), own)
-        for task, own in groups.items()
+        own.table(np.stack([first[s][task].astype(float) - second[s][task].astype(float) for s in seeds]))
+        for task, own in questions.items()
     ]
 
 
@@ -170,16 +199,23 @@ def _difference(
     )
 
 
-def _one_seed(scores: Scores, difference: Difference, tables: Sequence[Table], tasks: Sequence[str]) -> str:
+def _one_seed(
+    scores: Scores, difference: Difference, tables: Sequence[Table], questions: Mapping[str, Questions]
+) -> str:
     """The verdict on a pair of runs: how many questions only one of them got right, and what that is worth."""
-    first, second = scores[difference.arm], scores[difference.baseline]
+    arms = difference.arm, difference.baseline
+    first, second = (scores[arm] for arm in arms)
     (seed,) = first.keys() & second.keys()
-    named = tasks if difference.task == AVERAGE else [difference.task]
-    gaps = np.concatenate([first[seed][task] - second[seed][task].astype(float) for task in named])
-    if not np.isin(gaps, (-1, 0, 1)).all():  # a diverged run counts as guessing
-        return f"one seed, at which {difference.arm} or {difference.baseline} diverged: cannot tell"
-    counts = int((gaps > 0).sum()), int((gaps < 0).sum())
-    return of_one_seed(*counts, p_of_no_difference(tables), baseline=difference.baseline)
+    gaps = np.concatenate([first[seed][task] - second[seed][task].astype(float) for task in questions])
+    p_value = p_of_no_difference(tables)
+    if all(own.steps is None for own in questions.values()):
+        if not np.isin(gaps, (-1, 0, 1)).all():  # a diverged run counts as guessing
+            return f"one seed, at which {difference.arm} or {difference.baseline} diverged: cannot tell"
+        counts = int((gaps > 0).sum()), int((gaps < 0).sum())
+        return of_one_seed(*counts, p_value, baseline=difference.baseline)
+    if any(all(np.array_equal(scores[arm][seed][task], own.guess) for task, own in questions.items()) for arm in arms):
+        return f"one seed, at which {difference.arm} or {difference.baseline} got what guessing gets: cannot tell"
+    return of_one_seed_in_parts(p_value)
 
 
 def _within(value: float, lowest: float) -> float:

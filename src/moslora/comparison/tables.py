@@ -10,6 +10,7 @@ from rich.text import Text
 
 from moslora.comparison.verdict import AVERAGE, claim, points
 from moslora.data.tasks import chance_text
+from moslora.evaluation.recording import scored_text
 from moslora.records import ArmResult, ComparisonRecord, Difference, TaskResult
 
 NOTHING = "–"
@@ -163,9 +164,16 @@ def footnotes(record: ComparisonRecord) -> list[str]:
 
 
 def question_notes(record: ComparisonRecord) -> list[str]:
-    """What guessing would get right, and what intervals count where questions depend on each other."""
-    shares = [f"{chance_text(share)} of {task}" for task, share in record.chance.items()]
+    """What guessing would get, what accuracy is where answers are not just right or wrong, and what intervals count."""
+    in_parts = {task for task, one in record.scored.items() if not one.is_counted}
+    shares = [f"{chance_text(share)} of {task}" for task, share in record.chance.items() if task not in in_parts]
     notes = [f"Guessing would get {' and '.join(shares)} right."] if shares else []
+    notes += [
+        f"Guessing would get {chance_text(share)} of the credit of {task}."
+        for task, share in record.chance.items()
+        if task in in_parts
+    ]
+    notes += [f"{task}: {scored_text(one)}." for task, one in record.scored.items()]
     return notes + [
         f"{task}: intervals count {count} groups of questions that depend on each other, not single questions."
         for task, count in record.groups.items()

@@ -37,6 +37,11 @@ def of_one_seed(only_arm: int, only_baseline: int, p_value: float, *, baseline: 
     )
 
 
+def of_one_seed_in_parts(p_value: float) -> str:
+    """The verdict from one seed on questions that may be worth a part, so that right ones cannot be counted."""
+    return f"one seed: cannot tell (answers may be worth a part; within this seed p {p_text(p_value)})"
+
+
 def overall(record: ComparisonRecord) -> str:
     """One sentence on the whole comparison: what is shown on the average over tasks, then on single tasks."""
     average = [difference for difference in record.differences if difference.task == AVERAGE]

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from moslora.evaluation.scores import Accuracy, Answer, accuracy, accuracy_by_kind, chance
-from moslora.records import EvaluationRecord, Score
+from moslora.records import EvaluationRecord, Score, Scored
 
 
 def evaluation_record(
@@ -15,12 +15,14 @@ def evaluation_record(
     scoring: str,
     prompt: str | None,
     wall_seconds: float,
+    rule: str | None = None,
 ) -> EvaluationRecord:
-    """The numbers of a task scored once, in all and by kind of question.
+    """The numbers of a task scored once, in all and by kind of question; `rule` names what gave the answers credit.
 
-    Raises DataError if there are no answers.
+    Raises DataError if there are no answers, or those of a unit do not fit together.
     """
     found = accuracy(answers)
+    unread = sum(not answer.is_read for answer in answers)
     return EvaluationRecord(
         task=task,
         when=when,
@@ -30,8 +32,29 @@ def evaluation_record(
         groups=found.groups,
         by_kind={kind: Score(**_numbers(own)) for kind, own in accuracy_by_kind(answers).items()},
         wall_seconds=wall_seconds,
+        rule=rule,
+        unread=unread if unread or rule else None,
+        answers=len(answers) if found.total != len(answers) else None,
         **_numbers(found),
     )
+
+
+def scoring_notes(found: EvaluationRecord) -> list[str]:
+    """What a reader must know of how a task was scored, where it is more than a share of right answers."""
+    is_whole = found.agreement is None  # else a part was scored a second time
+    notes = [f"{found.task}: {scored_text(found.scored)}"] if found.scored and is_whole else []
+    if found.unread:
+        answers = f"{found.unread:,} of {found.answers or found.total:,} answers"
+        notes.append(f"{found.task}, {found.when}: nothing could be read in {answers}; they count as wrong")
+    return notes
+
+
+def scored_text(scored: Scored) -> str:
+    """What an accuracy is the mean of, in a few words."""
+    single = scored.units == scored.answers
+    units = f"{scored.units:,} questions" if single else f"{scored.units:,} units of {scored.answers:,} answers"
+    what = "share right" if scored.is_counted else "mean credit (0 to 1)"
+    return f"accuracy is the {what} of {units}" + (f", by the rule {scored.rule}" if scored.rule else "")
 
 
 def _numbers(found: Accuracy) -> dict[str, Any]:

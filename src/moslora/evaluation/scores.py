@@ -1,52 +1,35 @@
-"""Answers to questions, and the numbers drawn from them. Imports no torch, so reports can use it."""
+"""The numbers drawn from answers. Imports no torch, so reports can use it."""
 
 import math
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from statistics import NormalDist
-from typing import Any
+
+import numpy as np
 
 from moslora.errors import DataError
-from moslora.estimation import t_quantile
+from moslora.estimation import t_quantile, table, variance_of
+from moslora.evaluation.answers import Answer, Unit, units
 
-
-@dataclass(frozen=True)
-class Answer:
-    """What a model answered to one question.
-
-    `index` counts the questions from 0; `predicted` is None if the generated `text` holds no label; `scores` are the
-    log-probabilities (natural logarithm) of the allowed answers, of which there are `options`. Questions of one `group`
-    depend on each other: they share their options, say.
-    """
-
-    index: int
-    expected: str
-    predicted: str | None
-    is_correct: bool
-    kind: str | None = None
-    text: str | None = None
-    scores: dict[str, float] | None = None
-    options: int | None = None
-    group: str | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """The fields as plain values, for a line of JSON."""
-        return asdict(self)
+__all__ = ["Accuracy", "Answer", "accuracy", "accuracy_by_kind", "agreement", "chance"]
 
 
 @dataclass(frozen=True)
 class Accuracy:
-    """So many correct answers of a total of at least one.
+    """So many units right of a total of at least one, or their `mean` credit where these are worth parts or weights.
 
     Where questions depend on each other, the share varies `design_effect` times as much as that of as many independent
-    ones, which is known from so many `groups` of questions.
+    ones that are right or wrong, which is known from so many `groups` of questions, with `freedom` degrees of freedom
+    (one less than there are groups, unless it is given).
     """
 
     correct: int
     total: int
     design_effect: float = 1.0
     groups: int | None = None
+    mean: float | None = None
+    freedom: float | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.correct <= self.total or self.total == 0:
@@ -54,39 +37,47 @@ class Accuracy:
 
     @property
     def value(self) -> float:
-        """The share of correct answers, 0 to 1."""
-        return self.correct / self.total
+        """The share of correct answers, or the mean credit, 0 to 1."""
+        return self.correct / self.total if self.mean is None else self.mean
 
     @property
     def interval(self) -> tuple[float, float]:
         """The 95 % Wilson score interval of the share, without continuity correction (Wilson 1927).
 
         Of dependent questions so many count as are worth the same (total / design effect, Kish 1965), with Student's t
-        of the groups.
+        of the groups. The same holds for credits: their variance is never more than that of right and wrong answers.
         """
-        z = NormalDist().inv_cdf(0.975) if self.groups is None else t_quantile(max(1, self.groups - 1))
-        n, p = self.total / self.design_effect, self.value
+        n, p, z = self.total / self.design_effect, self.value, self._quantile
         centre = (p + z * z / (2 * n)) / (1 + z * z / n)
         half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
         # At the ends the exact bound is 0 or 1; rounding must not leave the range.
-        low = 0.0 if self.correct == 0 else max(0.0, centre - half)
-        high = 1.0 if self.correct == self.total else min(1.0, centre + half)
+        low = 0.0 if p == 0 else max(0.0, centre - half)
+        high = 1.0 if p == 1 else min(1.0, centre + half)
         return low, high
+
+    @property
+    def _quantile(self) -> float:
+        if self.freedom is not None:
+            return t_quantile(self.freedom)
+        return NormalDist().inv_cdf(0.975) if self.groups is None else t_quantile(max(1, self.groups - 1))
 
 
 def accuracy(answers: Sequence[Answer]) -> Accuracy:
-    """The accuracy of all answers.
+    """The accuracy of all answers: the share of their units that is right, or the weighted mean of their credits.
 
     Raises DataError if there are none.
     """
     if not answers:
         raise DataError("no answers to count; evaluate at least one question")
-    correct = sum(answer.is_correct for answer in answers)
-    groups = [answer.group for answer in answers]
-    if None in groups or len(set(groups)) == len(groups):
-        return Accuracy(correct, len(answers))
-    effect = _design_effect([answer.is_correct for answer in answers], groups)
-    return Accuracy(correct, len(answers), effect, len(set(groups)))
+    found = units(answers)
+    groups = [unit.group for unit in found]
+    named = None if None in groups or len(set(groups)) == len(groups) else groups
+    if not _is_counted(found):
+        return _mean_credit(found, named)
+    right = [unit.credit == 1 for unit in found]
+    if named is None:
+        return Accuracy(sum(right), len(right))
+    return Accuracy(sum(right), len(right), _design_effect(right, named), len(set(named)))
 
 
 def accuracy_by_kind(answers: Sequence[Answer]) -> dict[str, Accuracy]:
@@ -99,13 +90,14 @@ def accuracy_by_kind(answers: Sequence[Answer]) -> dict[str, Accuracy]:
         if answer.kind is not None:
             kinds[answer.kind].append(answer)
     shared = accuracy(answers)
-    return {kind: replace(shared, **_counts(kinds[kind])) for kind in sorted(kinds)}
+    return {kind: _of_kind(kinds[kind], shared) for kind in sorted(kinds)}
 
 
 def chance(answers: Sequence[Answer]) -> float | None:
-    """The share that guessing gets right, by each question's number of options; None where one is not known."""
-    shares = [1 / answer.options for answer in answers if answer.options]
-    return sum(shares) / len(shares) if shares and len(shares) == len(answers) else None
+    """What guessing gets, by each question's number of options; None where one is not known."""
+    found = units(answers)
+    shares = [unit.chance * unit.weight for unit in found if unit.chance is not None]
+    return sum(shares) / sum(unit.weight for unit in found) if shares and len(shares) == len(found) else None
 
 
 def agreement(a: Sequence[Answer], b: Sequence[Answer]) -> float:
@@ -118,8 +110,37 @@ def agreement(a: Sequence[Answer], b: Sequence[Answer]) -> float:
     return sum(x.predicted is not None and x.predicted == y.predicted for x, y in zip(a, b, strict=True)) / len(a)
 
 
-def _counts(answers: Sequence[Answer]) -> dict[str, int]:
-    return {"correct": sum(answer.is_correct for answer in answers), "total": len(answers)}
+def _is_counted(found: Sequence[Unit]) -> bool:
+    """Whether each unit is right or wrong and all count alike, so that the accuracy is a share of right ones."""
+    return all(unit.step == 1 for unit in found) and len({unit.weight for unit in found}) == 1
+
+
+def _mean_credit(found: Sequence[Unit], groups: Sequence[Hashable] | None) -> Accuracy:
+    credits, steps, weights = np.array([(unit.credit, unit.step, unit.weight) for unit in found]).T
+    values = table(credits[None], groups, answer=steps, weights=weights)
+    mean, spread = _weighted_mean(found), variance_of([values]).questions
+    variance = max(spread.variance, values.worth**2)
+    return Accuracy(
+        correct=int((credits == 1).sum()),
+        total=len(found),
+        # Where no unit is worth anything, or each all, nothing varies: so many then count as have equal weights.
+        design_effect=variance * len(found) / (mean * (1 - mean)) if 0 < mean < 1 else len(found) / values.units,
+        groups=None if groups is None else len(set(groups)),
+        mean=mean,
+        freedom=spread.freedom,
+    )
+
+
+def _of_kind(answers: Sequence[Answer], shared: Accuracy) -> Accuracy:
+    found = units(answers)
+    if shared.groups is None and shared.mean is not None:
+        return _mean_credit(found, None)
+    mean = None if shared.mean is None else _weighted_mean(found)
+    return replace(shared, correct=sum(unit.credit == 1 for unit in found), total=len(found), mean=mean)
+
+
+def _weighted_mean(found: Sequence[Unit]) -> float:
+    return float(np.average([unit.credit for unit in found], weights=[unit.weight for unit in found]))
 
 
 def _design_effect(right: Sequence[bool], groups: Sequence[Hashable]) -> float:

@@ -52,7 +52,8 @@ def _table(
 
 
 def _answer(answer: Mapping[str, Any]) -> Cell:
-    mark = "right" if answer["is_correct"] else "wrong"
+    credit = answer.get("credit", 0)
+    mark = "right" if answer["is_correct"] else f"credit {credit:.2g}" if credit else "wrong"
     said = answer["predicted"] or (answer.get("text") or "no answer")[:LONGEST]
     return Cell(said, mark)
 

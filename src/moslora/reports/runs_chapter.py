@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from moslora.evaluation.recording import scoring_notes
 from moslora.records import EvaluationRecord
 from moslora.reports.accuracy import Estimate, accuracy_plot
 from moslora.reports.disagreement import disagreement
@@ -51,10 +52,16 @@ def _summary(runs: Sequence[Run]) -> str:
         before = run.evaluation(found.task, "before")
         start = f", {percent(before.accuracy)}\N{NO-BREAK SPACE}% before training" if before else ""
         parts.append(
-            f"{label}{percent(found.accuracy)}\N{NO-BREAK SPACE}% of {found.total} questions of {found.task} right"
+            f"{label}{percent(found.accuracy)}\N{NO-BREAK SPACE}% {_of_what(found)}"
             f" (95 % interval {percent(found.low)} to {percent(found.high)}){start}."
         )
     return " ".join(parts)
+
+
+def _of_what(found: EvaluationRecord) -> str:
+    if found.is_counted:
+        return f"of {found.total} questions of {found.task} right"
+    return f"of the credit of {found.total} questions of {found.task}"
 
 
 def _facts(runs: Sequence[Run]) -> str:
@@ -72,11 +79,15 @@ def _setting(run: Run, group: str, name: str) -> str:
 
 
 def _groups(runs: Sequence[Run]) -> list[str]:
-    """What the intervals count, where questions depend on each other; runs of former versions counted each alone."""
+    """What intervals count where questions depend on each other (former versions counted each alone), and credits."""
     counts = {one.task: one.groups for run in runs for one in run.record.evaluations if one.groups}
+    notes = dict.fromkeys(note for run in runs for one in run.record.evaluations for note in scoring_notes(one))
     return [
-        f"{task}: intervals count {count} groups of questions that depend on each other."
-        for task, count in counts.items()
+        *(
+            f"{task}: intervals count {count} groups of questions that depend on each other."
+            for task, count in counts.items()
+        ),
+        *(f"{note}." for note in notes),
     ]
 
 

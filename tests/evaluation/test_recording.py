@@ -1,0 +1,54 @@
+import pytest
+
+from moslora.evaluation.answers import Answer
+from moslora.evaluation.recording import evaluation_record, scored_text, scoring_notes
+from moslora.records import Scored
+
+ASKED = {"task": "mme", "when": "after", "scoring": "generation", "prompt": "plain", "wall_seconds": 1.5}
+
+
+def picture(number, *right, weight=1.0, kind=None, **fields):
+    start = {"unit": str(number), "unit_rule": "mean_and_all", "weight": weight, "kind": kind, "options": 2}
+    return [Answer(2 * number + n, "yes", "no", one, **start, **fields) for n, one in enumerate(right)]
+
+
+def test_plain_answers_leave_a_record_that_says_nothing_of_credits():
+    found = evaluation_record([Answer(0, "a", "a", True), Answer(1, "a", "b", False)], **ASKED)
+    assert (found.correct, found.total, found.accuracy, found.is_counted, found.scored) == (1, 2, 0.5, True, None)
+    assert not {"rule", "unread", "answers"} & found.model_dump().keys()
+    assert scoring_notes(found) == []
+
+
+def test_units_are_counted_once_and_the_accuracy_is_their_mean_credit():
+    answers = [*picture(0, True, True), *picture(1, True, False), *picture(2, False, False, is_read=False)]
+    found = evaluation_record(answers, **ASKED, rule="yes_no")
+    assert (found.correct, found.total, found.answers, found.unread) == (1, 3, 6, 2)
+    assert found.accuracy == pytest.approx(1.25 / 3)
+    assert found.chance == pytest.approx(0.375)
+    assert not found.is_counted
+    assert found.scored == Scored(rule="yes_no", is_counted=False, units=3, answers=6)
+    assert scoring_notes(found) == [
+        "mme: accuracy is the mean credit (0 to 1) of 3 units of 6 answers, by the rule yes_no",
+        "mme, after: nothing could be read in 2 of 6 answers; they count as wrong",
+    ]
+
+
+def test_kinds_hold_their_own_units():
+    answers = [*picture(0, True, True, kind="ocr"), *picture(1, True, False, kind="count", weight=0.5)]
+    found = evaluation_record(answers, **ASKED).by_kind
+    assert {kind: (one.correct, one.total, one.accuracy) for kind, one in found.items()} == {
+        "ocr": (1, 1, 1.0),
+        "count": (0, 1, 0.25),
+    }
+
+
+def test_a_rule_that_read_everything_says_so():
+    found = evaluation_record([*picture(0, True, True), *picture(1, False, False)], **ASKED, rule="yes_no")
+    assert (found.unread, found.is_counted) == (0, True)
+    assert scoring_notes(found) == ["mme: accuracy is the share right of 2 units of 4 answers, by the rule yes_no"]
+
+
+def test_what_an_accuracy_is_the_mean_of_in_words():
+    assert scored_text(Scored(rule="vqa", is_counted=False, units=5000, answers=5000)) == (
+        "accuracy is the mean credit (0 to 1) of 5,000 questions, by the rule vqa"
+    )
