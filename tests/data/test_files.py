@@ -1,3 +1,4 @@
+import csv
 import gzip
 import json
 import re
@@ -6,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from moslora.data.files import read_rows
+from moslora.data.files import read_json, read_rows
 from moslora.errors import DataError
 
 ROWS = [{"instruction": "Größe?\u2028 a\nb", "output": 'x, "y"'}, {"instruction": "two", "output": "z"}]
@@ -28,15 +29,17 @@ def written(path, text):
 
 
 @pytest.mark.parametrize("packed", ["", ".gz"])
-@pytest.mark.parametrize("suffix", [".jsonl", ".json", ".csv", ".parquet"])
+@pytest.mark.parametrize("suffix", [".jsonl", ".json", ".csv", ".tsv", ".parquet"])
 def test_every_format_gives_the_same_rows(tmp_path, suffix, packed):
     plain = tmp_path / f"plain{suffix}"
     if suffix == ".jsonl":
         plain.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS), encoding="utf-8")
     elif suffix == ".json":
         plain.write_text(json.dumps(ROWS), encoding="utf-8")
-    elif suffix == ".csv":
-        plain.write_text('instruction,output\n"Größe?\u2028 a\nb","x, ""y"""\ntwo,z\n', encoding="utf-8")
+    elif suffix in (".csv", ".tsv"):
+        between = "," if suffix == ".csv" else "\t"
+        lines = [("instruction", "output"), ('"Größe?\u2028 a\nb"', '"x, ""y"""'), ("two", "z")]
+        plain.write_text("".join(between.join(line) + "\n" for line in lines), encoding="utf-8")
     else:
         pq.write_table(pa.Table.from_pylist(ROWS), plain)
     path = written(tmp_path / f"set{suffix}{packed}", plain.read_bytes())
@@ -69,7 +72,7 @@ def test_a_missing_folder_and_a_folder_given_as_file_are_told_apart(tmp_path):
 
 def test_an_unknown_format_lists_the_known_ones(tmp_path):
     message = refusal(written(tmp_path / "a.txt", "hello"))
-    assert "unknown format '.txt' (allowed: .jsonl, .json, .csv, .parquet, each also with .gz)" in message
+    assert "unknown format '.txt' (allowed: .jsonl, .json, .csv, .tsv, .parquet, each also with .gz)" in message
 
 
 @pytest.mark.parametrize(
@@ -97,7 +100,6 @@ def test_an_unknown_format_lists_the_known_ones(tmp_path):
         ("a.csv", "a,b\n1,2,3\n", "line 2: 3 cells, the header has 2"),
         ("a.csv", "a,a\n1,2\n", "line 1: the header ['a', 'a'] has an empty or repeated name"),
         ("a.csv", 'a\n1\n"2', "broken CSV at line 3 (unexpected end of data)"),
-        ("a.csv", "a\n" + "x" * 200_000, "broken CSV at line 2 (field larger than field limit (131072))"),
         ("a.parquet", "no parquet", "Parquet magic bytes not found"),
         ("a.parquet", "", "not a readable Parquet file ("),
         ("a.jsonl", b'{"a": 1}\n{"a": "\xff"}', "line 2: byte 0xff is not UTF-8"),
@@ -105,6 +107,25 @@ def test_an_unknown_format_lists_the_known_ones(tmp_path):
 )
 def test_damage_is_named_with_its_line(tmp_path, name, text, message):
     assert message in refusal(written(tmp_path / name, text))
+
+
+def test_a_cell_may_hold_a_picture_and_the_limit_of_other_readers_stays(tmp_path):
+    limit, picture = csv.field_size_limit(), "x" * 200_000
+    assert read_rows(written(tmp_path / "a.tsv", f"index\timage\n1\t{picture}\n")) == [{"index": "1", "image": picture}]
+    assert read_rows(tmp_path / "a.tsv", limit=1)
+    assert csv.field_size_limit() == limit
+
+
+@pytest.mark.parametrize("content", ['{"a": [1]}', "3", '["a"]'])
+def test_a_json_file_is_read_whatever_it_holds(tmp_path, content):
+    assert read_json(written(tmp_path / "a.json", content)) == json.loads(content)
+
+
+def test_a_broken_or_missing_json_file_is_named(tmp_path):
+    with pytest.raises(DataError, match=r"a\.json: broken JSON at line 1, column 2"):
+        read_json(written(tmp_path / "a.json", "{a"))
+    with pytest.raises(DataError, match=r"b\.json: no such file \(.* has: a\.json\); check the path"):
+        read_json(tmp_path / "b.json")
 
 
 def test_an_empty_parquet_table_is_refused(tmp_path):

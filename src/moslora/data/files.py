@@ -1,4 +1,4 @@
-"""Rows of one local file: JSON lists, JSON lines, CSV and Parquet, each also gzipped. Nothing is unpickled."""
+"""Rows of one local file: JSON lists, JSON lines, CSV, TSV and Parquet, each also gzipped. Nothing is unpickled."""
 
 import csv
 import gzip
@@ -7,6 +7,7 @@ import json
 import zlib
 from collections.abc import Callable, Iterator
 from difflib import get_close_matches
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,10 @@ from moslora.errors import DataError
 
 Row = dict[str, Any]
 
-FORMATS = (".jsonl", ".json", ".csv", ".parquet")
+FORMATS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 FORMATS_TEXT = f"{', '.join(FORMATS)}, each also with .gz"
+
+_LONGEST_CELL = 1 << 28  # characters; a picture in base64 is longer than csv's own limit
 
 
 def file_format(path: Path) -> str | None:
@@ -40,6 +43,16 @@ def read_rows(path: Path, *, limit: int | None = None) -> list[Row]:
     if not rows:
         raise DataError(f"{path}: no samples in it; give a file with at least one")
     return rows
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file holds, whatever it is.
+
+    Raises DataError naming the file, and the line where there is one, as `read_rows` does.
+    """
+    if not path.is_file():
+        raise missing_file(path)
+    return _json(_text(_content(path), path), path, first_line=1)
 
 
 def missing_file(path: Path) -> DataError:
@@ -130,9 +143,9 @@ def _kind(value: Any) -> str:
     return names.get(type(value), "a number")
 
 
-def _csv_rows(content: bytes, path: Path) -> Iterator[Row]:
-    reader = csv.reader(io.StringIO(_text(content, path), newline=""), strict=True)
-    start = 1
+def _csv_rows(content: bytes, path: Path, *, delimiter: str = ",") -> Iterator[Row]:
+    reader = csv.reader(io.StringIO(_text(content, path), newline=""), strict=True, delimiter=delimiter)
+    start, limit = 1, csv.field_size_limit(_LONGEST_CELL)
     try:
         header = next(reader, [])
         if len(set(header)) != len(header) or "" in header:
@@ -145,6 +158,8 @@ def _csv_rows(content: bytes, path: Path) -> Iterator[Row]:
             start = reader.line_num + 1
     except csv.Error as error:
         raise DataError(f"{path}: broken CSV at line {start} ({error}); correct it, or use .jsonl") from error
+    finally:
+        csv.field_size_limit(limit)
 
 
 def _parquet_rows(content: bytes, path: Path) -> Iterator[Row]:
@@ -164,5 +179,6 @@ _READERS: dict[str, Callable[[bytes, Path], Iterator[Row]]] = {
     ".jsonl": _jsonl_rows,
     ".json": _json_rows,
     ".csv": _csv_rows,
+    ".tsv": partial(_csv_rows, delimiter="\t"),
     ".parquet": _parquet_rows,
 }
