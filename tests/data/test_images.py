@@ -6,9 +6,9 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 
-from moslora.data.images import ImageHeader, blank, check_image, decoded, open_image, pad_to_square
+from moslora.data.images import ImageHeader, blank, check_image, decoded, encoded, open_image, pad_to_square
 from moslora.errors import DataError
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
@@ -69,6 +69,14 @@ def test_a_picture_that_is_cut_off_is_refused_by_the_header_check_too(form, shar
         message = refusal(action, cut)
         assert f"image (embedded, {len(cut):,} bytes): broken or cut off (" in message
         assert message.endswith("); fetch it again, or leave the sample out")
+
+
+def test_cut_off_pictures_are_refused_where_another_library_lets_pillow_fill_them_up(monkeypatch):
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    cut = content(noise(), "JPEG")[:-200]
+    for action in (check_image, open_image):
+        assert "broken or cut off" in refusal(action, cut)
+    assert ImageFile.LOAD_TRUNCATED_IMAGES is True
 
 
 @pytest.mark.parametrize(("form", "end"), [("JPEG", b"\0" * 200), ("PNG", b"trailing" * 20), ("GIF", b"\0")])
@@ -244,6 +252,10 @@ def test_padding_keeps_the_picture_in_the_middle_of_a_square():
 def test_a_blank_picture_has_one_colour():
     assert blank((3, 2)).size == (3, 2)
     assert blank((3, 2), colour=GREEN).getcolors() == [(6, GREEN)]
+
+
+def test_an_encoded_picture_is_the_same_picture():
+    assert (np.asarray(open_image(encoded(noise()), place="x")) == np.asarray(noise())).all()
 
 
 def test_base64_is_decoded_over_line_breaks_and_other_text_is_refused():

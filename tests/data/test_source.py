@@ -6,6 +6,7 @@ from types import ModuleType
 import datasets
 import pytest
 
+from moslora.data.images import blank, encoded
 from moslora.data.source import load_samples, task_samples
 from moslora.data.tasks import TASKS, task
 from moslora.errors import DataError
@@ -132,6 +133,18 @@ def test_a_hub_set_is_read_through_datasets(monkeypatch):
     assert load_samples("owner/name") == [SAMPLE] * 3
     assert load_samples("owner/name:small", split="test", limit=2) == [SAMPLE] * 2
     assert seen == [("owner/name", None, "train"), ("owner/name", "small", "test")]
+
+
+def test_pictures_of_a_hub_set_come_as_files(monkeypatch):
+    picture = encoded(blank((4, 3)))
+    rows = [{"image": {"bytes": picture, "path": None}, "images": [{"bytes": picture, "path": "a.png"}] * 2, "n": 1}]
+    features = {"image": datasets.Image(), "images": datasets.List(datasets.Image()), "n": datasets.Value("int64")}
+    made = datasets.Dataset.from_list(rows, features=datasets.Features(features))
+    monkeypatch.setattr(datasets, "load_dataset", lambda *args, **options: made)
+    (row,) = load_samples("owner/name")
+    assert row["image"]["bytes"] == picture
+    assert [image["bytes"] for image in row["images"]] == [picture] * 2
+    assert row["n"] == 1
 
 
 def test_an_empty_hub_set_is_refused(monkeypatch):

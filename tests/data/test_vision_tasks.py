@@ -6,12 +6,13 @@ import json
 import pytest
 from PIL import Image
 
-from moslora.data.images import check_image
+from moslora.data.images import GREY, check_image, open_image
 from moslora.data.vision_tasks import (
     VISION_TASKS,
     options_only,
     prediction_suffix,
     vision_task,
+    with_blank_pictures,
     write_predictions,
     write_submission,
 )
@@ -90,6 +91,16 @@ def test_the_options_can_be_asked_alone(tmp_path):
     alone = options_only(found)
     assert alone.content == f"A. a dog\nB. a cat\n{LETTER_SENTENCE}"
     assert (alone.images, alone.answers, alone.unit) == ([], ["B"], "1")
+
+
+def test_blank_pictures_have_the_sizes_of_the_questions_own(tmp_path):
+    both = str([base64.b64encode(content(size)).decode() for size in ((4, 3), (2, 5))])
+    (found,) = choice_table(table(tmp_path / "a.tsv", [choice(image=both)]))
+    shown = with_blank_pictures(found)
+    pictures = [open_image(image, place="x") for image in shown.images]
+    assert [picture.getcolors() for picture in pictures] == [[(12, GREY)], [(10, GREY)]]
+    assert [picture.size for picture in pictures] == [(4, 3), (2, 5)]
+    assert shown.content == found.content
 
 
 def test_a_short_picture_is_the_index_of_the_row_that_has_it(tmp_path):

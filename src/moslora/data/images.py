@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from moslora.errors import DataError
 
@@ -46,7 +46,8 @@ def check_image(image: Picture, *, place: str, max_pixels: int = MAX_PIXELS) -> 
 
     Whether a JPEG, PNG or GIF is whole is seen by its end, and a WebP is by its header; pixels are decoded only where
     that leaves a doubt. Raises DataError naming `place`, the file and the next step for a picture that is missing, of
-    no known format, broken or cut off, of more than `max_pixels` pixels, or of several frames.
+    no known format, broken or cut off, of more than `max_pixels` pixels (or twice Pillow's own bound), or of several
+    frames.
     """
     with _opened(image, place=place, max_pixels=max_pixels) as (picture, stream):
         tail = _tail(stream)
@@ -81,6 +82,13 @@ def blank(size: tuple[int, int], *, colour: Colour = GREY) -> Image.Image:
     return Image.new("RGB", size, colour)
 
 
+def encoded(image: Image.Image) -> bytes:
+    """The picture as the content of a PNG file."""
+    stream = io.BytesIO()
+    image.save(stream, "PNG")
+    return stream.getvalue()
+
+
 def decoded(text: str, *, place: str) -> bytes:
     """The bytes that base64 text stands for. Raises DataError for other text."""
     try:
@@ -99,9 +107,7 @@ def _opened(image: Picture, *, place: str, max_pixels: int) -> Iterator[tuple[Im
     """A picture whose size and frames are allowed, not decoded yet; what fails in the block is a DataError too."""
     at = f"{place}: image {shown(image)}"
     try:
-        # Pillow warns of what is refused or right here: large pictures, transparency in palettes, odd metadata.
-        with warnings.catch_warnings(), _stream(image, at) as stream:
-            warnings.simplefilter("ignore")
+        with _strict_pillow(), _stream(image, at) as stream:
             picture = Image.open(stream, formats=FORMATS)
             _check_pixels(picture, at, max_pixels)
             _check_frames(picture, at)
@@ -116,6 +122,19 @@ def _opened(image: Picture, *, place: str, max_pixels: int) -> Iterator[tuple[Im
     except Exception as error:  # on damaged bytes the decoders raise errors of many kinds
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise DataError(f"{at}: broken or cut off ({reason}); fetch it again, {_LEAVE_OUT}") from error
+
+
+@contextmanager
+def _strict_pillow() -> Iterator[None]:
+    """Pillow neither warns of what is refused or right here, nor fills up pictures that are cut off."""
+    fills_up = ImageFile.LOAD_TRUNCATED_IMAGES  # other libraries set it for the whole process
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        ImageFile.LOAD_TRUNCATED_IMAGES = False
+        try:
+            yield
+        finally:
+            ImageFile.LOAD_TRUNCATED_IMAGES = fills_up
 
 
 def _stream(image: Picture, at: str) -> BinaryIO:

@@ -147,5 +147,19 @@ def _hub_samples(name: str, config: str | None, *, split: str, limit: int | None
         ) from error
     if len(dataset) == 0:
         raise DataError(f"hub set '{shown}': no samples in split '{split}'; choose another split")
+    dataset = _with_pictures_as_files(dataset)
     count = len(dataset) if limit is None else min(limit, len(dataset))
     return [dict(row) for row in dataset.select(range(count))]
+
+
+def _with_pictures_as_files(dataset: Any) -> Any:
+    """The set with pictures as `{bytes, path}`: decoded ones would fill the memory, and lose what a check looks for."""
+    import datasets
+
+    file = datasets.Image(decode=False)
+    for name, feature in dataset.features.items():
+        if isinstance(feature, datasets.Image):
+            dataset = dataset.cast_column(name, file)
+        elif isinstance(feature, datasets.List) and isinstance(feature.feature, datasets.Image):
+            dataset = dataset.cast_column(name, datasets.List(file))
+    return dataset

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from moslora.data.vision_tasks.choice import choice_table, mmbench, seed
 from moslora.data.vision_tasks.judged import mathvista, mm_vet, prediction_suffix, write_predictions, write_submission
-from moslora.data.vision_tasks.question import Question, options_only
+from moslora.data.vision_tasks.question import Question, options_only, with_blank_pictures
 from moslora.data.vision_tasks.scienceqa import scienceqa
 from moslora.data.vision_tasks.short import easy_vqa, mme, textvqa
 from moslora.errors import unknown_name
@@ -17,6 +17,7 @@ __all__ = [
     "options_only",
     "prediction_suffix",
     "vision_task",
+    "with_blank_pictures",
     "write_predictions",
     "write_submission",
 ]

@@ -3,10 +3,11 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache
 from string import ascii_uppercase
 from typing import Any
 
-from moslora.data.images import Picture
+from moslora.data.images import Picture, blank, check_image, encoded
 from moslora.data.references import MARKER
 from moslora.errors import DataError
 
@@ -52,6 +53,20 @@ def options_only(question: Question) -> Question:
     if question.options_prompt is None:
         raise DataError(f"question {question.index} has no options to ask alone; choose a task of multiple choice")
     return replace(question, prompt=question.options_prompt, images=[])
+
+
+def with_blank_pictures(question: Question) -> Question:
+    """The question with pictures of one grey and the same sizes: what an answer takes from the words alone.
+
+    Raises DataError for a picture that cannot be used.
+    """
+    headers = [check_image(image, place=f"question {question.index}") for image in question.images]
+    return replace(question, images=[_blank(header.width, header.height) for header in headers])
+
+
+@cache
+def _blank(width: int, height: int) -> bytes:
+    return encoded(blank((width, height)))
 
 
 def choice_prompts(question: str, options: Mapping[str, str], *, hint: str = "") -> tuple[str, str]:
