@@ -57,6 +57,17 @@ def read_tensors(source: Path) -> dict[str, torch.Tensor]:
     path = next((source / name for name in WEIGHT_FILES if (source / name).is_file()), None)
     if path is None:
         raise CheckpointError(f"{source} has no adapter weights (looked for {' and '.join(WEIGHT_FILES)})")
+    return read_tensor_file(path)
+
+
+def read_tensor_file(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a safetensors file, or of a pickle of torch's read as tensors only, on the CPU.
+
+    A dictionary under `state_dict`, as training programs write it, is read too. Raises CheckpointError for a file that
+    is missing or damaged, or holds more than tensors.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"there is no file {path}: give a .safetensors, .pth, .pt or .bin file")
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
@@ -64,6 +75,8 @@ def read_tensors(source: Path) -> dict[str, torch.Tensor]:
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise CheckpointError(f"{path} is damaged or holds more than tensors ({reason}): get the file again") from None
+    if isinstance(tensors, dict) and isinstance(tensors.get("state_dict"), dict):
+        tensors = tensors["state_dict"]
     if not isinstance(tensors, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in tensors.values()):
         raise CheckpointError(f"{path} is not a dictionary of tensors: export it with the program that wrote it")
     return tensors

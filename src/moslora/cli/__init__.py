@@ -28,6 +28,7 @@ COMMANDS = {
     "fold": "fold",
     "merge": "merge",
     "import": "import_checkpoint",
+    "assemble": "assemble",
     "recipes": "recipes",
     "methods": "methods",
 }

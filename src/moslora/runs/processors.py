@@ -26,6 +26,8 @@ WHY_NOT = {
     "llava_onevision": "its processor reads videos too, which needs torchvision",
 }
 PADDINGS = ("own", "square", "crop")
+RESHAPING = PADDINGS[1:]
+KEPT = ("resample", "image_mean", "image_std", "do_rescale", "rescale_factor", "do_normalize", "do_convert_rgb")
 ADDITIONAL = "num_additional_image_tokens"
 
 
@@ -67,7 +69,12 @@ def load_processor(path: str, model_config: PreTrainedConfig, *, pad: str = "own
             " preprocessor_config.json or processor_config.json and a tokenizer)"
         ) from error
     if pad != "own":
-        processor.image_processor = _padding(processor, model_config, pad=pad)
+        if model_config.model_type != "llava":
+            raise ConfigError(
+                f"'{model_config.model_type}' cuts pictures into tiles: leave the padding at own, not {pad}"
+            )
+        own = pixel_size(processor.image_processor) or (_tower(model_config).image_size,)
+        processor.image_processor = reshaped(processor.image_processor, pad=pad, side=own[0])
     _fill_numbers(processor, given, config=model_config)
     _check(processor, model_config, path=path)
     return processor
@@ -83,6 +90,21 @@ def image_tokens(processor: Any, *, width: int, height: int) -> int:
     patches = (pixels[0] // processor.patch_size) * (pixels[1] // processor.patch_size)
     is_first_dropped = processor.vision_feature_select_strategy == "default"
     return patches + processor.num_additional_image_tokens - is_first_dropped
+
+
+def reshaped(image_processor: Any, *, pad: str, side: int) -> Any:
+    """An image processor that gives pictures of side x side pixels, by padding to a square or by cropping to it.
+
+    Colours, their scale and the resampling stay as they are. Raises ConfigError for another `pad` than square or crop.
+    """
+    if pad not in RESHAPING:
+        raise unknown_name("padding", pad, RESHAPING)
+    return LlavaImageProcessorPil(
+        do_pad=pad == "square",
+        size={"shortest_edge": side},
+        crop_size={"height": side, "width": side},
+        **{name: getattr(image_processor, name) for name in KEPT},
+    )
 
 
 def pixel_size(image_processor: Any) -> tuple[int, int] | None:
@@ -137,21 +159,6 @@ def class_tokens(tower: PreTrainedConfig) -> int:
     if tower.model_type not in CLASS_TOKENS:
         raise unknown_name("vision tower", tower.model_type, CLASS_TOKENS)
     return CLASS_TOKENS[tower.model_type]
-
-
-def _padding(processor: Any, config: PreTrainedConfig, *, pad: str) -> Any:
-    """The image processor with another treatment of pictures that are not square, and else the same numbers."""
-    own = processor.image_processor
-    if config.model_type != "llava":
-        raise ConfigError(f"'{config.model_type}' cuts pictures into tiles: leave the padding at own, not {pad}")
-    pixels = pixel_size(own) or (_tower(config).image_size,) * 2
-    kept = ("resample", "image_mean", "image_std", "do_rescale", "rescale_factor", "do_normalize", "do_convert_rgb")
-    return LlavaImageProcessorPil(
-        do_pad=pad == "square",
-        size={"shortest_edge": pixels[0]},
-        crop_size={"height": pixels[0], "width": pixels[1]},
-        **{name: getattr(own, name) for name in kept},
-    )
 
 
 def _fill_numbers(processor: Any, given: Mapping[str, Any], *, config: PreTrainedConfig) -> None:
