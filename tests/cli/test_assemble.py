@@ -12,7 +12,7 @@ def test_it_prints_what_it_made_and_what_a_picture_costs(
     result = moslora("assemble", model_folder, clip, output, "--dtype", "float32", "--feature-layer", "-1")
     assert result.stdout == (
         f"assembled: {output} (float32, verified: tensors, text and a picture)\n"
-        f"  language   {model_folder}: 82,240 parameters\n"
+        f"  language   {model_folder}: 102,720 parameters\n"
         f"  vision     {clip}: 27,920 parameters, layer -1\n"
         "  projector  new, seed 0: 6,272 parameters\n"
         "  pictures   <image> is token 259 (a row that was there of the embedding)\n"

@@ -248,6 +248,7 @@ def write_pieces(folder: Path, *, dummy_prefix: bool = False, kind: int = 2, **s
     for number, name in enumerate(PIECES):
         model.pieces.add(piece=name, score=-float(number), type=1)
     model.pieces.add(piece="[UNUSED_TOKEN_1]", score=-1000.0, type=1)
+    model.pieces.add(piece="[WHOLE]", score=0.0, type=4)  # user-defined: never taken apart
     (folder / "tokenizer.model").write_bytes(model.SerializeToString())
     added = {"279": {"content": "<|im_start|>", "special": True, "normalized": False}}
     fields = {"added_tokens_decoder": added, "chat_template": "{{ messages }}"} | settings
@@ -292,8 +293,8 @@ def test_special_tokens_take_the_places_of_unused_pieces_and_survive_saving(writ
     tokenizer = load_tokenizer(str(folder))
     tokenizer.save_pretrained(tmp_path / "saved")
     for each in (tokenizer, AutoTokenizer.from_pretrained(tmp_path / "saved")):
-        assert each.encode("<|im_start|>abc</s>") == [279, *merged("abc", dummy_prefix=False), 2]
-        assert (each.bos_token_id, each.eos_token_id, each.pad_token_id, len(each)) == (1, 2, 2, 280)
+        assert each.encode("<|im_start|>abc[WHOLE]</s>") == [279, *merged("abc", dummy_prefix=False), 280, 2]
+        assert (each.bos_token_id, each.eos_token_id, each.pad_token_id, len(each)) == (1, 2, 2, 281)
         assert each.chat_template == "{{ messages }}"
 
 
@@ -317,7 +318,7 @@ def test_a_llava_model_of_internlm2_is_assembled_without_its_code(
     folder = write(vocab_size=300, tensors=random_tensors(FIELDS) | resized(300))
     write_pieces(folder)
     made = assemble(str(folder), str(tower_folder("clip")), folder=tmp_path / "llava", plan=Plan(dtype="float32"))
-    assert (made.image_token_id, made.new_rows, made.tokens_per_picture) == (280, 0, 16)
+    assert (made.image_token_id, made.new_rows, made.tokens_per_picture) == (281, 0, 16)
     fields = json.loads((tmp_path / "llava" / "config.json").read_text())
     assert fields["text_config"]["model_type"] == "llama"
     assert "auto_map" not in json.dumps(fields)

@@ -100,21 +100,19 @@ def assemble(
     tokens = config.image_seq_length = image_tokens(processor, width=side, height=side)
     _check_room(config.text_config, tokens)
     model = _joined(config, text, tower=tower, projector=given, plan=plan, side=side)
-    parts = {"language": model.model.language_model, "vision": tower.model}
-    counts = {name: sum(tensor.numel() for tensor in part.parameters()) for name, part in parts.items()}
-    counts["projector"] = sum(tensor.numel() for tensor in model.model.multi_modal_projector.parameters())
+    counts = _parameters(model)
     with new_folder(folder) as staged:
         model.save_pretrained(staged)
         processor.save_pretrained(staged)
         right = fingerprints(model)
-        del model, parts, text, tower  # one copy of the weights in memory at a time
+        del model, text, tower  # one copy of the weights in memory at a time
         prove(staged, right, probe=probe, config=config)
     return Assembled(
         folder=str(folder),
         language=language,
         vision=vision,
         projector=f"new, seed {plan.seed}" if projector is None else str(projector),
-        **{f"{name}_parameters": count for name, count in counts.items()},
+        **counts,
         image_token=IMAGE_TOKEN,
         image_token_id=number,
         new_rows=new_rows,
@@ -126,6 +124,19 @@ def assemble(
         padding=plan.pad,
         dtype=plan.dtype,
     )
+
+
+def _parameters(model: Any) -> dict[str, int]:
+    """The numbers of parameters of each part, under the names of `Assembled`; a tied head counts once."""
+    inside = model.model
+    counts = {
+        name: sum(tensor.numel() for tensor in part.parameters())
+        for name, part in {"vision": inside.vision_tower, "projector": inside.multi_modal_projector}.items()
+    }
+    whole = sum(tensor.numel() for tensor in model.parameters())
+    return {f"{name}_parameters": count for name, count in counts.items()} | {
+        "language_parameters": whole - sum(counts.values())
+    }
 
 
 def _strategy(tower: TowerPart, plan: Plan) -> str:

@@ -11,7 +11,7 @@ from transformers.convert_slow_tokenizer import generate_merges, import_protobuf
 
 from moslora.errors import CheckpointError, ConfigError, MissingDependencyError
 
-BPE_KIND, NORMAL = 2, 1  # in SentencePiece's files: a model's type, a piece's type
+BPE_KIND, NORMAL, WHOLE = 2, 1, 4  # in SentencePiece's files: a model's type, types of pieces
 SPECIALS = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>", "pad_token": "</s>"}
 
 
@@ -32,6 +32,8 @@ def convert_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
             names[number] = token["content"]
     special = [token if isinstance(token, str) else token["content"] for token in _special(settings).values()]
     tokenizer = _bpe(model, names, unknown=special[0])
+    whole = [names[number] for number, piece in enumerate(model.pieces) if piece.type == WHOLE and number not in added]
+    tokenizer.add_tokens([AddedToken(name, normalized=False) for name in whole])
     tokenizer.add_tokens([_added(token) for _, token in sorted(added.items())])
     tokenizer.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in special])
     start = special[1] if settings.get("add_bos_token", True) else None
