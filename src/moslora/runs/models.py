@@ -126,6 +126,13 @@ def cache_folder() -> Path:
     return Path(given) if given else home / "moslora"
 
 
+def conversion_folder(file: Path) -> Path:
+    """Where the model that `file` holds is kept once it is converted; another content has another folder."""
+    about = file.stat()
+    key = hashlib.sha256(f"{file.resolve()}:{about.st_size}:{about.st_mtime_ns}".encode()).hexdigest()[:12]
+    return cache_folder() / f"{file.stem}-{key}"
+
+
 def _is_hub_id(path: str) -> bool:
     owner, separator, _ = path.partition("/")
     return re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", path) is not None and not (separator and Path(owner).is_dir())
@@ -143,9 +150,7 @@ def _demo_file() -> Path:
 
 def _converted(file: Path) -> Path:
     """A GGUF file as a folder of safetensors, converted once and kept."""
-    size = file.stat().st_size
-    key = hashlib.sha256(f"{file.resolve()}:{size}:{file.stat().st_mtime_ns}".encode()).hexdigest()[:12]
-    folder = cache_folder() / f"{file.stem}-{key}"
+    folder = conversion_folder(file)
     if (folder / "config.json").is_file():
         return folder
     if util.find_spec("gguf") is None:
