@@ -12,7 +12,7 @@ from moslora.adapter.inspection import count_parameters
 from moslora.adapter.layers import mixer_layers
 from moslora.adapter.methods import method_config
 from moslora.adapter.part_layers import dead_modules, exact_pattern
-from moslora.adapter.parts import expand, projector_choice
+from moslora.adapter.parts import expand, options_for, projector_choice
 from moslora.adapter.preparing import prepare, prepare_without_weights
 from moslora.errors import ConfigError
 
@@ -317,3 +317,14 @@ def test_a_pattern_matches_what_it_is_made_of_and_nothing_else(chosen):
 def test_the_expanded_options_are_a_configuration(make_llava, parts):
     config = method_config("moslora", expand(BOTH, parts, make_llava(), method="moslora"))
     assert get_peft_model(make_llava(), config).peft_config["default"].r == 8
+
+
+def test_another_method_gets_the_options_it_has(make_llava, parts):
+    given = {**MIXED, "projector": "trained", "mixer_depth": 1}
+    kept = options_for("lora", given)
+    assert kept == {"parts": {"language": LANGUAGE, "vision": VISION}, "projector": "trained"}
+    assert options_for("ts-mixing", given)["parts"] == {"language": LANGUAGE, "vision": {**VISION, "mixer": "none"}}
+    assert options_for("moslora", given) == given
+    assert options_for("full", given) == {}
+    assert options_for("lora", {"r": 4, "mixer": "zero"}) == {"r": 4}
+    expand(options_for("ts-mixing", given), parts, make_llava(), method="ts-mixing")

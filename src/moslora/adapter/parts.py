@@ -15,7 +15,7 @@ from torch import nn
 
 from moslora.adapter.fields import check_fields
 from moslora.adapter.merging import is_quantised
-from moslora.adapter.methods import Method, known_method, method_config
+from moslora.adapter.methods import Method, known_method, known_options, method_config
 from moslora.adapter.part_layers import (
     LANGUAGE,
     PROJECTOR,
@@ -79,6 +79,18 @@ def expand(options: Mapping[str, Any], parts: Mapping[str, str], model: nn.Modul
     else:
         expanded = _by_part(options["parts"], common, parts, model=model, method=method)
     return _with_projector(expanded, parts[PROJECTOR], model) if choice == TRAINED else expanded
+
+
+def options_for(method: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of a recipe's options, by part too, that the method has: to give it what another method was given."""
+    known = known_method(method).options
+    kept = known_options(method, options)
+    if known and options.get("parts"):
+        kept["parts"] = {
+            part: {option: value for option, value in (own or {}).items() if _has(method, option, value)}
+            for part, own in options["parts"].items()
+        }
+    return {**kept, PROJECTOR: options[PROJECTOR]} if known and PROJECTOR in options else kept
 
 
 def _checked_whole(
@@ -150,9 +162,14 @@ def _check_option(part: str, option: str, value: Any, *, method: str) -> None:
                 f" {', '.join(PART_OPTIONS)})"
             )
         raise unknown_name(f"option in adapter.parts.{part}:", str(option), PART_OPTIONS)
-    is_left_out = option == "mixer" and value == NO_MIXER and PATTERNS[option] in known
-    if option not in known and not is_left_out:
+    if not _has(method, option, value):
         raise ConfigError(f"adapter.parts.{part}.{option}: method '{method}' has no such option to choose; remove it")
+
+
+def _has(method: str, option: str, value: Any) -> bool:
+    """Whether a method lets a part have this value; a method whose mixer is fixed may still leave it out."""
+    known = known_method(method).options
+    return option in known or (option == "mixer" and value == NO_MIXER and PATTERNS[option] in known)
 
 
 def _targets(part: str, wanted: Any, parts: Mapping[str, str], *, model: nn.Module, dead: Sequence[str]) -> list[str]:
