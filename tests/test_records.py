@@ -95,7 +95,7 @@ def test_a_record_that_is_a_folder_is_an_error(tmp_path: Path):
 
 def test_what_most_records_have_no_use_for_is_written_only_where_it_is_set():
     plain = json.loads(make_record().model_dump_json())["evaluations"][0]
-    assert not {"rule", "unread", "answers"} & plain.keys()
+    assert not {"scored", "unread"} & plain.keys()
     assert plain["agreement"] is None  # what older versions wrote is still written
     record = make_record()
     record.evaluations[0].unread = 0
@@ -104,8 +104,3 @@ def test_what_most_records_have_no_use_for_is_written_only_where_it_is_set():
     assert "scored" not in comparison.model_dump()
     comparison.scored = {"vqa": Scored(is_counted=False, units=4, answers=4)}
     assert ComparisonRecord.model_validate_json(comparison.model_dump_json()) == comparison
-
-
-@pytest.mark.parametrize(("accuracy", "expected"), [(0.75, True), (0.7, False), (0.8, False)])
-def test_a_score_knows_whether_it_counts_right_answers(accuracy: float, expected: bool):
-    assert Score(**{**SCORE, "accuracy": accuracy}).is_counted is expected

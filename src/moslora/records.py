@@ -4,7 +4,6 @@ Nothing here imports torch, so reports can read thousands of records quickly.
 """
 
 from datetime import UTC, datetime
-from math import isclose
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -87,25 +86,20 @@ class Score(_Record):
             raise ValueError(f"{self.correct} correct answers out of {self.total}")
         return self
 
-    @property
-    def is_counted(self) -> bool:
-        """Whether the accuracy is the share of right answers, not a mean credit."""
-        return isclose(self.accuracy * self.total, self.correct, abs_tol=1e-6)
-
 
 class Scored(_Record):
-    """How a task's answers became credits, where that is more than a share of right answers."""
+    """How a task's answers became credits."""
 
-    rule: str | None = None
-    is_counted: bool  # each unit is right or wrong, and all count alike
-    units: PositiveInt  # of what is scored as one
+    rule: str | None = None  # that read the answers and gave each its credit, where there are several
+    is_counted: bool  # each unit is right or wrong and all count alike: the accuracy is a share, else a mean credit
+    units: PositiveInt  # what is scored as one
     answers: PositiveInt
 
 
 class EvaluationRecord(Score):
     """One task scored once."""
 
-    written_if_set = ("rule", "unread", "answers")
+    written_if_set = ("scored", "unread")
 
     task: str
     when: str  # "before", "after", "question removed", ...
@@ -116,17 +110,8 @@ class EvaluationRecord(Score):
     groups: NonNegativeInt | None = None  # of questions that depend on each other, if the interval counts these
     agreement: Share | None = Field(None, ge=0, le=1)  # share of answers equal to the other scoring's, where both ran
     wall_seconds: float = Field(0.0, ge=0)
-    rule: str | None = None  # that read the answers and gave them their credit, where there are several
-    unread: NonNegativeInt | None = None  # answers in which the rule found nothing
-    answers: PositiveInt | None = None  # where several of them are scored as one
-
-    @property
-    def scored(self) -> Scored | None:
-        """How the answers became credits, where that is more than a share of right answers."""
-        if self.is_counted and self.rule is None and self.answers is None:
-            return None
-        answers = self.answers or self.total
-        return Scored(rule=self.rule, is_counted=self.is_counted, units=self.total, answers=answers)
+    scored: Scored | None = None  # where it is more than a share of right answers
+    unread: NonNegativeInt | None = None  # answers in which the rule found nothing, where a rule read them
 
 
 class Parameters(_Record):

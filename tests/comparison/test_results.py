@@ -188,7 +188,8 @@ def scored_folder(folder, credits, *, rule="vqa", **fields):
     """A run's folder with answers to everyday that have these credits, in the units and weights given by `fields`."""
     folder.mkdir(parents=True)
     numbers = {"correct": 0, "total": 1, "accuracy": 0, "low": 0, "high": 1}
-    found = EvaluationRecord(task="everyday", when="after", scoring="generation", rule=rule, **numbers)
+    scored = Scored(rule=rule, is_counted=False, units=1, answers=1)
+    found = EvaluationRecord(task="everyday", when="after", scoring="generation", scored=scored, **numbers)
     RunRecord(recipe={"evaluation": {"scoring": "generation"}}, seed=1, evaluations=[found]).save(folder / "run.json")
     answers = [
         Answer(n, "a", "b", credit == 1, credit=credit, **{name: values[n] for name, values in fields.items()})

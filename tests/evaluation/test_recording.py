@@ -14,18 +14,17 @@ def picture(number, *right, weight=1.0, kind=None, **fields):
 
 def test_plain_answers_leave_a_record_that_says_nothing_of_credits():
     found = evaluation_record([Answer(0, "a", "a", True), Answer(1, "a", "b", False)], **ASKED)
-    assert (found.correct, found.total, found.accuracy, found.is_counted, found.scored) == (1, 2, 0.5, True, None)
-    assert not {"rule", "unread", "answers"} & found.model_dump().keys()
+    assert (found.correct, found.total, found.accuracy, found.scored) == (1, 2, 0.5, None)
+    assert not {"scored", "unread"} & found.model_dump().keys()
     assert scoring_notes(found) == []
 
 
 def test_units_are_counted_once_and_the_accuracy_is_their_mean_credit():
     answers = [*picture(0, True, True), *picture(1, True, False), *picture(2, False, False, is_read=False)]
     found = evaluation_record(answers, **ASKED, rule="yes_no")
-    assert (found.correct, found.total, found.answers, found.unread) == (1, 3, 6, 2)
+    assert (found.correct, found.total, found.unread) == (1, 3, 2)
     assert found.accuracy == pytest.approx(1.25 / 3)
     assert found.chance == pytest.approx(0.375)
-    assert not found.is_counted
     assert found.scored == Scored(rule="yes_no", is_counted=False, units=3, answers=6)
     assert scoring_notes(found) == [
         "mme: accuracy is the mean credit (0 to 1) of 3 units of 6 answers, by the rule yes_no",
@@ -42,10 +41,21 @@ def test_kinds_hold_their_own_units():
     }
 
 
-def test_a_rule_that_read_everything_says_so():
-    found = evaluation_record([*picture(0, True, True), *picture(1, False, False)], **ASKED, rule="yes_no")
-    assert (found.unread, found.is_counted) == (0, True)
-    assert scoring_notes(found) == ["mme: accuracy is the share right of 2 units of 4 answers, by the rule yes_no"]
+def test_how_a_task_is_scored_does_not_depend_on_what_was_answered():
+    """A model that gets nothing right, or all, is scored by the same rule as any other."""
+    first, second = (
+        evaluation_record([*picture(0, right, right), *picture(1, right, right)], **ASKED, rule="yes_no")
+        for right in (False, True)
+    )
+    assert first.scored == second.scored == Scored(rule="yes_no", is_counted=False, units=2, answers=4)
+    assert (first.unread, second.unread) == (0, 0)
+
+
+def test_a_question_in_every_order_is_counted_right_or_wrong():
+    answers = [Answer(n, "a", "a", n % 3 > 0, unit=str(n // 2)) for n in range(6)]
+    found = evaluation_record(answers, **ASKED)
+    assert (found.correct, found.total, found.unread) == (1, 3, None)
+    assert scoring_notes(found) == ["mme: accuracy is the share right of 3 units of 6 answers"]
 
 
 def test_what_an_accuracy_is_the_mean_of_in_words():

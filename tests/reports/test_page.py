@@ -7,7 +7,16 @@ import pytest
 from PIL import Image
 
 from moslora.errors import CheckpointError, OutputError
-from moslora.records import AdapterPictures, ArmResult, ComparisonRecord, Cost, LayerPicture, TaskResult
+from moslora.records import (
+    AdapterPictures,
+    ArmResult,
+    ComparisonRecord,
+    Cost,
+    LayerPicture,
+    RunRecord,
+    Scored,
+    TaskResult,
+)
 from moslora.reports.comparison_tables import memory_of
 from moslora.reports.page import make_report, write_adapter_pictures, write_report
 
@@ -44,6 +53,20 @@ def test_a_run_shows_its_accuracy_before_and_after(run_folder: Path):
     assert [*sections([run_folder])] == [
         f"runs-{name}" for name in ("results", "accuracy", "learning", "inside", "answers", "limits", "settings")
     ]
+
+
+def test_a_run_whose_answers_are_worth_parts_says_what_its_accuracy_is(run_folder: Path):
+    record = RunRecord.load(run_folder / "run.json")
+    for found in record.evaluations:
+        found.scored = Scored(rule="yes_no", is_counted=False, units=60, answers=120)
+    record.evaluations[-1].unread = 7
+    record.save(run_folder / "run.json")
+    html = make_report([run_folder]).html().replace("\N{NO-BREAK SPACE}", " ")
+    assert "65.0 % of the credit of 60 questions of everyday (95 % interval 52.4 to 75.8)" in html
+    limits = sections([run_folder])["runs-limits"]
+    note = "everyday: accuracy is the mean credit (0 to 1) of 60 units of 120 answers, by the rule yes_no."
+    assert limits.count(note) == 1
+    assert "everyday, after: nothing could be read in 7 of 120 answers; they count as wrong." in limits
 
 
 def test_a_run_that_was_killed_at_once_still_has_a_page(run_folder: Path):

@@ -9,7 +9,7 @@ from rich.table import Table
 from moslora.cli.options import print_table
 from moslora.data.tasks import EVERYDAY, TASKS, chance_text
 from moslora.errors import command
-from moslora.evaluation.recording import scoring_notes
+from moslora.evaluation.recording import answer_count, scoring_notes
 from moslora.records import EvaluationRecord, RunRecord, Score
 
 SCORINGS = {"log_probability": "log-prob.", "generation": "generation"}
@@ -37,8 +37,8 @@ def print_evaluations(console: Console, evaluations: Iterable[EvaluationRecord])
     for found in evaluations:
         if found.agreement is not None:
             scoring = found.scoring.replace("_", " ")
-            answers = found.answers or found.total
-            console.print(f"{found.task}: {scoring} gave the same answer to {found.agreement:.0%} of {answers}")
+            share = f"{found.agreement:.0%} of {answer_count(found)}"
+            console.print(f"{found.task}: {scoring} gave the same answer to {share}")
     moments = {found.when: found.by_kind for found in evaluations if found.by_kind and found.agreement is None}
     if moments:
         console.print("\naccuracy by kind of question")

@@ -13,7 +13,8 @@ from moslora.data.everyday import asked
 from moslora.data.tasks import EVERYDAY, chance_text
 from moslora.errors import CheckpointError
 from moslora.evaluation.answers import Answer, Unit, units
-from moslora.records import ArmResult, Cost, RunRecord, Scored
+from moslora.evaluation.recording import scored_by
+from moslora.records import ArmResult, Cost, RunRecord
 from moslora.runs.folder import RunFolder
 
 if TYPE_CHECKING:  # importing it brings torch
@@ -133,8 +134,8 @@ def _read_answers(folder: Path, task: str) -> Answers:
     if not answers:
         raise CheckpointError(f"{path} holds no answers; run {folder} again")
     key = task, "after", scoring
-    rule = next((one.rule for one in record.evaluations if (one.task, one.when, one.scoring) == key), None)
-    return Answers(answers, found, rule)
+    of_task = [one for one in record.evaluations if (one.task, one.when, one.scoring) == key]
+    return Answers(answers, found, next((one.scored.rule for one in of_task if one.scored), None))
 
 
 def _questions(found: Answers, name: str) -> Questions:
@@ -143,17 +144,13 @@ def _questions(found: Answers, name: str) -> Questions:
         groups = [question["group"] for question in asked(found.questions)] or groups
     guesses = [unit.chance for unit in found.units if unit.chance is not None]
     weights = np.array([unit.weight for unit in found.units])
-    is_equal = bool((weights == weights[0]).all())
-    is_counted = is_equal and found.is_right_or_wrong
-    scored = Scored(rule=found.rule, is_counted=is_counted, units=len(found.units), answers=len(found.answers))
-    is_usual = is_counted and found.rule is None and scored.units == scored.answers
     return Questions(
         number=len(found.units),
         groups=None if None in groups else groups,
         chance=np.array(guesses) if len(guesses) == len(found.units) else None,
-        weights=None if is_equal else weights,
+        weights=None if (weights == weights[0]).all() else weights,
         steps=None if found.is_right_or_wrong else np.array([unit.step for unit in found.units]),
-        scored=None if is_usual else scored,
+        scored=scored_by(found.rule, found.units, answers=len(found.answers)),
     )
 
 

@@ -142,10 +142,8 @@ def _is_like(first: _Losses, second: _Losses) -> bool:
     """Whether two runs' losses are not told apart by what single samples, or groups of them, vary by."""
     if len(first.losses) != len(second.losses):
         return True
-    gaps, weights = first.losses - second.losses, first.tokens / first.tokens.mean()
+    gaps = first.losses - second.losses
     if not np.isfinite(gaps).all():  # one of them diverged
         return False
-    mean = float(np.average(gaps, weights=weights))
-    linear = mean + weights * (gaps - mean)  # its mean over samples is the one over tokens
     groups = None if None in first.groups else first.groups
-    return p_of_no_difference([table(linear[None], groups, answer=0.0)]) >= LEVEL
+    return p_of_no_difference([table(gaps[None], groups, answer=0.0, weights=first.tokens)]) >= LEVEL

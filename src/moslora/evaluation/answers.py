@@ -117,6 +117,11 @@ def units(answers: Sequence[Answer]) -> list[Unit]:
     return [_unit(found) for found in members.values()]
 
 
+def is_counted(found: Sequence[Unit]) -> bool:
+    """Whether each unit is right or wrong and all count alike, so that their accuracy is a share of right ones."""
+    return all(unit.step == 1 for unit in found) and len({unit.weight for unit in found}) == 1
+
+
 def _unit(answers: Sequence[Answer]) -> Unit:
     first = answers[0]
     for name in ("kind", "group", "weight", "unit_rule"):

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from moslora.evaluation.answers import Unit, is_counted, units
 from moslora.evaluation.scores import Accuracy, Answer, accuracy, accuracy_by_kind, chance
 from moslora.records import EvaluationRecord, Score, Scored
 
@@ -32,11 +33,16 @@ def evaluation_record(
         groups=found.groups,
         by_kind={kind: Score(**_numbers(own)) for kind, own in accuracy_by_kind(answers).items()},
         wall_seconds=wall_seconds,
-        rule=rule,
+        scored=scored_by(rule, units(answers), answers=len(answers)),
         unread=unread if unread or rule else None,
-        answers=len(answers) if found.total != len(answers) else None,
         **_numbers(found),
     )
+
+
+def scored_by(rule: str | None, found: Sequence[Unit], *, answers: int) -> Scored | None:
+    """How so many answers became the credits of these units; None where each is right or wrong and counts alike."""
+    scored = Scored(rule=rule, is_counted=is_counted(found), units=len(found), answers=answers)
+    return None if scored == Scored(is_counted=True, units=answers, answers=answers) else scored
 
 
 def scoring_notes(found: EvaluationRecord) -> list[str]:
@@ -44,9 +50,14 @@ def scoring_notes(found: EvaluationRecord) -> list[str]:
     is_whole = found.agreement is None  # else a part was scored a second time
     notes = [f"{found.task}: {scored_text(found.scored)}"] if found.scored and is_whole else []
     if found.unread:
-        answers = f"{found.unread:,} of {found.answers or found.total:,} answers"
+        answers = f"{found.unread:,} of {answer_count(found):,} answers"
         notes.append(f"{found.task}, {found.when}: nothing could be read in {answers}; they count as wrong")
     return notes
+
+
+def answer_count(found: EvaluationRecord) -> int:
+    """How many answers were given, which may be more than there are units."""
+    return found.scored.answers if found.scored else found.total
 
 
 def scored_text(scored: Scored) -> str:

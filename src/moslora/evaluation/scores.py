@@ -10,7 +10,7 @@ import numpy as np
 
 from moslora.errors import DataError
 from moslora.estimation import t_quantile, table, variance_of
-from moslora.evaluation.answers import Answer, Unit, units
+from moslora.evaluation.answers import Answer, Unit, is_counted, units
 
 __all__ = ["Accuracy", "Answer", "accuracy", "accuracy_by_kind", "agreement", "chance"]
 
@@ -72,7 +72,7 @@ def accuracy(answers: Sequence[Answer]) -> Accuracy:
     found = units(answers)
     groups = [unit.group for unit in found]
     named = None if None in groups or len(set(groups)) == len(groups) else groups
-    if not _is_counted(found):
+    if not is_counted(found):
         return _mean_credit(found, named)
     right = [unit.credit == 1 for unit in found]
     if named is None:
@@ -108,11 +108,6 @@ def agreement(a: Sequence[Answer], b: Sequence[Answer]) -> float:
     if not a or [answer.index for answer in a] != [answer.index for answer in b]:
         raise DataError(f"{len(a)} and {len(b)} answers are not to the same questions; answer the same ones twice")
     return sum(x.predicted is not None and x.predicted == y.predicted for x, y in zip(a, b, strict=True)) / len(a)
-
-
-def _is_counted(found: Sequence[Unit]) -> bool:
-    """Whether each unit is right or wrong and all count alike, so that the accuracy is a share of right ones."""
-    return all(unit.step == 1 for unit in found) and len({unit.weight for unit in found}) == 1
 
 
 def _mean_credit(found: Sequence[Unit], groups: Sequence[Hashable] | None) -> Accuracy:

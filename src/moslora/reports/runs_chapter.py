@@ -59,7 +59,7 @@ def _summary(runs: Sequence[Run]) -> str:
 
 
 def _of_what(found: EvaluationRecord) -> str:
-    if found.is_counted:
+    if found.scored is None or found.scored.is_counted:
         return f"of {found.total} questions of {found.task} right"
     return f"of the credit of {found.total} questions of {found.task}"
 
