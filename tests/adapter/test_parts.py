@@ -6,6 +6,12 @@ import re
 import pytest
 import torch
 from peft import PeftModel, get_peft_model
+from transformers import (
+    LlavaNextConfig,
+    LlavaNextForConditionalGeneration,
+    VipLlavaConfig,
+    VipLlavaForConditionalGeneration,
+)
 
 from moslora import save_folded, save_merged
 from moslora.adapter.inspection import count_parameters
@@ -135,6 +141,16 @@ def test_the_pooling_head_of_a_siglip_tower_is_dead(make_llava, parts):
     assert dead_modules(make_llava("dinov2"), parts) == ["model.vision_tower.encoder.layer.2"]
 
 
+def test_the_layers_are_found_in_models_like_llava(make_llava, parts):
+    own = make_llava().config
+    settings = {"vision_config": own.vision_config, "text_config": own.text_config}
+    with torch.device("meta"):
+        tiles = LlavaNextForConditionalGeneration(LlavaNextConfig(**settings))
+        several = VipLlavaForConditionalGeneration(VipLlavaConfig(**settings, vision_feature_layers=[-3, 1]))
+    assert dead_modules(tiles, parts) == ["model.vision_tower.encoder.layers.2"]
+    assert dead_modules(several, parts) == [f"model.vision_tower.encoder.layers.{number}" for number in (1, 2)]
+
+
 def test_a_model_of_one_part_has_no_dead_layers(tiny_llama):
     assert dead_modules(tiny_llama, {}) == []
 
@@ -254,6 +270,11 @@ def test_ts_mixing_may_leave_a_part_without_its_mixer(prepared):
             {"parts": {"vision": {}}, "target_modules": ["fc1"]},
             "target_modules stands beside parts: move it",
         ),
+        (
+            "lora",
+            {"parts": {"vision": {}}, "layers_to_transform": [0]},
+            "layers_to_transform does not say of which part",
+        ),
         ("lora", {"parts": {"vision": {"mixer": "none"}}}, "vision.mixer: method 'lora' has no such option to choose"),
         ("flora", {"parts": {"vision": {"mixer": "none"}}}, "vision.mixer: method 'flora' has no such option"),
         (
@@ -328,3 +349,13 @@ def test_another_method_gets_the_options_it_has(make_llava, parts):
     assert options_for("full", given) == {}
     assert options_for("lora", {"r": 4, "mixer": "zero"}) == {"r": 4}
     expand(options_for("ts-mixing", given), parts, make_llava(), method="ts-mixing")
+
+
+def test_the_folded_start_takes_parts_with_and_without_a_mixer(prepared, pictured, make_llava):
+    same_dropout = {part: {**own, "lora_dropout": 0} for part, own in MIXED["parts"].items()}
+    model = prepared({"parts": same_dropout}, "moslora-init-only")
+    assert not mixer_layers(model)
+    assert len(adapted(model)) == 8
+    assert torch.equal(outputs(model, pictured()), outputs(make_llava(), pictured()))
+    with pytest.raises(ConfigError, match="method 'moslora-init-only' has no dropout_pattern"):
+        prepared(MIXED, "moslora-init-only")

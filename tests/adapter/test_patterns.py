@@ -140,3 +140,27 @@ def test_the_folded_start_keeps_the_layers_without_a_mixer(make_base):
     assert prepare(make_base(), "moslora-init-only", options)
     with pytest.raises(ConfigError, match="dropout_pattern is fixed for method 'moslora-init-only'"):
         method_config("moslora-init-only", {"dropout_pattern": {"q_proj": 0.1}})
+
+
+def test_what_is_said_of_training_the_mixer_holds_for_every_kind(make_base, config):
+    patterns = {"q_proj": "butterfly", "v_proj": "none"}
+    for wanted, expected in ((None, {"q_proj": False, "down_proj": True}), (True, True), (False, False)):
+        model = get_peft_model(make_base(), config(mixer_pattern=patterns, mixer_trainable=wanted))
+        for kind in ("q_proj", "down_proj"):
+            trained = {layer.lora_mixer["default"].weight.requires_grad for layer in by_kind(model, kind)}
+            assert trained == {expected[kind] if isinstance(expected, dict) else expected}
+
+
+def test_a_weighted_combination_takes_layers_with_and_without_a_mixer(mixed, config, train):
+    mixed.add_adapter("second", config(**PATTERNS))
+    mixed.set_adapter("second")
+    train(mixed)
+    deltas = {
+        name: 2 * layer.get_delta_weight("default") - layer.get_delta_weight("second")
+        for name, layer in mixer_layers(mixed).items()
+    }
+    mixed.add_weighted_adapter(["default", "second"], [2.0, -1.0], "both", combination_type="cat")
+    for name, layer in mixer_layers(mixed).items():
+        assert torch.allclose(layer.get_delta_weight("both"), deltas[name], atol=1e-6, rtol=0)
+    assert mixed.peft_config["default"].mixer_pattern == PATTERNS["mixer_pattern"]
+    assert mixed.peft_config["both"].mixer_pattern == {}

@@ -83,14 +83,19 @@ def expand(options: Mapping[str, Any], parts: Mapping[str, str], model: nn.Modul
 
 def options_for(method: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """Those of a recipe's options, by part too, that the method has: to give it what another method was given."""
-    known = known_method(method).options
     kept = known_options(method, options)
-    if known and options.get("parts"):
-        kept["parts"] = {
-            part: {option: value for option, value in (own or {}).items() if _has(method, option, value)}
-            for part, own in options["parts"].items()
-        }
-    return {**kept, PROJECTOR: options[PROJECTOR]} if known and PROJECTOR in options else kept
+    if known_method(method).config_class is None:
+        return kept
+    given = options.get("parts")
+    if isinstance(given, Mapping):
+        kept["parts"] = {part: _own_options(method, own) for part, own in given.items()}
+    return {**kept, PROJECTOR: options[PROJECTOR]} if PROJECTOR in options else kept
+
+
+def _own_options(method: str, own: Any) -> Any:
+    if not isinstance(own, Mapping):
+        return own  # refused by `expand`
+    return {option: value for option, value in own.items() if _has(method, option, value)}
 
 
 def _checked_whole(
@@ -141,6 +146,11 @@ def _checked_parts(
         raise ConfigError(f"adapter.parts={given!r}: give a mapping from parts ({', '.join(allowed)}) to their options")
     if "target_modules" in common:
         raise ConfigError("adapter.target_modules stands beside parts: move it into each part it is meant for")
+    if common.get("layers_to_transform") is not None:
+        raise ConfigError(
+            "adapter.layers_to_transform does not say of which part: name the layers in each part's target_modules,"
+            " such as layers.0.mlp.fc1"
+        )
     for part, own in given.items():
         if part == PROJECTOR:
             raise ConfigError("adapter.parts.projector: it carries no adapter; set projector: trained beside parts")
