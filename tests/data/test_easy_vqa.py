@@ -50,6 +50,25 @@ def test_the_kind_of_a_question_is_that_of_its_answer():
     assert Counter(one["kind"] for one in questions("test")) == {"yes/no": 7136, "shape": 1257, "colour": 1280}
 
 
+def test_balanced_questions_are_not_answered_by_their_wording():
+    for split, kept in (("train", 10298), ("test", 2492)):
+        whole, half = questions(split), questions(split, balanced=True)
+        assert [one for one in half if one["kind"] != "yes/no"] == [one for one in whole if one["kind"] != "yes/no"]
+        asked = [one for one in half if one["kind"] == "yes/no"]
+        assert len(asked) == kept
+        for word in (*COLOURS, *SHAPES):
+            for negated in (False, True):
+                answers = Counter(
+                    one["answer"]
+                    for one in asked
+                    if word in one["question"].rstrip("?").split()
+                    and negated == (" no " in one["question"] or " not " in one["question"])
+                )
+                assert answers["yes"] == answers["no"] > 0
+        ids = {one["id"] for one in half}
+        assert [one for one in whole if one["id"] in ids] == half
+
+
 def test_no_picture_of_the_test_is_trained_on():
     contents = {
         split: {sha256(Path(image).read_bytes()).hexdigest() for image in {one["image"] for one in questions(split)}}
@@ -81,7 +100,7 @@ def test_captions_agree_with_every_question_about_their_picture():
 
 
 def test_the_samples_are_read_as_conversations_with_pictures():
-    samples = [*conversations("test")[:3], *captions("test")[:2]]
+    samples = [*conversations("test", balanced=True)[:3], *captions("test")[:2]]
     read = read_conversations(samples, source="easy-VQA")
     assert [one.kind for one in read.conversations] == [sample["kind"] for sample in samples]
     assert [one.headers for one in read.conversations] == [(ImageHeader(64, 64),)] * 5
