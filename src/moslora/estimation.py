@@ -93,10 +93,11 @@ def table(
     if groups is None:
         return Table(values_SQ, worth, _equal_units(shares_Q))
     names = {group: number for number, group in enumerate(dict.fromkeys(groups))}
-    member_QU = np.eye(len(names))[[names[group] for group in groups]]
+    unit_Q = np.array([names[group] for group in groups])
     mean = values_SQ.mean()
-    units = len(names) if weights is None else _equal_units(shares_Q @ member_QU)
-    return Table(mean + (values_SQ - mean) @ member_QU * (len(names) / questions), worth, units)
+    sums_SU = np.array([np.bincount(unit_Q, weights=row) for row in values_SQ - mean])
+    units = len(names) if weights is None else _equal_units(np.bincount(unit_Q, weights=shares_Q))
+    return Table(mean + sums_SU * (len(names) / questions), worth, units)
 
 
 def estimate(tables: Sequence[Table]) -> Estimate:
