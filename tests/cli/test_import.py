@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import LlamaForCausalLM
 from typer.testing import Result
 
@@ -56,3 +56,32 @@ def test_mistakes_are_one_line(tmp_path: Path, plain_lora: Path, refused: Refuse
     (plain_lora / "adapter_model.safetensors").write_bytes(b"x" * 100)
     assert "is damaged" in refused("import", plain_lora, "--output", tmp_path / "ours")
     assert not (tmp_path / "ours").exists()
+
+
+def test_three_folders_of_a_llava_model_become_one_adapter_of_it(
+    tmp_path: Path,
+    plain_lora: Path,
+    model_folder: Path,
+    tower_folder: Callable[[str], Path],
+    moslora: Moslora,
+    refused: Refused,
+):
+    base, source = tmp_path / "llava", tmp_path / "xtuner"
+    moslora("assemble", model_folder, tower_folder("clip"), base, "--dtype", "float32")
+    source.mkdir()
+    weights = plain_lora / "adapter_model.safetensors"
+    save_file({name: torch.full_like(tensor, 0.1) for name, tensor in load_file(weights).items()}, weights)
+    plain_lora.rename(source / "llm_adapter")
+    assert "holds adapters of a LLaVA model's parts" in refused("import", source, "--output", tmp_path / "ours")
+    result = moslora("import", source, "--base", base, "--output", tmp_path / "ours")
+    head, part, verified = result.stdout.splitlines()
+    assert head == f"imported: {tmp_path / 'ours'}"
+    assert part == "  language: 4 layers, rank 4, alpha 8, mixer identity"
+    assert verified.startswith(f"verified in {base}: 16 tensors as in the files; a picture's logits change by ")
+    record = json.loads(moslora("import", source, "--base", base, "--output", tmp_path / "again", "--json").stdout)
+    assert (record["has_projector"], record["compared_tensors"], list(record["parts"])) == (False, 16, ["language"])
+
+
+def test_a_base_is_asked_for_parts_only(tmp_path: Path, plain_lora: Path, model_folder: Path, refused: Refused):
+    message = refused("import", plain_lora, "--base", model_folder, "--output", tmp_path / "ours")
+    assert message.startswith("--base is for folders with llm_adapter or visual_encoder_adapter")

@@ -102,7 +102,7 @@ def convert(
 ) -> tuple[MosloraConfig, dict[str, torch.Tensor]]:
     """The configuration and tensors of an adapter in our format; fields that PEFT does not know are left out."""
     init = _plain_init(fields.get("init_lora_weights", True), source=source)
-    chains, pairs = _chains(tensors), _pairs(tensors, source=source)
+    chains, pairs = chains_of(tensors), pairs_of(tensors, source=source)
     depths = {len(chains[layer]) for layer in pairs if layer in chains} or {0}
     if len(depths) > 1 or (chains and set(chains) != set(pairs)):
         raise CheckpointError(f"{source} has mixers for some layers only: {len(chains)} of {len(pairs)}; get it again")
@@ -146,7 +146,7 @@ def _plain_init(init: Any, *, source: str) -> bool | str:
     )
 
 
-def _pairs(tensors: Mapping[str, torch.Tensor], *, source: str) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+def pairs_of(tensors: Mapping[str, torch.Tensor], *, source: str) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
     """A and B of every layer by its name, embeddings too."""
     pairs = {}
     for key, a in sorted(tensors.items()):
@@ -168,7 +168,8 @@ def _pairs(tensors: Mapping[str, torch.Tensor], *, source: str) -> dict[str, tup
 Chain = list[tuple[torch.Tensor, torch.Tensor | None]]
 
 
-def _chains(tensors: Mapping[str, torch.Tensor]) -> dict[str, Chain]:
+def chains_of(tensors: Mapping[str, torch.Tensor]) -> dict[str, Chain]:
+    """The mixers of every layer that has them: weights (R, R) and biases (R,) or None, first applied first."""
     found: dict[str, dict[int, dict[str, torch.Tensor]]] = {}
     for key, tensor in tensors.items():
         match = LINK.match(key)
@@ -196,7 +197,7 @@ def _check_shapes(layer: str, a: torch.Tensor, b: torch.Tensor, chain: Chain, *,
             raise CheckpointError(f"{source}: {layer} has rank {rank} and a mixer of shape {tuple(weight.shape)}")
 
 
-def _composed(chain: Chain) -> tuple[torch.Tensor, torch.Tensor]:
+def composed(chain: Chain) -> tuple[torch.Tensor, torch.Tensor]:
     """The chain as one matrix and one constant, in float64: `M2(M1 h + b1) + b2 = M2·M1 h + (M2 b1 + b2)`."""
     matrix = torch.eye(len(chain[0][0]), dtype=torch.float64)
     constant = torch.zeros(len(matrix), dtype=torch.float64)
@@ -208,18 +209,18 @@ def _composed(chain: Chain) -> tuple[torch.Tensor, torch.Tensor]:
 
 def _output_bias(b: torch.Tensor, chain: Chain, own: torch.Tensor | None) -> torch.Tensor:
     """What the biases of a chain add to the output before scaling, and the layer's own bias, in float64."""
-    added = b.double().flatten(1) @ _composed(chain)[1]
+    added = b.double().flatten(1) @ composed(chain)[1]
     return added if own is None else added + own.double()
 
 
 def _prove(given: Mapping[str, torch.Tensor], written: Mapping[str, torch.Tensor]) -> None:
     """Compare what was written with what was given; DriftError unless each tensor is there and right."""
-    proof, chains = Comparison("the imported adapter"), _chains(given)
+    proof, chains = Comparison("the imported adapter"), chains_of(given)
     right = {key: tensor for key, tensor in given.items() if LINK.match(key) is None}
     found = dict(written)
-    for layer, (a, b) in _pairs(given, source="the source").items():
+    for layer, (a, b) in pairs_of(given, source="the source").items():
         chain, key, bias_key = chains.get(layer), f"{layer}.lora_mixer.weight", f"{layer}.lora_B.bias"
-        right[key] = torch.eye(len(a), dtype=torch.float64) if chain is None else _composed(chain)[0]
+        right[key] = torch.eye(len(a), dtype=torch.float64) if chain is None else composed(chain)[0]
         if key in found:
             found[key] = compose(found[key].double())
         if chain is not None and any(bias is not None for _, bias in chain):

@@ -12,7 +12,6 @@ from torch import nn
 from transformers import AutoModelForImageTextToText, LlavaConfig
 
 from moslora.errors import DriftError
-from moslora.runs.ingredients import IMAGE_TOKEN
 from moslora.runs.processors import load_processor
 
 PROBE = "A picture shows what words describe."
@@ -56,10 +55,16 @@ def _check_text(model: Any, ids: torch.Tensor, expected: torch.Tensor) -> None:
         )
 
 
-def _check_picture(model: Any, processor: Any) -> None:
+def picture_probe(processor: Any) -> Any:
+    """The inputs of a model for one drawn picture and a text."""
     rows, columns = np.indices((40, 60))
     pixels = np.stack([rows * 6, columns * 4, (rows + columns) % 2 * 255], axis=-1).astype(np.uint8)
-    given = processor(text=f"{IMAGE_TOKEN}\n{PROBE}", images=Image.fromarray(pixels), return_tensors="pt")
+    text = f"{processor.image_token}\n{PROBE}"
+    return processor(text=text, images=Image.fromarray(pixels), return_tensors="pt")
+
+
+def _check_picture(model: Any, processor: Any) -> None:
+    given = picture_probe(processor)
     seen: dict[str, torch.Tensor] = {}
 
     def keep(_module: nn.Module, _arguments: Any, named: dict[str, Any]) -> None:

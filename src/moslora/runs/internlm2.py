@@ -6,7 +6,6 @@ with is not run.
 """
 
 import json
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ import torch
 from huggingface_hub import snapshot_download
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedConfig
 
-from moslora.adapter.fused import split_rows
+from moslora.adapter.fused import PARTS, llama_names, split_rows
 from moslora.adapter.importing import read_tensor_file
 from moslora.errors import CheckpointError, ConfigError
 
@@ -26,16 +25,6 @@ NAMES = {
     "model.norm.weight": "model.norm.weight",
     "output.weight": "lm_head.weight",
 }
-LAYER_NAMES = {
-    "attention.wo": "self_attn.o_proj",
-    "feed_forward.w1": "mlp.gate_proj",
-    "feed_forward.w3": "mlp.up_proj",
-    "feed_forward.w2": "mlp.down_proj",
-    "attention_norm": "input_layernorm",
-    "ffn_norm": "post_attention_layernorm",
-}
-FUSED = "attention.wqkv"
-LAYER = re.compile(r"^model\.layers\.(?P<number>\d+)\.(?P<name>.+)\.(?P<part>weight|bias)$")
 SAME_FIELDS = (
     "vocab_size",
     "hidden_size",
@@ -112,14 +101,15 @@ def llama_tensors(tensors: Mapping[str, torch.Tensor], config: LlamaConfig) -> d
     shape: Any = {"heads": config.num_attention_heads, "groups": config.num_key_value_heads, "size": config.head_dim}
     renamed: dict[str, torch.Tensor] = {}
     for key, tensor in tensors.items():
-        match = LAYER.match(key)
+        module, _, kind = key.rpartition(".")
+        targets = llama_names(module)
         if key in NAMES:
             renamed[NAMES[key]] = tensor
-        elif match and match["name"] == FUSED:
-            for part, rows in split_rows(tensor, name=key, **shape).items():
-                renamed[f"model.layers.{match['number']}.self_attn.{part}.{match['part']}"] = rows
-        elif match and match["name"] in LAYER_NAMES:
-            renamed[f"model.layers.{match['number']}.{LAYER_NAMES[match['name']]}.{match['part']}"] = tensor
+        elif len(targets) == len(PARTS):
+            rows = split_rows(tensor, name=key, **shape)
+            renamed |= {f"{target}.{kind}": part for target, part in zip(targets, rows.values(), strict=True)}
+        elif targets:
+            renamed[f"{targets[0]}.{kind}"] = tensor
         elif not key.endswith("rotary_emb.inv_freq"):  # follows from the configuration
             raise CheckpointError(f"{key} is not a tensor of an InternLM2 model: get the model again")
     return renamed
