@@ -198,7 +198,7 @@ def test_a_projector_file_and_a_missing_part_are_fine(tmp_path: Path, base: Path
 
 INTERN: dict[str, Any] = {
     "model_type": "internlm2",
-    "vocab_size": 320,
+    "vocab_size": 259,
     "hidden_size": 48,
     "intermediate_size": 40,
     "num_hidden_layers": 2,
@@ -226,20 +226,21 @@ def test_adapters_of_fused_matrices_are_taken_apart_exactly(
         return torch.randn(shape, generator=generator) * 0.2
 
     weights = {
-        "model.tok_embeddings.weight": drawn(320, 48),
-        "output.weight": drawn(320, 48),
+        "model.tok_embeddings.weight": drawn(259, 48),
         "model.norm.weight": drawn(48),
     }
     changed, adapter = {}, {}
+    shapes = {"output": (259, 48)}  # which the base has a row more of, for the image token
     for number in range(2):
         place = f"model.layers.{number}"
         weights |= {f"{place}.attention_norm.weight": drawn(48), f"{place}.ffn_norm.weight": drawn(48)}
-        for name, (outputs, inputs) in FUSED_SHAPES.items():
-            weight, a, mixer, b = drawn(outputs, inputs), drawn(4, inputs), drawn(4, 4), drawn(outputs, 4)
-            weights[f"{place}.{name}.weight"] = weight
-            changed[f"{place}.{name}.weight"] = weight + 16 / 4 * b @ mixer @ a
-            layer = f"base_model.model.{place}.{name}"
-            adapter |= {f"{layer}.lora_A.weight": a, f"{layer}.lora_AB.weight": mixer, f"{layer}.lora_B.weight": b}
+        shapes |= {f"{place}.{name}": shape for name, shape in FUSED_SHAPES.items()}
+    for name, (outputs, inputs) in shapes.items():
+        weight, a, mixer, b = drawn(outputs, inputs), drawn(4, inputs), drawn(4, 4), drawn(outputs, 4)
+        weights[f"{name}.weight"] = weight
+        changed[f"{name}.weight"] = weight + 16 / 4 * b @ mixer @ a
+        layer = f"base_model.model.{name}"
+        adapter |= {f"{layer}.lora_A.weight": a, f"{layer}.lora_AB.weight": mixer, f"{layer}.lora_B.weight": b}
     folders = {}
     for name, tensors in {"plain": weights, "changed": weights | changed}.items():
         (tmp_path / name).mkdir()
@@ -258,7 +259,7 @@ def test_adapters_of_fused_matrices_are_taken_apart_exactly(
     save_file(adapter, theirs / "adapter_model.safetensors")
     (theirs / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 4, "lora_alpha": 16}))
     made = import_llava(tmp_path / "xtuner", tmp_path / "ours", base=str(folders["plain"]))
-    assert made.parts["language"]["layers"] == 2 * 7
+    assert made.parts["language"]["layers"] == 2 * 7 + 1
     adapted = PeftModel.from_pretrained(loaded(folders["plain"]), str(tmp_path / "ours")).eval()
     ids = torch.arange(3, 60)[None]
     with torch.no_grad():
@@ -336,9 +337,14 @@ def test_a_base_of_another_kind_and_an_untrained_adapter_are_refused(
     assert not (tmp_path / "ours").exists()
 
 
-@pytest.mark.parametrize("mutant", ["a row", "the scale", "the mixer", "the projector", "a layer too many"])
+@pytest.mark.parametrize(
+    "mutant", ["a row", "the scale", "the mixer", "the projector", "a layer too many", "a layer too few"]
+)
 def test_the_proof_sees_what_joining_got_wrong(tmp_path: Path, base: Path, write: Callable[..., Theirs], mutant: str):
     theirs = write(llm_mixers=True)
+    whole = load_file(theirs.file(LLM))
+    if mutant == "a layer too few":
+        theirs.edit_tensors(LLM, remove("layers.0.mlp.up_proj"))
     parts, projector = read_parts(theirs.folder)
     model = loaded(base)
     joined = join(parts, projector, model, base=str(base))
@@ -351,8 +357,10 @@ def test_the_proof_sees_what_joining_got_wrong(tmp_path: Path, base: Path, write
         joined.tensors[f"{root}.lora_mixer.weight"] = joined.tensors[f"{root}.lora_mixer.weight"].mT.contiguous()
     elif mutant == "the projector":
         joined.tensors["base_model.model.model.multi_modal_projector.linear_1.bias"] += 0.001
-    else:
+    elif mutant == "a layer too many":
         theirs.edit_tensors(LLM, remove("layers.0.mlp.up_proj"))
+    else:
+        theirs.edit_tensors(LLM, lambda _tensors: whole)
     (tmp_path / "ours").mkdir()
     save_file(joined.tensors, tmp_path / "ours" / "adapter_model.safetensors")
     joined.config.save_pretrained(str(tmp_path / "ours"))

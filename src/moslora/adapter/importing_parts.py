@@ -39,6 +39,7 @@ PEFT_PREFIX = "base_model.model."
 TENSOR = re.compile(
     r"^base_model\.model\.(?P<module>.+?)\.(?P<kind>lora_(?:A|B|mixer|magnitude_vector)(?:\.weight|\.bias)?)$"
 )
+HEAD, HEADS = "lm_head", ("lm_head", "output")  # InternLM2's is called output, and XTuner adapts it
 BY_ROW = ("lora_B", "lora_magnitude_vector")  # what has a row for each of a layer's outputs
 
 
@@ -123,6 +124,8 @@ def target_modules(part: str, module: str) -> list[str]:
     """The modules of the LLaVA model for one of a part: one, or three for InternLM2's fused matrix."""
     if part == VISION:
         return [f"{PREFIXES[VISION]}.{module.removeprefix('vision_model.')}"]
+    if module in HEADS:
+        return [HEAD]
     inside = llama_names(module) or [module]
     return [f"{PREFIXES[LANGUAGE]}.{name.removeprefix('model.')}" for name in inside]
 
@@ -142,6 +145,8 @@ def _placed(part: str, own: PartAdapter, model: Any, *, keeps_mixer: bool) -> tu
         is_divided = len(targets) > 1 and kind.startswith(BY_ROW)
         rows = _rows(tensor, model, name=key) if is_divided else [tensor] * len(targets)
         for target, value in zip(targets, rows, strict=True):
+            if target == HEAD and kind == "lora_B.weight":
+                value = _with_new_rows(value, modules[HEAD])
             _check_fits(modules.get(target), value, kind=kind, target=target, source=own.source)
             placed[f"{PEFT_PREFIX}{target}.{kind}"] = value.clone()
         adapted |= {*targets}
@@ -154,6 +159,12 @@ def _rows(tensor: torch.Tensor, model: Any, *, name: str) -> list[torch.Tensor]:
     return list(split_rows(tensor, heads=heads, groups=groups, size=config.head_dim, name=name).values())
 
 
+def _with_new_rows(b: torch.Tensor, head: Any) -> torch.Tensor:
+    """B with rows of zeros for the tokens that the base's head has more: the image token's, at the end."""
+    added = head.out_features - len(b)
+    return b if added <= 0 else torch.cat([b, b.new_zeros(added, b.shape[1])])
+
+
 def _check_fits(module: nn.Module | None, tensor: torch.Tensor, *, kind: str, target: str, source: str) -> None:
     if not isinstance(module, nn.Linear):
         found = "no such module" if module is None else f"a {type(module).__name__}"
@@ -161,8 +172,11 @@ def _check_fits(module: nn.Module | None, tensor: torch.Tensor, *, kind: str, ta
             f"{source} adapts what would be {target}, and the base has {found} there: give the LLaVA model of the"
             " language model and vision tower it was trained on, as moslora assemble builds it"
         )
-    wanted = {"lora_A.weight": (1, module.in_features), "lora_B.weight": (0, module.out_features)}
-    dimension, size = wanted.get(kind, (0, len(tensor)))
+    dimension, size = 0, len(tensor)
+    if kind == "lora_A.weight":
+        dimension, size = 1, module.in_features
+    elif kind.startswith(BY_ROW):
+        size = module.out_features
     if tensor.shape[dimension] != size:
         raise CheckpointError(
             f"{source}: {kind} for {target} has shape {tuple(tensor.shape)}, and the base's layer goes from"

@@ -36,8 +36,13 @@ def prove_joined(source: str | Path, adapted: Any, *, projector: Projector | Non
             mixer = composed(chains[key])[0] if key in chains else torch.eye(len(a), dtype=torch.float64)
             targets = target_modules(part, key.removeprefix(PEFT_PREFIX))
             for target, rows in zip(targets, _rows(adapted.config, len(targets), outputs=len(b)), strict=True):
-                factors = {"lora_A": a, "lora_mixer": mixer, "lora_B": b[rows], "scale": _scale(fields, rank=len(a))}
-                _check_layer(proof, target, layers[target], factors=factors)
+                layer: Any = layers.get(target)
+                if layer is None:
+                    proof.refuse(f"it lacks {target}")
+                added = layer.out_features - len(rows)  # for tokens that only the base has
+                b_rows = torch.nn.functional.pad(b[rows], (0, 0, 0, added))
+                factors = {"lora_A": a, "lora_mixer": mixer, "lora_B": b_rows, "scale": _scale(fields, rank=len(a))}
+                _check_layer(proof, target, layer, factors=factors)
             expected |= {*targets}
     proof.same_names(expected, layers)
     if projector is not None:
