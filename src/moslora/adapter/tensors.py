@@ -3,6 +3,7 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import NoReturn
 
 import torch
 
@@ -84,7 +85,7 @@ class Comparison:
         if not all(map(is_finite, tensors)):
             raise DriftError(f"{name}: the adapter holds numbers that are not finite, so nothing was written")
 
-    def refuse(self, reason: str) -> None:
+    def refuse(self, reason: str) -> NoReturn:
         """Raise DriftError: the export is not the adapter."""
         raise DriftError(f"{self.what} is not the adapter: {reason}; nothing was written, please report it")
 
