@@ -13,7 +13,7 @@ from typer.main import get_command
 from moslora.adapter.methods import METHODS
 from moslora.cli import COMMANDS, app
 from moslora.comparison.plan import Plan
-from moslora.runs.recipe import Recipe
+from moslora.runs.recipe import RECIPES
 
 SOURCE = Path(__file__).parents[1] / "src" / "moslora"
 COMMAND = re.compile(r"(?:^|[`:( ])moslora ([a-z]+)((?: +[^\s`]+)*)")
@@ -21,7 +21,8 @@ OPTION = re.compile(r"(?<![\w-])(--[a-z][a-z-]+)")
 SETTING = re.compile(r"(?<![\w./-])(model|data|training|evaluation|adapter|tuning)\.([a-z_]+)(?![\w(.]|=)")
 ELSEWHERE = {"--paper", "--ink", "--muted", "--rule", "--series-"}  # names of colours in the reports' style sheet
 FOREIGN = {"--no-deps"}  # pip's
-FILES = {"adapter.json", "model.safetensors"}
+FILES = {"adapter.json", "model.safetensors"}  # and modules, all of which look like settings
+MODULES = {"model.language_model", "model.vision_tower", "model.multi_modal_projector"}
 
 
 def texts() -> Iterator[tuple[str, str]]:
@@ -83,13 +84,15 @@ def test_every_option_that_is_named_exists():
 def test_every_setting_that_is_named_exists():
     options = set().union(*(method.options | set(method.fixed) for method in METHODS.values()))
     groups: dict[str, set[str]] = {"adapter": options | {"method"}}
-    for group, model in (("tuning", Plan), *((name, Recipe) for name in ("model", "data", "training", "evaluation"))):
+    recipes = [(name, recipe) for recipe in RECIPES.values() for name in ("model", "data", "training", "evaluation")]
+    for group, model in (("tuning", Plan), *recipes):
         annotation: Any = model.model_fields[group].annotation
-        groups[group] = {*annotation.model_fields}
+        groups.setdefault(group, set()).update(annotation.model_fields)
+    groups["adapter"] |= {"parts", "projector"}
     found = 0
     for place, text in TEXTS:
         for group, name in SETTING.findall(text):
-            if f"{group}.{name}" not in FILES:
+            if f"{group}.{name}" not in FILES | MODULES:
                 found += 1
                 assert name in groups[group], (place, f"{group}.{name}")
     assert found > 40

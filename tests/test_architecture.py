@@ -84,6 +84,31 @@ def test_commands_import_nothing_heavy_before_they_run():
         assert not HEAVY & {name.split(".")[0] for name in imported(path, top_level_only=True)}, path
 
 
+# Within `runs`: what every kind of run shares comes first, then the kinds, then what calls them by name of none.
+CALL_A_KIND = [
+    *(f"runs/{name}.py" for name in ("run", "steps", "adapters", "scoring", "exporting", "inspecting", "counting")),
+    *(f"comparison/{name}.py" for name in ("cost", "estimate", "rehearsal", "matching", "coverage")),
+]
+OF_ONE_KIND = (
+    *(f"moslora.runs.kinds.{path.stem}." for path in (ROOT / "runs" / "kinds").glob("[a-z]*.py")),
+    "moslora.evaluation.",
+    "moslora.data.",
+)
+OF_ALL_KINDS = ("moslora.evaluation.scores", "moslora.evaluation.inference", "moslora.data.prompts.STYLES")
+
+
+@pytest.mark.parametrize("name", CALL_A_KIND)
+def test_what_every_kind_of_run_shares_names_none(name):
+    for imported_name in imported(ROOT / name):
+        assert imported_name.startswith(OF_ALL_KINDS) or not imported_name.startswith(OF_ONE_KIND), imported_name
+
+
+def test_a_kind_of_run_imports_nothing_that_calls_it():
+    callers = tuple("moslora." + name.removesuffix(".py").replace("/", ".") for name in CALL_A_KIND)
+    for path in (ROOT / "runs" / "kinds").rglob("*.py"):
+        assert not [name for name in imported(path) if name.startswith(callers)], path
+
+
 def test_asserts_only_narrow_types():
     """Python's -O leaves asserts out: no check and no effect may stand in one."""
     for path in MODULES:

@@ -13,8 +13,8 @@ from moslora.data.everyday import everyday
 from moslora.data.tasks import task
 from moslora.evaluation.choice import score_by_log_probability
 from moslora.records import RunRecord
+from moslora.runs.groups import ModelSettings
 from moslora.runs.models import load_model, load_tokenizer
-from moslora.runs.recipe import ModelSettings
 
 QUESTIONS = 12
 SETTINGS = {

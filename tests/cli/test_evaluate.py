@@ -7,7 +7,7 @@ from transformers import AutoTokenizer
 from typer.testing import Result
 
 from moslora.records import RunRecord
-from moslora.runs.generating import Speaker
+from moslora.runs.kinds.speaking import Speaker
 
 Moslora = Callable[..., Result]
 Refused = Callable[..., str]

@@ -9,7 +9,6 @@ from moslora.comparison.compare import collect, run_comparison
 from moslora.comparison.matrix import arms_of, final_run
 from moslora.comparison.plan import Plan
 from moslora.comparison.tables import markdown
-from moslora.data.tasks import task
 from moslora.evaluation.scores import Answer
 from moslora.records import RunRecord
 from moslora.runs.scoring import answers_path, save_answers
@@ -30,9 +29,7 @@ def leave(plan: Plan, folder: Path, *, arm: str, seed: int, right: int | None) -
         place.with_name(f"{place.name}.failed").write_text("training diverged (loss nan): lower it\n")
         return
     answers = [Answer(n, "answer1", None, n < right, options=4) for n in range(20)]
-    save_answers(
-        answers_path(place / "answers", task=task("everyday"), when="after", scoring="log_probability"), answers
-    )
+    save_answers(answers_path(place / "answers", task="everyday", when="after", scoring="log_probability"), answers)
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import pytest
 from moslora.comparison.matrix import Arm
 from moslora.comparison.results import arm_result, chance_notes, guesses, read_correct, read_questions, read_scores
 from moslora.data.everyday import everyday
-from moslora.data.tasks import task
 from moslora.errors import CheckpointError
 from moslora.evaluation.scores import Answer
 from moslora.records import Cost, EvaluationRecord, Parameters, RunRecord, Scored
@@ -32,7 +31,7 @@ def run_folder(
         )
         for index, (label, mark) in enumerate(zip(expected, right, strict=True))
     ]
-    save_answers(answers_path(folder / "answers", task=task("everyday"), when="after", scoring=scoring), answers)
+    save_answers(answers_path(folder / "answers", task="everyday", when="after", scoring=scoring), answers)
     return folder
 
 
@@ -195,7 +194,7 @@ def scored_folder(folder, credits, *, rule="vqa", **fields):
         Answer(n, "a", "b", credit == 1, credit=credit, **{name: values[n] for name, values in fields.items()})
         for n, credit in enumerate(credits)
     ]
-    save_answers(answers_path(folder / "answers", task=task("everyday"), when="after", scoring="generation"), answers)
+    save_answers(answers_path(folder / "answers", task="everyday", when="after", scoring="generation"), answers)
     return folder
 
 

@@ -9,8 +9,8 @@ from moslora.data.chat import chat_examples
 from moslora.data.messages import Chat
 from moslora.data.template import ChatTemplate
 from moslora.data.turns import turn_spans
+from moslora.runs.groups import ModelSettings
 from moslora.runs.models import load_tokenizer
-from moslora.runs.recipe import ModelSettings
 
 END = "{% if add_generation_prompt %}<|start|>assistant\n{% endif %}"
 PLAIN = "{% for m in messages %}<|start|>{{ m['role'] }}\n{{ m['content'] }}<|end|>\n{% endfor %}" + END

@@ -140,7 +140,7 @@ def test_a_token_of_a_question_beyond_the_embeddings_is_refused(
 ):
     questions = [*everyday("test")][:3]
     questions[1] = questions[1] | {"instruction": "[NEW] " + questions[1]["instruction"]}
-    monkeypatch.setattr("moslora.runs.material.task_samples", lambda *_, **__: questions)
+    monkeypatch.setattr("moslora.runs.kinds.language_material.task_samples", lambda *_, **__: questions)
     expected = f"question 2 has the token '[NEW]' {BEYOND}: take it out"
     assert refused(model={"path": str(small)}).startswith(f"everyday: {expected}")
     model, tokenizer = AutoModelForCausalLM.from_pretrained(small), AutoTokenizer.from_pretrained(small)

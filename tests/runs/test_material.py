@@ -10,7 +10,8 @@ from transformers import AutoTokenizer
 
 from moslora.data.vocabulary import Vocabulary
 from moslora.errors import ConfigError, DataError, MosloraError
-from moslora.runs.material import Material, read_sources, tokenise
+from moslora.runs.kinds.language_material import read_sources, tokenise
+from moslora.runs.material import Material
 from moslora.runs.recipe import load_recipe
 
 Read = Callable[..., Material]

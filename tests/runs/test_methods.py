@@ -1,6 +1,7 @@
 """Every method through a whole run: trained, saved, loaded, evaluated, merged; stopped and resumed."""
 
 import json
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ from moslora.records import AdapterPictures, RunRecord
 from moslora.runs.adapters import load_adapted, open_adapter
 from moslora.runs.exporting import fold_adapter, merge_adapter
 from moslora.runs.inspecting import inspect_source
-from moslora.runs.recipe import EvaluationSettings, load_recipe
+from moslora.runs.language_settings import EvaluationSettings
+from moslora.runs.recipe import load_recipe
 from moslora.runs.run import run_recipe
 from moslora.runs.scoring import evaluate_adapter
 from moslora.training import language
@@ -178,7 +180,7 @@ def test_a_stopped_run_resumes_to_the_weights_of_an_uninterrupted_one(
         nonlocal made
         made += 1
         if made == 5:
-            language.signal.raise_signal(language.signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
         return original(*arguments, **options)
 
     original = language.collate

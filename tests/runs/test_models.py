@@ -9,8 +9,8 @@ from safetensors.torch import load_file, save_file
 
 from moslora.errors import ConfigError, MissingDependencyError
 from moslora.runs import models
+from moslora.runs.groups import ModelSettings
 from moslora.runs.models import choose_dtype, load_model, load_tokenizer, meta_model, resolve_model
-from moslora.runs.recipe import ModelSettings
 
 
 @pytest.fixture

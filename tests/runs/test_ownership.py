@@ -17,8 +17,8 @@ from moslora.records import RunRecord
 from moslora.runs.adapters import open_adapter
 from moslora.runs.exporting import fold_adapter
 from moslora.runs.folder import RunFolder
+from moslora.runs.language_settings import EvaluationSettings
 from moslora.runs.ownership import check_unowned, owned
-from moslora.runs.recipe import EvaluationSettings
 from moslora.runs.scoring import evaluate_adapter
 
 HOLD = """

@@ -166,7 +166,7 @@ def test_a_run_killed_before_its_adapter_is_saved_takes_the_last_or_the_best_che
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(run_module, "_save_adapter", killed)
+        patch.setattr(run_module, "_save_trained", killed)
         with pytest.raises(KeyboardInterrupt):
             train("killed", **changes)
     record = train("killed", resume=True, **changes)

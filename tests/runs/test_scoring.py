@@ -1,7 +1,8 @@
 import pytest
 
 from moslora.evaluation.scores import Answer
-from moslora.runs.scoring import agreement, spread_indices
+from moslora.runs.material import spread_indices
+from moslora.runs.scoring import agreement
 
 
 @pytest.mark.parametrize(

@@ -20,9 +20,12 @@ def message(name: str, *overrides: str) -> str:
         ),
         (
             ["learning_rate=1"],
-            "recipe demo: learning_rate is not a setting; did you mean 'training.learning_rate'? (allowed: name, seed,",
+            "recipe demo: learning_rate is not a setting; did you mean 'training.learning_rate'? (allowed: kind, name,",
         ),
-        (["trainig.epochs=1"], "recipe demo: trainig is not a setting; did you mean 'training'? (allowed: name, seed,"),
+        (
+            ["trainig.epochs=1"],
+            "recipe demo: trainig is not a setting; did you mean 'training'? (allowed: kind, name, seed,",
+        ),
         (["training.learning_rate=fast"], "recipe demo: training.learning_rate is 'fast' (text); allowed: a number"),
         (["training.learning_rate=0"], "recipe demo: training.learning_rate is 0; allowed: more than 0"),
         (["training.learning_rate=.nan"], "recipe demo: training.learning_rate is '.nan' (text); allowed: a number"),

@@ -7,7 +7,8 @@ import torch
 from transformers import LlamaForCausalLM, RecurrentGemmaConfig, RecurrentGemmaForCausalLM, TrainingArguments
 
 from moslora.training import language
-from moslora.training.language import forget_after, mean_loss, newest_checkpoint, train
+from moslora.training.language import collator
+from moslora.training.trainer import forget_after, mean_loss, newest_checkpoint, train
 
 EXAMPLES = [{"input_ids": [5, 6, 7, number], "labels": [5, 6, 7, number]} for number in range(8, 20)]
 
@@ -72,7 +73,7 @@ def test_every_step_is_in_the_metrics_however_rarely_they_are_logged(tmp_path: P
         tiny_llama,
         EXAMPLES,
         arguments=arguments(tmp_path, logging_steps=3),
-        pad_token_id=0,
+        collate=collator(tiny_llama, pad_token_id=0),
         metrics_path=metrics,
         progress=False,
     )
@@ -98,8 +99,9 @@ def test_a_batch_is_padded_on_the_left_only_for_a_model_that_does_not_see_it(
         return collated(examples, **options)
 
     monkeypatch.setattr(language, "collate", noting)
-    options = {"pad_token_id": 0, "metrics_path": tmp_path / "metrics.jsonl", "progress": False}
-    train(recurrent_gemma() if sees_padding else tiny_llama, EXAMPLES, arguments=arguments(tmp_path), **options)
+    model = recurrent_gemma() if sees_padding else tiny_llama
+    options = {"collate": language.collator(model, pad_token_id=0), "metrics_path": tmp_path / "metrics.jsonl"}
+    train(model, EXAMPLES, arguments=arguments(tmp_path), progress=False, **options)
     assert set(at_end) == {not sees_padding}
 
 
@@ -110,7 +112,7 @@ def test_a_loss_that_is_not_a_number_is_shown(tmp_path: Path, tiny_llama: LlamaF
         tiny_llama,
         EXAMPLES,
         arguments=arguments(tmp_path, logging_steps=1, logging_nan_inf_filter=False),
-        pad_token_id=0,
+        collate=collator(tiny_llama, pad_token_id=0),
         metrics_path=tmp_path / "metrics.jsonl",
         progress=False,
     )
@@ -118,7 +120,7 @@ def test_a_loss_that_is_not_a_number_is_shown(tmp_path: Path, tiny_llama: LlamaF
 
 
 def test_progress_goes_to_stderr(tmp_path: Path, tiny_llama: LlamaForCausalLM, capsys: pytest.CaptureFixture[str]):
-    options = {"pad_token_id": 0, "metrics_path": tmp_path / "metrics.jsonl"}
+    options = {"collate": collator(tiny_llama, pad_token_id=0), "metrics_path": tmp_path / "metrics.jsonl"}
     train(tiny_llama, EXAMPLES, arguments=arguments(tmp_path, logging_steps=1), **options)
     output, remarks = capsys.readouterr()
     assert output == ""

@@ -7,7 +7,8 @@ from torch.nn.functional import cross_entropy
 from transformers import LlamaForCausalLM, TrainingArguments
 
 from moslora.data.tokens import IGNORED, collate
-from moslora.training.language import train
+from moslora.training.language import collator
+from moslora.training.trainer import train
 from moslora.training.validation import SampleLoss, mean_over_tokens, sample_losses
 
 ROWS = [{"input_ids": [5, 6, 7, number], "labels": [5, 6, 7, number]} for number in range(8, 20)]
@@ -71,7 +72,7 @@ def test_the_validation_loss_of_a_training_does_not_depend_on_the_batch_size(
                 disable_tqdm=True,
                 log_level="error",
             ),
-            pad_token_id=0,
+            collate=collator(tiny_llama, pad_token_id=0),
             metrics_path=tmp_path / f"{size}.jsonl",
             progress=False,
         )

@@ -37,7 +37,7 @@ class Head:
     @property
     def is_language_model(self) -> bool:
         """Whether the model continues text."""
-        return self.class_name.endswith(("ForCausalLM", "LMHeadModel"))
+        return self.class_name.endswith(("ForCausalLM", "LMHeadModel", "ForImageTextToText"))
 
     @property
     def auto_class(self) -> Any:

@@ -241,7 +241,7 @@ def _differing(
     if field not in chosen_method.options or is_ignored:
         raise ConfigError(
             f"adapter.parts: {option} differs by part ({', '.join(f'{p}: {v}' for p, v in values.items())}), and"
-            f" method '{method}' has no {field}: give all parts the same, or choose another method (moslora has them)"
+            f" method '{method}' has no {field}: give all parts the same, or choose another method, such as the default"
         )
     return {**chosen, field: {**(common.get(field) or {}), **other}}
 

@@ -28,13 +28,19 @@ MakeOptimizer = Callable[[nn.Module, type[Optimizer], dict[str, Any]], Optimizer
 
 
 def prepare(
-    model: nn.Module, method: str, options: Mapping[str, Any], *, total_steps: int = COUNTING_STEPS
+    model: nn.Module,
+    method: str,
+    options: Mapping[str, Any],
+    *,
+    total_steps: int = COUNTING_STEPS,
+    task_type: str | None = "CAUSAL_LM",
 ) -> nn.Module:
     """The model with the method's adapter drawn, its parameters to train marked; seed before.
 
-    `full` trains all of the model's weights, in float32 as adapters are. Raises what `method_config` raises.
+    `full` trains all of the model's weights, in float32 as adapters are. `task_type` is PEFT's. Raises what
+    `method_config` raises.
     """
-    config = method_config(method, options, total_steps=total_steps)
+    config = method_config(method, options, total_steps=total_steps, task_type=task_type)
     if config is None:
         return model.float().requires_grad_(True)
     chosen = known_method(method)
@@ -50,13 +56,15 @@ def _inject(model: nn.Module, config: Any, **options: Any) -> Any:
         return get_peft_model(model, config, **options)  # pyright: ignore[reportArgumentType]
 
 
-def prepare_without_weights(model: nn.Module, method: str, options: Mapping[str, Any]) -> nn.Module:
+def prepare_without_weights(
+    model: nn.Module, method: str, options: Mapping[str, Any], *, task_type: str | None = "CAUSAL_LM"
+) -> nn.Module:
     """The model with the method's adapter, on the same layers as `prepare` puts it, for a model on the meta device.
 
     Nothing is drawn or folded. Raises as `prepare`, and for a pattern that matches nothing and a layer that is never
     called, with any method.
     """
-    config: Any = method_config(method, options)
+    config: Any = method_config(method, options, task_type=task_type)
     if config is None:
         return model
     check_patterns(config, [name for name, _ in model.named_modules()])

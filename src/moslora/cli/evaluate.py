@@ -48,7 +48,7 @@ def evaluate(
     quiet_libraries()
     from moslora.cli.summary import print_evaluations
     from moslora.runs.adapters import open_adapter, require_language_model
-    from moslora.runs.recipe import EvaluationSettings
+    from moslora.runs.recipe import scoring_settings
     from moslora.runs.scoring import evaluate_adapter
     from moslora.runs.validation import validated
 
@@ -57,7 +57,7 @@ def evaluate(
     chosen = {"tasks": task, "data": data and str(data), "scoring": scoring, "limit": limit, "batch_size": batch_size}
     own = opened.recipe.evaluation.model_dump(exclude={"limit"}) if opened.recipe else {}
     given = own | {name: value for name, value in chosen.items() if value}
-    settings = validated(EvaluationSettings, given, source="evaluate")
+    settings = validated(scoring_settings(opened.model.kind), given, source="evaluate")
     if not settings.tasks:
         raise ConfigError("no task given: add --task, for example --task everyday")
     found = evaluate_adapter(

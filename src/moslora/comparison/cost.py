@@ -14,24 +14,24 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import TrainerCallback, set_seed
+from transformers import TrainerCallback
 
 from moslora.adapter.inspection import count_parameters
-from moslora.adapter.preparing import callbacks, optimiser, prepare
 from moslora.comparison.matching import matched_arms
 from moslora.comparison.matrix import Arm, final_run
 from moslora.comparison.plan import Plan
-from moslora.data.tokens import pad_token_id
 from moslora.errors import MosloraError
 from moslora.files import write_atomically
 from moslora.records import Cost
-from moslora.runs import run as runs
 from moslora.runs.counting import trainable_parameters
 from moslora.runs.environment import peak_memory_bytes
 from moslora.runs.folder import RunFolder
+from moslora.runs.groups import Recipe
 from moslora.runs.models import load_model
-from moslora.runs.recipe import Recipe, parse_recipe
-from moslora.training.language import train
+from moslora.runs.recipe import parse_recipe
+from moslora.runs.run import plan_run
+from moslora.runs.steps import Plan as RunPlan
+from moslora.runs.steps import prepared, trained
 
 COSTS_NAME = "costs.json"
 ROUNDS, STEPS = 3, 3  # measured steps an arm: their product
@@ -108,32 +108,17 @@ def measured_recipe(plan: Plan, arm: Arm, *, steps: int) -> Recipe:
     return parse_recipe(settings, source=f"plan {plan.name}, arm {arm.label}")
 
 
-def measure(
-    recipe: Recipe, *, after: Callable[[nn.Module, runs.Plan], None] = lambda _model, _planned: None
-) -> Measured:
+def measure(recipe: Recipe, *, after: Callable[[nn.Module, RunPlan], None] = lambda _model, _planned: None) -> Measured:
     """Train a recipe's steps in this process and time them; `after` is called with the model and what was planned.
 
     Raises what `run_recipe` raises.
     """
-    method, options = recipe.adapter.method, recipe.adapter.options
     times, started = StepTimes(), time.perf_counter()
     with TemporaryDirectory() as scratch:
         place = RunFolder(Path(scratch))
-        planned = runs.plan_run(recipe, place)
-        set_seed(recipe.seed)
-        base = runs.ready_to_adapt(load_model(recipe.model), recipe)
-        model = prepare(base, method, options, total_steps=planned.total_steps)
-        train(
-            model,
-            planned.material.rows,
-            groups=planned.material.groups,
-            arguments=planned.arguments,
-            pad_token_id=pad_token_id(planned.tokenizer),
-            metrics_path=place.metrics_path,
-            make_optimizer=optimiser(method, options, weight_decay=recipe.training.weight_decay),
-            callbacks=[*callbacks(model, method), times],
-            progress=False,
-        )
+        planned = plan_run(recipe, place)
+        model = prepared(recipe, planned, load_model(recipe.model))
+        trained(recipe, planned, model, place=place, also=[times])
     seconds = times.seconds()
     setup = time.perf_counter() - started - sum(seconds) - median(seconds)
     found = Measured(seconds, peak_memory_bytes(), count_parameters(model)["trainable"], max(0.0, setup))

@@ -8,7 +8,7 @@ from moslora.comparison.plan import Plan
 from moslora.errors import MosloraError
 from moslora.records import ArmResult
 from moslora.runs.counting import trainable_parameters
-from moslora.runs.recipe import ModelSettings
+from moslora.runs.groups import ModelSettings
 
 LARGEST_RANK = 1024
 ALIKE = 0.05

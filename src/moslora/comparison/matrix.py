@@ -12,7 +12,8 @@ from typing import Any, Literal, NamedTuple
 from moslora.adapter.methods import METHODS, known_options, method_config
 from moslora.comparison.plan import Plan
 from moslora.errors import ConfigError, unknown_name
-from moslora.runs.recipe import Recipe, parse_recipe
+from moslora.runs.groups import Recipe
+from moslora.runs.recipe import parse_recipe
 
 ALPHAS = ("lora_alpha", "alpha")  # what PEFT's methods call the number over the rank that scales an update
 Kind = Literal["tuning", "final"]

@@ -5,22 +5,26 @@ Unknown keys are refused with the nearest valid name. What every run shares is w
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, create_model, field_validator, model_validator
 
 from moslora.data import tasks
 from moslora.errors import ConfigError, unknown_name
-from moslora.runs.recipe import (
+from moslora.runs.groups import (
     NAME_PATTERN,
     AdapterSettings,
-    DataSettings,
-    EvaluationSettings,
     ModelSettings,
+    Recipe,
+    SampleSettings,
+    ScoringSettings,
+    Settings,
     TrainingSettings,
 )
+from moslora.runs.recipe import recipe_class
 from moslora.runs.settings import changed_settings, override
 from moslora.runs.shipped import Shipped
 from moslora.runs.validation import validated
@@ -41,6 +45,7 @@ AXES = {  # settings of a recipe that a plan sets itself, and where
     ("training", "learning_rate"): "tuning.learning_rates",
     ("data", "fraction"): "fractions",
 }
+OF_KIND = ("kind", "model", "data", "evaluation")  # the groups that each kind of run has its own class of
 HUB = "hub"  # what stands for a folder of sets where they are to come from the hub
 SMALL_TASKS = ["ARC-Easy", "ARC-Challenge", "openbookqa", "piqa"]  # what a small model can be tried on, and the hub has
 INSTEAD_OF_EVERYDAY = {
@@ -53,18 +58,15 @@ INSTEAD_OF_EVERYDAY = {
 }
 
 
-class _Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
-
-
-class SharedSettings(_Settings):
+class SharedSettings(Settings):
     """What every run has in common: the groups of a recipe; each arm takes the adapter options its method knows."""
 
+    kind: str
     model: ModelSettings
-    adapter: dict[str, Any] = {}
-    data: DataSettings
+    adapter: dict[str, Any] = Field(default_factory=dict)
+    data: SampleSettings
     training: TrainingSettings = TrainingSettings()
-    evaluation: EvaluationSettings = EvaluationSettings()
+    evaluation: ScoringSettings
 
     @model_validator(mode="after")
     def _leaves_the_axes_to_the_plan(self) -> Self:
@@ -78,17 +80,17 @@ class SharedSettings(_Settings):
         return self
 
 
-class TuningSettings(_Settings):
+class TuningSettings(Settings):
     """The learning rates tried for every arm; the lowest validation loss wins. One rate: nothing to try."""
 
     learning_rates: Annotated[list[Rate], Field(min_length=1)]
-    of: dict[str, list[Rate]] = {}  # by arm, as many rates as learning_rates has
+    of: dict[str, list[Rate]] = Field(default_factory=dict)  # by arm, as many rates as learning_rates has
     seed: Seed = 0  # not among the seeds compared
     steps_share: Share = 1.0  # of the steps of a compared run; less may choose a rate too high for all of them
     validation_samples: Count = 200  # of the training samples, set apart while tuning
 
 
-class Plan(_Settings):
+class Plan(Settings):
     """Every setting of one comparison."""
 
     name: Annotated[str, Field(pattern=NAME_PATTERN)]
@@ -96,9 +98,9 @@ class Plan(_Settings):
     arms: Annotated[dict[Label, AdapterSettings], Field(min_length=1)]  # method and its own options, by label
     baseline: str  # the arm that the others are compared with
     seeds: Annotated[list[Seed], Field(min_length=1)]
-    seeds_of: dict[str, list[Seed]] = {}  # for arms with more seeds, or fewer
-    ranks: list[Count] = []  # every arm at each of these ranks; none given: each at its own
-    fractions: Annotated[list[Share], Field(min_length=1)] = [1.0]  # shares of the training samples
+    seeds_of: dict[str, list[Seed]] = Field(default_factory=dict)  # for arms with more seeds, or fewer
+    ranks: list[Count] = Field(default_factory=list)  # every arm at each of these ranks; none given: each at its own
+    fractions: list[Share] = Field(default_factory=lambda: [1.0], min_length=1)  # shares of the training samples
     same_coverage: bool = True  # refuse arms that adapt other weights of the base than the baseline does
     match_parameters: bool = False  # choose each arm's rank so that it trains about as many parameters as the baseline
     tuning: TuningSettings
@@ -173,10 +175,21 @@ class Plan(_Settings):
                 )
 
 
+@cache
+def _plan_of(recipe: type[Recipe]) -> type[Plan]:
+    """A plan whose shared settings are the groups of these recipes."""
+    fields = recipe.model_fields
+    own: dict[str, Any] = {name: (fields[name].annotation, fields[name]) for name in OF_KIND}
+    shared: Any = create_model("SharedOfKind", __base__=SharedSettings, **own)
+    return create_model("PlanOfKind", __base__=Plan, recipe=(shared, ...))
+
+
 def parse_plan(settings: Mapping[str, Any], *, source: str) -> Plan:
     """Check settings and fill in the defaults. Raises `ConfigError` naming `source`, the setting and its value."""
     given = {name: value for name, value in settings.items() if value is not None}
-    return validated(Plan, given, source=source)
+    shared = given.get("recipe")
+    kind = shared.get("kind") if isinstance(shared, Mapping) else None
+    return validated(_plan_of(recipe_class(kind)), given, source=source)
 
 
 def load_plan(name_or_path: str | Path, overrides: Sequence[str] = (), *, data: str | Path | None = None) -> Plan:

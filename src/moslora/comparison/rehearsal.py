@@ -14,16 +14,11 @@ from moslora.adapter.methods import METHODS
 from moslora.adapter.pictures import mixers_of, picture_adapter
 from moslora.adapter.preparing import save_trained, starting_tensors
 from moslora.comparison.plan import Plan
-from moslora.data.everyday import without_question
-from moslora.data.probing import sees_left_padding
-from moslora.data.tasks import EVERYDAY
-from moslora.data.tokens import collate, pad_token_id
 from moslora.evaluation.inference import evaluation_mode
 from moslora.runs.environment import peak_memory_bytes
-from moslora.runs.material import TestSet, load_test_sets
-from moslora.runs.recipe import EvaluationSettings
-from moslora.runs.run import Plan as RunPlan
-from moslora.runs.scoring import OTHER_SCORING, evaluate, spread_indices
+from moslora.runs.kinds import kind_of
+from moslora.runs.material import TestSet, spread_indices
+from moslora.runs.steps import Plan as RunPlan
 
 BATCHES = 2  # of validation, and of each way of scoring a task
 
@@ -48,47 +43,51 @@ class Rehearsal:
             picture_adapter(model, method=self.method, start=mixers_of(model))
         self.saving = took[0]
         self._validate(model, planned)
-        self.scoring = sum(self._score(model, planned, one) for one in load_test_sets(self.plan.recipe.evaluation))
+        test_sets = kind_of(self.plan.recipe.kind).test_sets(self.plan.recipe.evaluation)
+        self.scoring = sum(self._score(model, planned, one) for one in test_sets)
         self.peak_memory_bytes = peak_memory_bytes()
 
     def _validate(self, model: nn.Module, planned: RunPlan) -> None:
         size = self.plan.recipe.evaluation.batch_size
         rows = [planned.material.rows[i] for i in spread_indices(len(planned.material.rows), BATCHES * size)]
-        pad, at_end = pad_token_id(planned.tokenizer), not sees_left_padding(model)
+        collate = kind_of(self.plan.recipe.kind).collator(model, planned.processor)
         device = next(model.parameters()).device
         with _timed() as took, evaluation_mode(model):
             for start in range(0, len(rows), size):
-                batch = collate(rows[start : start + size], pad_token_id=pad, at_end=at_end)
+                batch = collate(list(rows[start : start + size]))
                 model(**{name: value.to(device) if hasattr(value, "to") else value for name, value in batch.items()})
         self.validating_a_sample = took[0] / len(rows)
 
     def _score(self, model: nn.Module, planned: RunPlan, test_set: TestSet) -> float:
-        """The seconds of all evaluations of a task."""
-        settings: EvaluationSettings = self.plan.recipe.evaluation
-        total = len(test_set.samples)
-        asked = self._seconds_a_question(model, planned, test_set, scoring=settings.scoring)
-        seconds = asked * total * (2 if settings.before else 1)
-        if settings.question_removed and test_set.task.name == EVERYDAY:
-            shorter = TestSet(test_set.task, [without_question(sample) for sample in test_set.samples])
-            seconds += self._seconds_a_question(model, planned, shorter, scoring=settings.scoring) * total
-        if settings.agreement_questions:
-            other = self._seconds_a_question(model, planned, test_set, scoring=OTHER_SCORING[settings.scoring])
-            seconds += other * min(settings.agreement_questions, total)
+        """The seconds of all evaluations of a test set; one way of asking is tried once."""
+        kind, settings = kind_of(self.plan.recipe.kind), self.plan.recipe.evaluation
+        moments = ("before", "after") if settings.before else ("after",)
+        seconds, known = 0.0, {}
+        for moment in moments:
+            for when, scoring, indices in kind.asked(test_set, settings, when=moment):
+                control = "" if when in moments else when
+                if (control, scoring) not in known:
+                    known[control, scoring] = self._seconds_a_question(
+                        model, planned, test_set, when=when, scoring=scoring
+                    )
+                seconds += known[control, scoring] * len(indices)
         return seconds
 
-    def _seconds_a_question(self, model: nn.Module, planned: RunPlan, test_set: TestSet, *, scoring: str) -> float:
+    def _seconds_a_question(
+        self, model: nn.Module, planned: RunPlan, test_set: TestSet, *, when: str, scoring: str
+    ) -> float:
         settings = self.plan.recipe.evaluation
         count = settings.batch_size * (BATCHES if scoring == "log_probability" else 1)
         samples: Sequence[Any] = [test_set.samples[i] for i in spread_indices(len(test_set.samples), count)]
         with _timed() as took:
-            evaluate(
+            kind_of(self.plan.recipe.kind).evaluate(
                 model,
-                planned.tokenizer,
+                planned.processor,
                 samples,
                 task=test_set.task,
-                when="rehearsed",
+                when=when,
                 scoring=scoring,
-                prompt_style=settings.prompt or self.plan.recipe.data.trained_with,
+                prompt=settings.prompt or self.plan.recipe.data.trained_with,
                 batch_size=settings.batch_size,
                 progress=False,
             )

@@ -41,13 +41,14 @@ def chat_examples(
         place = f"{source}: sample {number}"
         chat = read_chat(sample, place=place)
         template.check_shows(chat, place=place)
-        examples.append(_example(chat, template, loss_on=loss_on, place=place))
+        examples.append(chat_example(chat, template, loss_on=loss_on, place=place))
     if unshown is not None:
         unshown += template.unshown
     return examples
 
 
-def _example(chat: Chat, template: ChatTemplate, *, loss_on: str, place: str) -> Example:
+def chat_example(chat: Chat, template: ChatTemplate, *, loss_on: str, place: str) -> Example:
+    """One chat, as `chat_examples` makes them."""
     ids = template.ids(chat.messages, place=place, tools=chat.tools)
     if loss_on == "response":
         _refuse_other_roles(chat, place=place)

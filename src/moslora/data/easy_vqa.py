@@ -35,7 +35,7 @@ def questions(split: str, *, balanced: bool = False) -> list[dict[str, str]]:
 
     Raises DataError for another split, MissingDependencyError if the package is not installed.
     """
-    found = [{"id": f"{split}-{number}", **question} for number, question in enumerate(_read(_folder(split)))]
+    found = [{"id": f"{split}-{number}", **question} for number, question in enumerate(_read(folder(split)))]
     return _balanced(found) if balanced else found
 
 
@@ -113,7 +113,8 @@ def _kind(word: str) -> str | None:
     return "colour" if word in COLOURS else "shape" if word in SHAPES else None
 
 
-def _folder(split: str) -> Path:
+def folder(split: str) -> Path:
+    """Where the split's `questions.json` and `images` lie. Raises as `questions`."""
     if split not in SPLITS:
         raise DataError(f"easy-VQA has no split '{split}'{suggestion(split, SPLITS)} (allowed: {', '.join(SPLITS)})")
     try:

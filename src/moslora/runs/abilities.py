@@ -5,7 +5,7 @@ from importlib import util
 import torch
 
 from moslora.errors import ConfigError, MissingDependencyError
-from moslora.runs.recipe import ModelSettings
+from moslora.runs.groups import ModelSettings
 
 SPREAD = ("auto", "balanced", "balanced_low_0", "sequential")  # accelerate's ways to use several devices
 HALVES = (torch.float16, torch.bfloat16)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from moslora.records import EvaluationRecord, RunRecord
 from moslora.runs.folder import RunFolder
-from moslora.runs.recipe import Recipe
+from moslora.runs.groups import Recipe
 
 Report = Callable[[str], None]  # takes one line of text
 

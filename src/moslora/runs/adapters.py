@@ -6,30 +6,35 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from transformers import PreTrainedTokenizerBase
-
 from moslora.adapter.experts import plain_layers
 from moslora.adapter.heads import Head, head_of
+from moslora.adapter.methods import method_config
+from moslora.adapter.part_layers import PROJECTOR
+from moslora.adapter.parts import ONLY, expand, projector_choice
 from moslora.adapter.preparing import prepare_without_weights
+from moslora.adapter.projector import FILE as PROJECTOR_FILE
+from moslora.adapter.projector import load_projector, train_only
 from moslora.adapter.storage import check_adapter_folder, load_adapter
-from moslora.adapter.verification import token_probe
-from moslora.data.everyday import everyday
-from moslora.data.prompts import PROMPTS, STYLES, prompt_ids
+from moslora.data.prompts import STYLES
 from moslora.errors import CheckpointError, ConfigError, MosloraError, command, unknown_name
 from moslora.runs.folder import RunFolder
-from moslora.runs.models import LANGUAGE_MODEL, load_model, load_tokenizer, meta_model
-from moslora.runs.origin import prompt_of
-from moslora.runs.recipe import ModelSettings, Recipe, parse_recipe
+from moslora.runs.groups import ModelSettings, Recipe
+from moslora.runs.kinds import Kind, kind_of
+from moslora.runs.models import load_model, meta_model
+from moslora.runs.origin import kind_noted, prompt_of
+from moslora.runs.recipe import LANGUAGE, model_settings, parse_recipe
 
-MOSLORA, FULL = "MOSLORA", "FULL"  # PEFT's name for ours; what stands in its place for full fine-tuning
+MOSLORA = "MOSLORA"  # PEFT's name for ours
+FULL, PROJECTOR_ONLY = "FULL", "PROJECTOR"  # what stands in its place for full fine-tuning, and for a projector alone
+OF_PARTS = frozenset({"parts", PROJECTOR})
 
 
 @dataclass(frozen=True)
 class Opened:
     """An adapter's folder, the settings of its base model, and the run it came from, if any.
 
-    Of full fine-tuning, `adapter` is the folder of the trained model and `peft_type` is FULL.
+    Of full fine-tuning, `adapter` is the folder of the trained model and `peft_type` is FULL; of a projector that was
+    trained alone it is that folder.
     """
 
     adapter: Path
@@ -38,7 +43,12 @@ class Opened:
     prompt_style: str | None = None  # of questions: the run's, or what the folder notes of it
     run: RunFolder | None = None
     recipe: Recipe | None = None
-    head: Head = LANGUAGE_MODEL
+    own_head: Head | None = None  # of a bare adapter, which may be of a classifier
+
+    @property
+    def head(self) -> Head:
+        """The class of transformers that loads the base model."""
+        return self.own_head or kind_of(self.model.kind).head
 
     @property
     def home(self) -> Path:
@@ -74,6 +84,8 @@ def open_adapter(source: str | Path, *, base: str | None = None, prompt: str | N
         recipe = parse_recipe(record.recipe, source=str(run.record_path))
         if "model" in record.artifacts:
             return _opened_model(run, recipe, base=base, prompt=prompt)
+        if "projector" in record.artifacts:
+            return Opened(run.projector, recipe.model, PROJECTOR_ONLY, prompt or recipe.asked_with, run, recipe)
         if "adapter" not in record.artifacts:
             raise CheckpointError(_without_weights(run, record.status))
         fields = _adapter_fields(run.adapter)
@@ -85,21 +97,41 @@ def open_adapter(source: str | Path, *, base: str | None = None, prompt: str | N
     prompt = prompt or prompt_of(source)
     if (source / "config.json").is_file() and not (source / "adapter_config.json").is_file():
         return _opened_folder(source, base=base, prompt=prompt)
-    fields = _adapter_fields(source)
+    fields, kind = _adapter_fields(source), kind_noted(source)
     path = base or fields.get("base_model_name_or_path")
     if not path:
         raise CheckpointError(f"{source} does not say which base model it belongs to: give it with --base")
-    head = head_of(fields, source / "adapter_model.safetensors")
-    return Opened(source, ModelSettings(path=path), fields["peft_type"], prompt, head=head)
+    head = head_of(fields, source / "adapter_model.safetensors") if kind == LANGUAGE else None
+    return Opened(source, model_settings(kind, path=path), fields["peft_type"], prompt, own_head=head)
 
 
-def load_adapted(opened: Opened, *, is_trainable: bool = False) -> tuple[Any, PreTrainedTokenizerBase]:
-    """The base model with the adapter (or the fully trained model), in evaluation mode, and its tokenizer."""
-    tokenizer = load_tokenizer(opened.model)
+def load_adapted(opened: Opened, *, is_trainable: bool = False) -> tuple[Any, Any]:
+    """The base model with the adapter (or the fully trained model), in evaluation mode, and its processor."""
+    processor = kind_of(opened.model.kind).load_processor(opened.model, saved=opened.adapter)
     model = load_model(opened.model, opened.head)
     if opened.peft_type == FULL:
-        return model.requires_grad_(is_trainable), tokenizer
-    return load_adapter(model, opened.adapter, is_trainable=is_trainable).eval(), tokenizer
+        return model.requires_grad_(is_trainable), processor
+    if opened.peft_type == PROJECTOR_ONLY:
+        prefix = kind_of(opened.model.kind).parts(model)[PROJECTOR]
+        load_projector(model, prefix, opened.adapter / PROJECTOR_FILE)
+        return model, processor
+    return load_adapter(model, opened.adapter, is_trainable=is_trainable).eval(), processor
+
+
+def check_options(method: str, options: Mapping[str, Any]) -> None:
+    """Refuse a method or an option that is not known, as far as that shows without the model. Raises ConfigError."""
+    if not OF_PARTS & options.keys():
+        method_config(method, options)
+
+
+def whole_options(settings: ModelSettings, method: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """A method's options for the model as a whole, where they are given by its parts. Raises ConfigError."""
+    return _whole(kind_of(settings.kind), meta_model(settings), method, options)
+
+
+def _whole(kind: Kind, model: Any, method: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    parts = kind.parts(model)
+    return expand(options, parts, model, method=method) if parts or OF_PARTS & options.keys() else dict(options)
 
 
 def adapted_on_meta(settings: ModelSettings, method: str, options: Mapping[str, Any]) -> Any:
@@ -111,7 +143,12 @@ def adapted_on_meta(settings: ModelSettings, method: str, options: Mapping[str, 
     """
     model = meta_model(settings)
     try:
-        return prepare_without_weights(model, method, options)
+        kind = kind_of(settings.kind)
+        whole = _whole(kind, model, method, options)
+        if projector_choice(options) == ONLY:
+            train_only(model, kind.parts(model)[PROJECTOR])
+            return model
+        return prepare_without_weights(model, method, whole, task_type=kind.head.task_type)
     except MosloraError:
         raise
     except (ValueError, TypeError, LookupError, AttributeError, NotImplementedError, ImportError) as error:
@@ -134,21 +171,6 @@ def require_language_model(opened: Opened, command: str) -> None:
         )
 
 
-def text_probe(opened: Opened, tokenizer: PreTrainedTokenizerBase, model: Any = None) -> dict[str, torch.Tensor]:
-    """Four real questions, cut to one length, to compare models on: what a model says at padding means nothing.
-
-    Without `model` they are the inputs of a language model.
-    """
-    samples: list[dict[str, Any]] = [*everyday("test")]
-    chosen = samples[:: len(samples) // 4]
-    ids = prompt_ids(chosen, tokenizer, style=opened.prompt_style or PROMPTS[0])
-    shortest = min(map(len, ids))
-    tokens = torch.tensor([row[:shortest] for row in ids])
-    if model is None:
-        return {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}
-    return token_probe(model, tokens)
-
-
 def _without_weights(run: RunFolder, status: str) -> str:
     if status == "finished":
         again = command("train", run.recipe_path, "--output", "FOLDER")
@@ -161,7 +183,7 @@ def _opened_folder(folder: Path, *, base: str | None, prompt: str | None) -> Ope
     """A full model outside a run, such as a merged one."""
     if base is not None:
         raise ConfigError(f"{folder} holds a full model, which has no other base: leave out --base {base}")
-    return Opened(folder, ModelSettings(path=str(folder)), FULL, prompt)
+    return Opened(folder, model_settings(kind_noted(folder), path=str(folder)), FULL, prompt)
 
 
 def _opened_model(run: RunFolder, recipe: Recipe, *, base: str | None, prompt: str | None) -> Opened:

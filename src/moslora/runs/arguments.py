@@ -13,8 +13,8 @@ from moslora.adapter.preparing import optimiser
 from moslora.adapter.twin import base_of
 from moslora.errors import ConfigError, MissingDependencyError
 from moslora.runs.abilities import check_trainable, is_on_cpu
+from moslora.runs.groups import Recipe
 from moslora.runs.models import choose_dtype
-from moslora.runs.recipe import Recipe
 
 
 def training_arguments(recipe: Recipe, checkpoints: Path) -> TrainingArguments:

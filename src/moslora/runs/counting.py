@@ -9,7 +9,7 @@ from moslora.adapter.inspection import count_parameters
 from moslora.adapter.methods import METHODS, known_options
 from moslora.errors import ConfigError, MissingDependencyError, MosloraError, UnsupportedLayerError
 from moslora.runs.adapters import adapted_on_meta
-from moslora.runs.recipe import ModelSettings, Recipe
+from moslora.runs.groups import ModelSettings, Recipe
 
 BASELINE = "lora"
 

@@ -1,4 +1,4 @@
-"""Folding and merging what a command was given, with real text as the probe, noted in the run's record."""
+"""Folding and merging what a command was given, compared on real inputs of its kind, noted in the run's record."""
 
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -13,7 +13,8 @@ from moslora.adapter.proving import prove_copy
 from moslora.adapter.verification import Drift, coarsest_dtype, probe_output
 from moslora.errors import ConfigError, python_text
 from moslora.files import check_new_folder, check_writable
-from moslora.runs.adapters import FULL, MOSLORA, Opened, load_adapted, text_probe
+from moslora.runs.adapters import FULL, MOSLORA, Opened, load_adapted
+from moslora.runs.kinds import kind_of
 from moslora.runs.models import load_model, resolve_model
 from moslora.runs.origin import write_origin
 from moslora.runs.ownership import check_unowned
@@ -80,11 +81,11 @@ def fold_adapter(opened: Opened, folder: Path, *, allow_drift: bool = False) -> 
     if opened.peft_type != MOSLORA:
         raise ConfigError(_nothing_to_fold(opened))
     _check_place(opened, folder)
-    model, tokenizer = load_adapted(opened)
+    model, processor = load_adapted(opened)
     labels = model.get_base_model().config.num_labels
-    drift = save_folded(model, folder, probe=text_probe(opened, tokenizer, model), allow_drift=allow_drift)
-    tokenizer.save_pretrained(folder)
-    write_origin(folder, prompt=opened.prompt_style)
+    drift = save_folded(model, folder, probe=_probe(opened, processor, model), allow_drift=allow_drift)
+    processor.save_pretrained(folder)
+    write_origin(folder, prompt=opened.prompt_style, kind=opened.model.kind)
     return _noted(opened, _export(opened, folder, drift, num_labels=labels), name="folded")
 
 
@@ -101,14 +102,14 @@ def merge_adapter(opened: Opened, folder: Path, *, dtype: str | None, allow_drif
             " choose the dtype of the merged weights with --dtype"
         )
     _check_place(opened, folder)
-    model, tokenizer = load_adapted(opened)
+    model, processor = load_adapted(opened)
     labels = model.get_base_model().config.num_labels
     wanted = getattr(torch, dtype) if dtype else None
     sizes = (p.numel() * (wanted or p.dtype).itemsize for p in model.get_base_model().parameters())
     check_writable(folder, needed_bytes=sum(sizes))
-    probe = text_probe(opened, tokenizer, model)
+    probe = _probe(opened, processor, model)
     if opened.peft_type == MOSLORA:
-        drift = save_merged(model, folder, dtype=wanted, probe=probe, allow_drift=allow_drift, tokenizer=tokenizer)
+        drift = save_merged(model, folder, dtype=wanted, probe=probe, allow_drift=allow_drift, tokenizer=processor)
     else:
         expected, adapted_dtype = probe_output(model, probe), coarsest_dtype(model)
         del model
@@ -121,10 +122,14 @@ def merge_adapter(opened: Opened, folder: Path, *, dtype: str | None, allow_drif
             adapted_dtype=adapted_dtype,
             prove=partial(prove_copy, merged.state_dict()),
             allow_drift=allow_drift,
-            tokenizer=tokenizer,
+            tokenizer=processor,
         )
-    write_origin(folder, prompt=opened.prompt_style)
+    write_origin(folder, prompt=opened.prompt_style, kind=opened.model.kind)
     return _noted(opened, _export(opened, folder, drift, num_labels=labels), name="merged")
+
+
+def _probe(opened: Opened, processor: Any, model: Any) -> dict[str, torch.Tensor]:
+    return kind_of(opened.model.kind).probe(processor, model, prompt=opened.prompt_style)
 
 
 def _check_place(opened: Opened, folder: Path) -> None:

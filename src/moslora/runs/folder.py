@@ -102,6 +102,11 @@ class RunFolder:
         return self.path / "adapter"
 
     @property
+    def projector(self) -> Path:
+        """The folder of the trained projector, of a run that trains nothing else."""
+        return self.path / "projector"
+
+    @property
     def model(self) -> Path:
         """The folder of the trained model, of a method that has no adapter."""
         return self.path / "model"

@@ -14,8 +14,9 @@ from moslora.adapter.targets import unmatched_patterns
 from moslora.errors import ConfigError
 from moslora.runs.adapters import FULL, adapted_on_meta, load_adapted, open_adapter
 from moslora.runs.covering import replaced_notes
+from moslora.runs.groups import Recipe
 from moslora.runs.models import meta_model, resolve_model
-from moslora.runs.recipe import Recipe, load_recipe
+from moslora.runs.recipe import load_recipe
 
 STATISTICS = ("mixer_condition", "mixer_from_identity", "mixer_from_orthogonal", "update_norm", "effective_rank")
 

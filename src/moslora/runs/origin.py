@@ -5,31 +5,51 @@ PEFT, transformers and others do not look at the file.
 
 import json
 from pathlib import Path
+from typing import Any
 
 from moslora import __version__
 from moslora.data.prompts import STYLES
 from moslora.errors import CheckpointError
 from moslora.files import write_atomically
+from moslora.runs.recipe import LANGUAGE, RECIPES
 
 ORIGIN_NAME = "moslora.json"
 
 
-def write_origin(folder: str | Path, *, prompt: str | None) -> None:
-    """Note in a folder how its model is asked, where that is known."""
+def write_origin(folder: str | Path, *, prompt: str | None, kind: str) -> None:
+    """Note in a folder how its model is asked, where that is known, and of what kind it is."""
     if prompt is not None:
-        text = json.dumps({"prompt": prompt, "moslora_version": __version__}, indent=2)
+        noted = {"prompt": prompt} | ({} if kind == LANGUAGE else {"kind": kind})
+        text = json.dumps({**noted, "moslora_version": __version__}, indent=2)
         write_atomically(Path(folder) / ORIGIN_NAME, text + "\n")
+
+
+def kind_noted(folder: str | Path) -> str:
+    """The kind that a folder notes; a language model's if it notes none. Raises CheckpointError."""
+    kind = _noted(Path(folder)).get("kind", LANGUAGE)
+    if kind not in RECIPES:
+        raise CheckpointError(
+            f"{Path(folder) / ORIGIN_NAME} names the kind {kind!r}, which is none of {', '.join(RECIPES)}: correct it"
+        )
+    return kind
 
 
 def prompt_of(folder: str | Path) -> str | None:
     """The prompt style that a folder notes; None if it notes nothing. Raises CheckpointError for a damaged note."""
-    path = Path(folder) / ORIGIN_NAME
-    if not path.is_file():
-        return None
-    try:
-        prompt = json.loads(path.read_bytes())["prompt"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"cannot read {path} ({error!r}): remove it, and say --prompt-style") from error
-    if prompt not in STYLES:
+    prompt = _noted(Path(folder)).get("prompt")
+    if prompt is not None and prompt not in STYLES:
+        path = Path(folder) / ORIGIN_NAME
         raise CheckpointError(f"{path} names the prompt {prompt!r}, which is none of {', '.join(STYLES)}: correct it")
     return prompt
+
+
+def _noted(folder: Path) -> dict[str, Any]:
+    path = folder / ORIGIN_NAME
+    if not path.is_file():
+        return {}
+    try:
+        noted = json.loads(path.read_bytes())
+        noted["prompt"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"cannot read {path} ({error!r}): remove it, and say --prompt-style") from error
+    return noted

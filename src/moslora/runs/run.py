@@ -9,69 +9,48 @@ import shutil
 import time
 from collections.abc import Hashable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from peft import prepare_model_for_kbit_training
 from torch import nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments, set_seed
+from transformers import PreTrainedModel
 
 from moslora.adapter.inspection import count_parameters
 from moslora.adapter.methods import METHODS, method_config
+from moslora.adapter.part_layers import PROJECTOR
+from moslora.adapter.parts import ONLY, projector_choice
 from moslora.adapter.pictures import mixers_of, picture_adapter
-from moslora.adapter.preparing import (
-    callbacks,
-    check_quantisable,
-    optimiser,
-    prepare,
-    save_trained,
-    starting_tensors,
-    trained_tensors,
-)
+from moslora.adapter.preparing import check_quantisable, save_trained, starting_tensors, trained_tensors
+from moslora.adapter.projector import FILE as PROJECTOR_FILE
+from moslora.adapter.projector import save_projector
 from moslora.adapter.storage import load_adapter
 from moslora.core.folding import is_finite
-from moslora.data.packing import check_packing
-from moslora.data.tokens import pad_token_id
-from moslora.data.vocabulary import Vocabulary
 from moslora.errors import ConfigError
 from moslora.files import check_writable, new_folder, write_atomically
-from moslora.records import CoverageRecord, Parameters, RunRecord
+from moslora.records import Parameters, RunRecord
 from moslora.runs.abilities import check_abilities
 from moslora.runs.active import ActiveRun, Report
-from moslora.runs.adapters import adapted_on_meta, load_adapted, open_adapter
+from moslora.runs.adapters import adapted_on_meta, check_options, load_adapted, open_adapter, whole_options
 from moslora.runs.arguments import check_checkpointing, check_optimizer, count_steps, training_arguments
 from moslora.runs.covering import describe_coverage
 from moslora.runs.environment import describe_machine, describe_versions, peak_memory_bytes
 from moslora.runs.folder import RunFolder
-from moslora.runs.material import Material, read_sources, tokenise
-from moslora.runs.models import choose_dtype, load_model, load_tokenizer
+from moslora.runs.groups import Recipe
+from moslora.runs.kinds import kind_of
+from moslora.runs.models import choose_dtype, load_model
 from moslora.runs.origin import write_origin
 from moslora.runs.ownership import owned
 from moslora.runs.processes import follower_folder, is_first
-from moslora.runs.recipe import Recipe, parse_recipe
+from moslora.runs.recipe import parse_recipe
 from moslora.runs.scoring import score
 from moslora.runs.settings import changed_settings
-from moslora.training.language import train
+from moslora.runs.steps import Plan, prepared, trained
 from moslora.training.validation import SampleLoss
 
 BYTES_BESIDE_WEIGHTS = 2**26  # tokenizer, answers, metrics
 FULL_DISK_BYTES = 2**20
 RESUMED = "resumed after an interruption; the times leave out a process that was killed"
 BYTES_A_PARAMETER = 4 + 3 * 12  # the adapter, and three checkpoints of it with two moments each, in float32
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What was read and checked before any weight is loaded."""
-
-    tokenizer: PreTrainedTokenizerBase
-    material: Material
-    arguments: TrainingArguments
-    total_steps: int
-    coverage: CoverageRecord
-    coverage_notes: list[str]
-    needed_bytes: int
 
 
 def run_recipe(
@@ -142,26 +121,29 @@ def _do(run: ActiveRun, plan: Plan) -> RunRecord:
 
 def plan_run(recipe: Recipe, place: RunFolder) -> Plan:
     """Read and check all that a recipe names but the model's weights. Raises the errors of `moslora.errors`."""
-    method, options = recipe.adapter.method, recipe.adapter.options
-    method_config(method, options)
+    method, options, kind = recipe.adapter.method, recipe.adapter.options, kind_of(recipe.kind)
+    check_options(method, options)
     check_quantisable(method, recipe.model.quantize)
     check_abilities(recipe.model, choose_dtype(recipe.model.dtype))
     arguments = training_arguments(recipe, place.checkpoints)
-    sources = read_sources(recipe)
-    tokenizer = load_tokenizer(recipe.model)
+    sources = kind.read(recipe)
+    processor = kind.load_processor(recipe.model)
     on_meta = adapted_on_meta(recipe.model, method, options)
     covered, coverage_notes = describe_coverage(on_meta)
     check_optimizer(recipe, arguments, on_meta)
     check_checkpointing(recipe, on_meta)
-    vocabulary = Vocabulary.of(tokenizer, on_meta)
-    vocabulary.check_indices(options.get("trainable_token_indices"))
-    material = tokenise(recipe, sources, tokenizer, vocabulary=vocabulary)
+    material = kind.material(recipe, sources, processor, on_meta=on_meta)
     total_steps = count_steps(arguments, len(material.rows))
-    method_config(method, options, total_steps=total_steps)
+    whole = whole_options(recipe.model, method, options)
+    is_projector_only = projector_choice(options) == ONLY
+    if not is_projector_only:
+        method_config(method, whole, total_steps=total_steps, task_type=kind.head.task_type)
     return Plan(
-        tokenizer=tokenizer,
+        processor=processor,
         material=material,
         arguments=arguments,
+        options=whole,
+        is_projector_only=is_projector_only,
         total_steps=total_steps,
         coverage=covered,
         coverage_notes=coverage_notes,
@@ -169,46 +151,31 @@ def plan_run(recipe: Recipe, place: RunFolder) -> Plan:
     )
 
 
-def ready_to_adapt(model: PreTrainedModel, recipe: Recipe) -> PreTrainedModel:
-    """The loaded model as it must be before an adapter is drawn, changed in place."""
-    if recipe.model.quantize != "none":
-        prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)  # the Trainer switches it on
-    if recipe.training.gradient_checkpointing:
-        model.enable_input_require_grads()
-    return model
-
-
 def _train_and_score(run: ActiveRun, plan: Plan) -> None:
     run.report(f"loading {run.recipe.model.path}")
-    if "model" in run.record.artifacts or "adapter" in run.record.artifacts:  # interrupted after training
-        trained, _ = load_adapted(open_adapter(run.place.path))
+    if {"model", "adapter", "projector"} & run.record.artifacts.keys():  # interrupted after training
+        adapted, _ = load_adapted(open_adapter(run.place.path))
     else:
         model = load_model(run.recipe.model)
-        if run.recipe.data.packing:
-            check_packing(model)
-        score(run, model, plan.tokenizer, plan.material.test_sets, when="before")
-        trained = _trained(run, plan, model)
-    score(run, trained, plan.tokenizer, plan.material.test_sets, when="after")
+        kind_of(run.recipe.kind).check_model(run.recipe, model)
+        score(run, model, plan.processor, plan.material.test_sets, when="before")
+        adapted = _trained(run, plan, model)
+    score(run, adapted, plan.processor, plan.material.test_sets, when="after")
 
 
 def _trained(run: ActiveRun, plan: Plan, model: PreTrainedModel) -> nn.Module:
     """The model as its method trains it, saved."""
-    method, options = run.recipe.adapter.method, run.recipe.adapter.options
-    set_seed(run.recipe.seed)  # before the adapter is drawn
-    adapted = prepare(ready_to_adapt(model, run.recipe), method, options, total_steps=plan.total_steps)
+    method = run.recipe.adapter.method
+    adapted = prepared(run.recipe, plan, model)
     start, mixers = starting_tensors(adapted, method), mixers_of(adapted)
     run.record.parameters = Parameters(**count_parameters(adapted))
     run.report(f"training {run.record.parameters.trainable:,} of {run.record.parameters.total:,} parameters")
-    result = train(
+    result = trained(
+        run.recipe,
+        plan,
         adapted,
-        plan.material.rows,
-        groups=plan.material.groups,
-        arguments=plan.arguments,
-        pad_token_id=pad_token_id(plan.tokenizer),
+        place=run.place,
         validation=plan.material.validation,
-        metrics_path=run.place.metrics_path,
-        make_optimizer=optimiser(method, options, weight_decay=run.recipe.training.weight_decay),
-        callbacks=callbacks(adapted, method),
         resume=run.place.checkpoints.is_dir(),
         progress=run.progress,
     )
@@ -218,12 +185,12 @@ def _trained(run: ActiveRun, plan: Plan, model: PreTrainedModel) -> nn.Module:
     run.add_seconds("train", result.wall_seconds)
     if not result.is_complete:
         raise KeyboardInterrupt(f"stopped after step {result.steps}, which is saved")
-    trained = _save_adapter(run, adapted, plan.tokenizer, start=start)
-    _save_pictures(run, trained, mixers)
+    kept = _save_trained(run, plan, adapted, start=start)
+    _save_pictures(run, kept, mixers)
     run.save()
     if result.was_stopped:
         raise KeyboardInterrupt("stopped after training; the adapter is saved")
-    return trained
+    return kept
 
 
 def _save_losses(run: ActiveRun, losses: Sequence[SampleLoss], groups: Sequence[Hashable] | None) -> None:
@@ -234,10 +201,8 @@ def _save_losses(run: ActiveRun, losses: Sequence[SampleLoss], groups: Sequence[
         write_atomically(run.place.validation_path, "".join(json.dumps(line) + "\n" for line in lines))
 
 
-def _save_adapter(
-    run: ActiveRun, model: nn.Module, tokenizer: PreTrainedTokenizerBase, *, start: dict[str, torch.Tensor] | None
-) -> nn.Module:
-    """Save the adapter, or the model of `full`; returns the model, with the adapter as saved if that was converted."""
+def _save_trained(run: ActiveRun, plan: Plan, model: nn.Module, *, start: dict[str, torch.Tensor] | None) -> nn.Module:
+    """Save the adapter, the model of `full`, or a projector; returns the model, with an adapter that was converted."""
     if not all(is_finite(tensor) for tensor in trained_tensors(model).values()):
         raise ConfigError(
             f"training diverged (loss {run.record.train_loss}): the adapter holds numbers that are not finite; lower"
@@ -245,11 +210,16 @@ def _save_adapter(
         )
     method = run.recipe.adapter.method
     place = run.place.model if METHODS[method].config_class is None else run.place.adapter
+    place = run.place.projector if plan.is_projector_only else place
     shutil.rmtree(place, ignore_errors=True)
     with new_folder(place) as staged:
-        save_trained(model, staged, method=method, start=start)
-        tokenizer.save_pretrained(str(staged))
-        write_origin(staged, prompt=run.recipe.asked_with)
+        if plan.is_projector_only:
+            prefix = kind_of(run.recipe.kind).parts(model)[PROJECTOR]
+            save_projector(model, prefix, staged / PROJECTOR_FILE)
+        else:
+            save_trained(model, staged, method=method, start=start)
+        plan.processor.save_pretrained(str(staged))
+        write_origin(staged, prompt=run.recipe.asked_with, kind=run.recipe.kind)
     run.record.artifacts[place.name] = place.name
     return load_adapter(load_model(run.recipe.model), place) if METHODS[method].changes_base else model
 

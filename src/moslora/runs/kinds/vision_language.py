@@ -1,0 +1,172 @@
+"""Runs of vision-language models: pictures and text in, text out; the language model and the tower carry adapters."""
+
+import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+from transformers import AutoConfig
+
+from moslora.adapter.heads import Head
+from moslora.adapter.twin import base_of
+from moslora.data.images import ImageHeader, blank, check_image, open_image
+from moslora.data.references import MARKER
+from moslora.data.tokens import pad_token_id
+from moslora.data.vision_tasks import Question, VisionTask, options_only
+from moslora.data.vocabulary import Vocabulary
+from moslora.errors import ConfigError
+from moslora.evaluation.asking import Prompt
+from moslora.evaluation.asking import answers as ask
+from moslora.evaluation.recording import evaluation_record
+from moslora.evaluation.scores import Answer
+from moslora.evaluation.vision import Rule
+from moslora.evaluation.vision import rule as rule_of
+from moslora.records import EvaluationRecord
+from moslora.runs.kinds import Asked, Kind
+from moslora.runs.kinds.picture_speaking import PictureSpeaker
+from moslora.runs.kinds.vision_material import load_test_sets, question_ids, read_sources, rows_of
+from moslora.runs.kinds.vision_scoring import scored
+from moslora.runs.material import Material, Sources, TestSet
+from moslora.runs.models import HEADS, resolve_model
+from moslora.runs.processors import check_same_processing, describe_processor, image_tokens, load_processor
+from moslora.runs.vision_settings import VisionEvaluationSettings, VisionModelSettings, VisionRecipe
+from moslora.training.trainer import Collate
+from moslora.training.vision_language import GREY, collator, pixels
+
+PICTURE_BLANKED, QUESTION_REMOVED = "picture blanked", "question removed"
+PARTS = {"language": "model.language_model", "vision": "model.vision_tower", "projector": "model.multi_modal_projector"}
+
+
+class VisionLanguage(Kind):
+    """Conversations with pictures, and questions about pictures."""
+
+    head: ClassVar[Head] = HEADS["vision_language"]
+    sees_pictures: ClassVar[bool] = True
+
+    def load_processor(self, settings: VisionModelSettings, *, saved: Path | None = None) -> Any:
+        """The model's processor, which agrees with its configuration, and with the one saved in a trained folder."""
+        config = AutoConfig.from_pretrained(resolve_model(settings.path), revision=settings.revision)
+        processor = load_processor(settings.path, config, pad=settings.padding, revision=settings.revision)
+        if saved is not None and (saved / "processor_config.json").is_file():
+            was = load_processor(str(saved), config)
+            check_same_processing(describe_processor(was), describe_processor(processor))
+        return processor
+
+    def parts(self, model: nn.Module) -> dict[str, str]:
+        """The language model, the vision tower and the projector between them."""
+        base = base_of(model)
+        return {part: prefix for part, prefix in PARTS.items() if _has(base, prefix)}
+
+    def read(self, recipe: VisionRecipe) -> Sources:
+        """The conversations of every source, and the tasks' questions."""
+        return read_sources(recipe)
+
+    def material(self, recipe: VisionRecipe, sources: Sources, processor: Any, *, on_meta: Any) -> Material:
+        """The conversations as token ids and pictures."""
+        return rows_of(recipe, sources, processor, vocabulary=Vocabulary.of(processor.tokenizer, on_meta))
+
+    def check_model(self, recipe: VisionRecipe, model: Any) -> None:
+        """All that can be refused shows without the weights."""
+
+    def collator(self, model: nn.Module, processor: Any) -> Collate:
+        """Padded rows of tokens, and their pictures' pixels."""
+        grey = image_tokens(processor, width=GREY.width, height=GREY.height)
+        return collator(model, processor, pad_token_id=pad_token_id(processor.tokenizer), grey_tokens=grey)
+
+    def test_sets(self, settings: VisionEvaluationSettings) -> list[TestSet]:
+        """The tasks' questions."""
+        return load_test_sets(settings)
+
+    def asked(self, test_set: TestSet, settings: VisionEvaluationSettings, *, when: str) -> list[Asked]:
+        """All questions; after training also the controls: without the picture, and without picture and question."""
+        everything = list(range(len(test_set.samples)))
+        wanted = [Asked(when, settings.scoring, everything)]
+        if when == "after" and settings.picture_blanked:
+            wanted.append(Asked(PICTURE_BLANKED, settings.scoring, everything))
+        if when == "after" and settings.question_removed:
+            chosen = [index for index in everything if test_set.samples[index].options_prompt is not None]
+            wanted += [Asked(QUESTION_REMOVED, settings.scoring, chosen)] if chosen else []
+        return wanted
+
+    def evaluate(
+        self,
+        model: nn.Module,
+        processor: Any,
+        samples: Sequence[Question],
+        *,
+        task: VisionTask,
+        when: str,
+        scoring: str,
+        prompt: str,
+        batch_size: int,
+        progress: bool,
+    ) -> tuple[EvaluationRecord, list[Answer]]:
+        """The texts that the model answers with, scored by the task's rule."""
+        started, rule = time.perf_counter(), _rule(task)
+        asked = [options_only(question) for question in samples] if when == QUESTION_REMOVED else samples
+        prompts = [_prompt(one, processor, is_blanked=when == PICTURE_BLANKED) for one in asked]
+        Vocabulary.of(processor.tokenizer, model).check([one.ids for one in prompts], place=f"{task.name}: question")
+        texts = ask(
+            model,
+            processor,
+            prompts,
+            pixels=partial(pixels, processor=processor),
+            max_new_tokens=task.max_new_tokens,
+            batch_size=batch_size,
+            progress=progress,
+        )
+        answers = scored(asked, texts, rule=rule)
+        seconds = time.perf_counter() - started
+        given: dict[str, Any] = {"task": task.name, "when": when, "scoring": scoring, "prompt": prompt}
+        return evaluation_record(answers, wall_seconds=seconds, rule=rule.record, **given), answers
+
+    def probe(self, processor: Any, model: Any, *, prompt: str | None) -> dict[str, torch.Tensor]:
+        """Two pictures and two texts without one, as rows of one length: a text says nothing of the tower."""
+        pictures = [_pattern(number) for number in range(2)]
+        headers = [ImageHeader(picture.width, picture.height) for picture in pictures]
+        seen = [question_ids(f"{MARKER}\nDescribe the picture.", processor, headers=[one]) for one in headers]
+        length = min(map(len, seen))
+        words = question_ids("Tell a story of a lighthouse, a storm and a lost boat. " * length, processor, headers=[])
+        rows = torch.tensor([*(ids[:length] for ids in seen), words[:length], words[1 : length + 1]])
+        return {"input_ids": rows, "attention_mask": torch.ones_like(rows), **pixels(pictures, processor)}
+
+    def speaker(self, model: Any, processor: Any, *, prompt: str, **options: Any) -> Any:
+        """Text about pictures, as it is made."""
+        return PictureSpeaker(model, processor, **options)
+
+
+def _rule(task: VisionTask) -> Rule:
+    if task.rule is None:
+        raise ConfigError(f"{task.name} is scored by another model, which is not imitated here: choose another task")
+    return rule_of(task.rule)
+
+
+def _has(model: nn.Module, prefix: str) -> bool:
+    try:
+        model.get_submodule(prefix)
+    except AttributeError:
+        return False
+    return True
+
+
+def _prompt(question: Question, processor: Any, *, is_blanked: bool) -> Prompt:
+    place = f"question {question.index}"
+    headers = [check_image(image, place=place) for image in question.images]
+
+    def opened() -> list[Image.Image]:
+        if is_blanked:
+            return [blank((one.width, one.height)) for one in headers]
+        return [open_image(image, place=place) for image in question.images]
+
+    return Prompt(question_ids(question.content, processor, headers=headers), opened)
+
+
+def _pattern(number: int) -> Image.Image:
+    """A picture with edges and colours everywhere."""
+    values = np.random.default_rng(number).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    return Image.fromarray(values).resize((64, 64), Image.Resampling.BICUBIC)

@@ -1,0 +1,202 @@
+"""What a vision-language model's run works on: conversations whose pictures are counted in tokens before any opens.
+
+A row holds token ids, in which each picture has as many places as the model gives it, and labels on the answers; the
+pictures themselves are opened when a batch is made.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from moslora.data import easy_vqa
+from moslora.data.chat import chat_example
+from moslora.data.conversations import Conversation, Read, read_conversations
+from moslora.data.images import ImageHeader
+from moslora.data.references import MARKER
+from moslora.data.source import load_samples
+from moslora.data.template import ChatTemplate
+from moslora.data.tokens import IGNORED, Example
+from moslora.data.vision_tasks import VisionTask, vision_task
+from moslora.data.vocabulary import Vocabulary
+from moslora.errors import DataError
+from moslora.runs.material import Material, Samples, Sources, TestSet, groups_of, split
+from moslora.runs.processors import image_tokens
+from moslora.runs.vision_settings import VisionDataSettings, VisionEvaluationSettings, VisionRecipe
+
+BUILT_IN = {
+    "easy-vqa": partial(easy_vqa.conversations, "train"),
+    "easy-vqa-captions": partial(easy_vqa.captions, "train"),
+}
+
+
+def read_sources(recipe: VisionRecipe) -> Sources:
+    """Read the conversations of every source, and the tasks' questions; no picture is opened yet."""
+    data = recipe.data
+    return Sources({name: _samples(name, data) for name in data.sources}, load_test_sets(recipe.evaluation))
+
+
+def _samples(name: str, data: VisionDataSettings) -> Samples:
+    if name in BUILT_IN:
+        return BUILT_IN[name]()[: data.limit]
+    return load_samples(name, split="train", limit=data.limit, folder=data.folder)
+
+
+def load_test_sets(settings: VisionEvaluationSettings) -> list[TestSet]:
+    """The questions of the tasks. Raises DataError for a set that is not there."""
+    tasks = [vision_task(name) for name in settings.tasks]
+    return [TestSet(task, task.read(_test_file(task, settings), limit=settings.limit)) for task in tasks]
+
+
+def _test_file(task: VisionTask, settings: VisionEvaluationSettings) -> Path:
+    if settings.data is None:
+        if task.name == "easy-vqa":
+            return easy_vqa.folder("test")
+        raise DataError(f"task {task.name}: say where it lies with evaluation.data (--data): {task.file}")
+    folder = Path(settings.data).expanduser()
+    found = [path for path in (folder / task.name, *sorted(folder.glob(f"{task.name}.*"))) if path.exists()]
+    if folder.is_file() and len(settings.tasks) == 1:
+        return folder
+    if not found:
+        raise DataError(f"task {task.name}: nothing of that name in {folder}; put it there ({task.file})")
+    return found[0]
+
+
+def rows_of(recipe: VisionRecipe, sources: Sources, processor: Any, *, vocabulary: Vocabulary) -> Material:
+    """The conversations as rows. Raises DataError for a sample that cannot be used, unless `data.skip_bad`."""
+    data, template = recipe.data, chat_template(processor)
+    vocabulary.check_padding()
+    rows, groups, remarks = [], [], []
+    for name, samples in sources.samples.items():
+        found = read_conversations(samples, source=name, image_folder=_image_folder(name, data), skip_bad=data.skip_bad)
+        kept, left_out = _rows(found, data, processor, template)
+        vocabulary.check([row["input_ids"] for _, row in kept], place=f"{name}: sample")
+        own_groups = groups_of(samples, data.together, source=name)
+        rows += [row for _, row in kept]
+        groups += [own_groups[_number(conversation)] for conversation, _ in kept]
+        remarks += [*found.remarks, *_left_out(name, found.left_out + left_out)]
+    trained, held_out = split(groups, data)
+    if rows:
+        remarks.append(f"the first sample learns: {_learned(rows[trained[0]], template)}")
+    of_rows, of_validation = ([groups[i] for i in chosen] for chosen in (trained, held_out))
+    if data.together is None:
+        of_rows = of_validation = None
+    chosen, validation = [rows[i] for i in trained], [rows[i] for i in held_out]
+    return Material(chosen, of_rows, validation, sources.test_sets, remarks, of_validation)
+
+
+def chat_template(processor: Any) -> ChatTemplate:
+    """The tokenizer's chat template. Raises DataError without one."""
+    if not processor.tokenizer.chat_template and not processor.chat_template:
+        raise DataError(
+            "the model has no chat template: give its folder one (chat_template.jinja), or assemble it from a chat"
+            " model"
+        )
+    if not processor.tokenizer.chat_template:
+        processor.tokenizer.chat_template = processor.chat_template
+    return ChatTemplate(processor.tokenizer)
+
+
+def with_pictures(text: str, counts: Sequence[int], *, image_token: str) -> str:
+    """The text with each `<image>` as so many image tokens."""
+    first, *rest = text.split(MARKER)
+    return first + "".join(image_token * count + part for count, part in zip(counts, rest, strict=True))
+
+
+def question_ids(text: str, processor: Any, *, headers: Sequence[ImageHeader]) -> list[int]:
+    """A user's turn with `<image>` for each picture as token ids, up to where the answer starts."""
+    counts = [image_tokens(processor, width=one.width, height=one.height) for one in headers]
+    content = with_pictures(text, counts, image_token=processor.image_token)
+    messages = [{"role": "user", "content": content}]
+    return chat_template(processor).ids(messages, place="question", add_generation_prompt=True)
+
+
+def _image_folder(name: str, data: VisionDataSettings) -> str | None:
+    if data.image_folder is not None or name in BUILT_IN:
+        return data.image_folder
+    path = Path(name).expanduser()
+    return str(path if path.is_dir() else path.parent) if path.exists() else None
+
+
+def _rows(
+    found: Read, data: VisionDataSettings, processor: Any, template: ChatTemplate
+) -> tuple[list[tuple[Conversation, dict[str, Any]]], list[tuple[str, str]]]:
+    kept, left_out = [], []
+    for conversation in found.conversations:
+        try:
+            kept.append((conversation, _row(conversation, data, processor, template)))
+        except DataError as error:
+            if not data.skip_bad:
+                raise
+            left_out.append((conversation.place, str(error).removeprefix(f"{conversation.place}: ")))
+    return kept, left_out
+
+
+def _row(
+    conversation: Conversation, data: VisionDataSettings, processor: Any, template: ChatTemplate
+) -> dict[str, Any]:
+    place = conversation.place
+    counts = [image_tokens(processor, width=one.width, height=one.height) for one in conversation.headers]
+    remaining, messages = list(counts), []
+    for message in conversation.messages:
+        own = [remaining.pop(0) for _ in range(message["content"].count(MARKER))]
+        content = with_pictures(message["content"], own, image_token=processor.image_token)
+        messages.append({**message, "content": content})
+    example = chat_example(replace(conversation.chat, messages=messages), template, loss_on="response", place=place)
+    _check_pictures(example, sum(counts), processor, place=place)
+    row: dict[str, Any] = {
+        **_cut(example, data.max_length_tokens, processor, place=place),
+        "images": conversation.images,
+    }
+    if all(label == IGNORED for label in row["labels"]):
+        raise DataError(
+            f"{place}: no answer is left in its first {data.max_length_tokens} tokens; raise data.max_length_tokens, or"
+            " leave such samples out (data.skip_bad)"
+        )
+    return row
+
+
+def _check_pictures(example: Example, count: int, processor: Any, *, place: str) -> None:
+    """A text that holds the image token's name itself would stand for a picture that is not there."""
+    found = example["input_ids"].count(processor.image_token_id)
+    if found != count:
+        raise DataError(
+            f"{place}: its text has {found} image tokens and its pictures need {count}: the chat template drops a"
+            f" picture, or the text names {processor.image_token} itself"
+        )
+
+
+def _cut(example: Example, longest: int, processor: Any, *, place: str) -> Example:
+    """The first `longest` tokens. Raises DataError where that would cut a picture."""
+    ids = example["input_ids"]
+    if processor.image_token_id in ids[longest:]:
+        pictures = ids.count(processor.image_token_id)
+        raise DataError(
+            f"{place}: data.max_length_tokens {longest} would cut a picture (the sample has {len(ids)} tokens,"
+            f" {pictures} of pictures); raise it, or leave such samples out (data.skip_bad)"
+        )
+    return {name: values[:longest] for name, values in example.items()}
+
+
+def _number(conversation: Conversation) -> int:
+    """The sample's index; places count from 1."""
+    return int(conversation.place.rpartition(" ")[2]) - 1
+
+
+def _left_out(source: str, found: Sequence[tuple[str, str]]) -> list[str]:
+    if not found:
+        return []
+    first = "; ".join(f"{place.removeprefix(f'{source}: ')}: {reason}" for place, reason in found[:3])
+    return [f"{source}: {len(found)} samples left out ({first})"]
+
+
+def _learned(row: Example, template: ChatTemplate) -> str:
+    """The text that carries the loss, its parts divided by `|`."""
+    parts: list[list[int]] = [[]]
+    for label in row["labels"]:
+        if label != IGNORED:
+            parts[-1].append(label)
+        elif parts[-1]:
+            parts.append([])
+    return " | ".join(repr(str(template.tokenizer.decode(part))) for part in parts if part)

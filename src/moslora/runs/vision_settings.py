@@ -1,0 +1,55 @@
+"""The settings of a vision-language model's run: conversations with pictures, and questions about pictures."""
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from moslora.runs.groups import ModelSettings, Recipe, SampleSettings, ScoringSettings
+
+
+class VisionModelSettings(ModelSettings):
+    """The pretrained model and how it is loaded; quantisation is of the language model only."""
+
+    kind: ClassVar[str] = "vision_language"
+
+    padding: Literal["own", "square", "crop"] = "own"  # of pictures that are not square; own: as the processor does
+
+
+class VisionDataSettings(SampleSettings):
+    """The conversations, their pictures, and how they become tokens; the answers carry the loss."""
+
+    image_folder: str | None = None  # where the pictures lie; none given: beside the file of the conversations
+    max_length_tokens: Annotated[int, Field(ge=8)] = 2048  # pictures included; a picture is never cut
+    skip_bad: bool = False  # leave out, and count, samples with a picture or a text that cannot be used
+
+    @property
+    def trained_with(self) -> str:
+        """Always the chat template."""
+        return "chat"
+
+
+class VisionEvaluationSettings(ScoringSettings):
+    """What is scored after training."""
+
+    ways: ClassVar[tuple[str, ...]] = ("generation",)
+
+    scoring: Literal["generation"] = "generation"  # pyright: ignore[reportIncompatibleVariableOverride]
+    prompt: Literal["chat"] | None = None  # pyright: ignore[reportIncompatibleVariableOverride]
+    picture_blanked: bool = False  # ask once more with grey pictures: what the question alone gives away
+    question_removed: bool = False  # ask once more with the options only, where a task has options
+
+    @classmethod
+    def check_task(cls, name: str) -> None:
+        """Raise ConfigError for a task that is not known."""
+        from moslora.data.vision_tasks import vision_task  # brings numpy, which reading a recipe must not
+
+        vision_task(name)
+
+
+class VisionRecipe(Recipe):
+    """Every setting of a vision-language model's run."""
+
+    kind: Literal["vision_language"]  # pyright: ignore[reportIncompatibleVariableOverride]
+    model: VisionModelSettings  # pyright: ignore[reportIncompatibleVariableOverride]
+    data: VisionDataSettings  # pyright: ignore[reportIncompatibleVariableOverride]
+    evaluation: VisionEvaluationSettings = VisionEvaluationSettings()  # pyright: ignore[reportIncompatibleVariableOverride]

@@ -1,0 +1,287 @@
+"""Training an adapter with transformers' Trainer, on rows of any kind: what makes batches of them is given.
+
+Read from top to bottom: `train` builds the Trainer, finds where to resume, runs it, and says what came out.
+"""
+
+import json
+import shutil
+import signal
+import sys
+import threading
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import nn
+from torch.optim import Optimizer
+from torch.utils.data import Dataset, Sampler
+from transformers import (
+    PrinterCallback,
+    ProgressCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+
+from moslora.adapter.head import contiguous_head_input
+from moslora.files import write_atomically
+from moslora.training.grouping import GroupSampler
+from moslora.training.validation import SampleLoss, mean_over_tokens, sample_losses
+
+STATE_FILE = "trainer_state.json"  # written last, so a checkpoint that has it is complete
+MakeOptimizer = Callable[[nn.Module, type[Optimizer], dict[str, Any]], Optimizer]
+Collate = Callable[[list[Any]], dict[str, Any]]  # rows to the arguments of a forward pass, `labels` among them
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a training run came to.
+
+    `steps` and `train_loss` (the mean over the steps; None without any) count from the very first step, `wall_seconds`
+    only this process's part. `validation_losses` are those of the weights kept, one an example, where all steps were
+    done. `was_stopped`: Ctrl-C was pressed; `is_complete`: all steps were done nevertheless.
+    """
+
+    steps: int
+    train_loss: float | None
+    validation_losses: list[SampleLoss]
+    wall_seconds: float
+    is_complete: bool
+    was_stopped: bool
+
+    @property
+    def validation_loss(self) -> float | None:
+        """The mean over the tokens of all validation examples; None without any."""
+        return mean_over_tokens(self.validation_losses) if self.validation_losses else None
+
+
+def train(
+    model: nn.Module,
+    examples: Sequence[Any],
+    *,
+    arguments: TrainingArguments,
+    collate: Collate,
+    validation: Sequence[Any] | None = None,
+    groups: Sequence[Hashable] | None = None,
+    metrics_path: Path,
+    make_optimizer: MakeOptimizer | None = None,
+    callbacks: Sequence[TrainerCallback] = (),
+    resume: bool = False,
+    progress: bool = True,
+) -> TrainingResult:
+    """Train in place. Logged values go to `metrics_path`, one JSON object a line.
+
+    `collate` makes a batch of rows. With `groups`, which names each example's group, the examples of a group stay
+    together in the shuffled order. `make_optimizer` builds the optimiser from the model, the optimiser's class and its
+    settings, where not all parameters learn alike; `callbacks` are the method's own.
+
+    With `resume`, training goes on from the newest complete checkpoint in `arguments.output_dir`, to the same weights
+    as without the interruption. Ctrl-C ends the step, saves a checkpoint, and ends training; a second one raises
+    KeyboardInterrupt at once.
+    """
+    checkpoint = newest_checkpoint(Path(str(arguments.output_dir))) if resume else None
+    forget_after(metrics_path, step=_step(checkpoint))
+    with StopAfterStep() as stop, ShowProgress(is_hidden=not progress) as bar, contiguous_head_input(model):
+        trainer = MethodTrainer(
+            model=model,
+            args=arguments,
+            train_dataset=list(examples),  # pyright: ignore[reportArgumentType]
+            eval_dataset=list(validation) if validation else None,  # pyright: ignore[reportArgumentType]
+            data_collator=collate,
+            callbacks=[stop, WriteMetrics(metrics_path), bar, *callbacks],
+        )
+        trainer.make_optimizer, trainer.groups = make_optimizer, groups
+        trainer.remove_callback(PrinterCallback)
+        trainer.remove_callback(ProgressCallback)
+        steps, seconds = _steps_done(trainer, checkpoint), 0.0
+        if steps is None:
+            output = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+            steps, seconds = output.global_step, output.metrics["train_runtime"]
+        is_complete = steps >= trainer.state.max_steps
+        losses = trainer.sample_losses() if validation and is_complete else []
+    return TrainingResult(steps, mean_loss(metrics_path), losses, seconds, is_complete, stop.was_asked)
+
+
+class MethodTrainer(Trainer):
+    """transformers' Trainer with an optimiser of the method's own, samples that stay together, and a validation loss.
+
+    The optimiser is built when the Trainer would build its. The Trainer's own validation loss is a mean of batches'
+    means, so that it depends on their size.
+    """
+
+    make_optimizer: MakeOptimizer | None = None
+    groups: Sequence[Hashable] | None = None
+
+    def _get_train_sampler(self, train_dataset: "Dataset[Any] | None" = None) -> "Sampler[int] | None":
+        if self.groups is None:
+            return super()._get_train_sampler(train_dataset)
+        return GroupSampler(self.groups, seed=self.args.data_seed or 0)
+
+    def create_optimizer(self, model: nn.Module | None = None) -> Optimizer:
+        """The optimiser."""
+        if self.optimizer is None and self.make_optimizer is not None:
+            trained: Any = model if model is not None else self.model
+            self.optimizer = self.make_optimizer(trained, *self.get_optimizer_cls_and_kwargs(self.args, trained))
+        return super().create_optimizer(model)  # pyright: ignore[reportArgumentType]
+
+    def sample_losses(self) -> list[SampleLoss]:
+        """The loss of each validation example with the weights as they are; every process computes all of them."""
+        examples: Any = self.eval_dataset
+        starts = range(0, len(examples), self.args.eval_batch_size)
+        batches = (self.data_collator(examples[start : start + self.args.eval_batch_size]) for start in starts)
+        with self.compute_loss_context_manager():
+            model: Any = self.model_wrapped
+            return sample_losses(model, (self._prepare_inputs(batch) for batch in batches))
+
+    def evaluate(self, *_given: Any, metric_key_prefix: str = "eval", **_options: Any) -> dict[str, float]:
+        """Log the validation loss of the weights as they are."""
+        metrics = {f"{metric_key_prefix}_loss": mean_over_tokens(self.sample_losses())}
+        self.log(dict(metrics))
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The checkpoint of the highest step that was written to its end; half-written ones are removed."""
+    complete = []
+    for checkpoint in sorted(folder.glob("checkpoint-*"), key=_step):
+        try:
+            _read_state(checkpoint)
+        except (OSError, ValueError, TypeError):
+            shutil.rmtree(checkpoint, ignore_errors=True)  # another process may be at it too
+        else:
+            complete.append(checkpoint)
+    return complete[-1] if complete else None
+
+
+def forget_after(metrics_path: Path, *, step: int) -> None:
+    """Drop the metrics logged after `step`, which the resumed run logs again, and a half-written line."""
+    if metrics_path.exists():
+        kept = [line for line in _read_metrics(metrics_path) if line["step"] <= step]
+        write_atomically(metrics_path, "".join(json.dumps(line) + "\n" for line in kept))
+
+
+def mean_loss(metrics_path: Path) -> float | None:
+    """The mean training loss of all steps: each logged one is the mean of the steps since the one before."""
+    logged = [(line["step"], line["loss"]) for line in _read_metrics(metrics_path) if "loss" in line]
+    starts = [0, *(step for step, _ in logged)]
+    total = sum((step - start) * loss for start, (step, loss) in zip(starts, logged, strict=False))
+    return total / starts[-1] if logged else None
+
+
+class WriteMetrics(TrainerCallback):
+    """Appends what the Trainer logs to a file, one JSON object a line; each checkpoint ends with a line of its own."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Log where a checkpoint is saved and at the end, so that no step's loss is lost to an interruption."""
+        control.should_log = control.should_log or control.should_save or state.global_step >= state.max_steps
+
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Write one line; the Trainer's closing summary is left out, since it knows only this process's part."""
+        logs = kwargs.get("logs") or {}
+        if state.is_world_process_zero and "train_runtime" not in logs:
+            with self.path.open("a", encoding="utf-8") as lines:
+                lines.write(json.dumps({"step": state.global_step, **logs}) + "\n")
+
+
+class StopAfterStep(TrainerCallback):
+    """On Ctrl-C (or SIGTERM) finishes the step, saves a checkpoint and ends training; a second one ends it at once."""
+
+    SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+    def __init__(self) -> None:
+        self.was_asked = False
+
+    def __enter__(self) -> Self:
+        """Take over the signals, where this is the main thread."""
+        is_main = threading.current_thread() is threading.main_thread()
+        self.former = {number: signal.signal(number, self._ask) for number in self.SIGNALS} if is_main else {}
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        """Give the signals back."""
+        for number, handler in self.former.items():
+            signal.signal(number, handler)
+
+    def _ask(self, number: int, _frame: object) -> None:
+        if self.was_asked:
+            raise KeyboardInterrupt("stopped at once")
+        self.was_asked = True
+        print("\nfinishing this step, then saving (once more: stop at once)", file=sys.stderr)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Save and stop, if asked to."""
+        if self.was_asked:
+            control.should_save = control.should_training_stop = True
+
+
+class ShowProgress(TrainerCallback):
+    """A progress bar on stderr with the latest loss."""
+
+    def __init__(self, *, is_hidden: bool = False) -> None:
+        columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[loss]}"))
+        self.bar = Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), disable=is_hidden)
+        self.task = self.bar.add_task("training", loss="", total=None)
+
+    def __enter__(self) -> Self:
+        """Show the bar."""
+        self.bar.start()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        """Leave the bar standing as it is."""
+        self.bar.stop()
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Set the bar's length and where it starts."""
+        self.bar.update(self.task, total=state.max_steps, completed=state.global_step)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Move the bar by one step."""
+        self.bar.update(self.task, completed=state.global_step)
+
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Show the latest loss."""
+        if "loss" in (kwargs.get("logs") or {}):
+            self.bar.update(self.task, loss=f"loss {float(kwargs['logs']['loss']):.3f}")
+
+
+def _steps_done(trainer: Trainer, checkpoint: Path | None) -> int | None:
+    """All steps, if the checkpoint is the last one, whose weights (or the best ones) are then loaded; else None.
+
+    transformers 5.23 would do one step more than there are.
+    """
+    state = _read_state(checkpoint) if checkpoint else None
+    if checkpoint is None or state is None or state.global_step < state.max_steps:
+        return None
+    best = f"checkpoint-{state.best_global_step}" if trainer.args.load_best_model_at_end else checkpoint.name
+    trainer._load_from_checkpoint(str(checkpoint.with_name(best)))
+    trainer.state = state
+    return state.global_step
+
+
+def _read_state(checkpoint: Path) -> TrainerState:
+    return TrainerState.load_from_json(str(checkpoint / STATE_FILE))
+
+
+def _read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The whole lines of the metrics."""
+    if not path.exists():
+        return []
+    whole, _, _ = path.read_text(encoding="utf-8").rpartition("\n")
+    return [json.loads(line) for line in whole.split("\n") if line]
+
+
+def _step(checkpoint: Path | None) -> int:
+    number = checkpoint.name.rpartition("-")[2] if checkpoint else "0"
+    return int(number) if number.isdigit() else -1

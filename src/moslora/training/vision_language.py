@@ -1,0 +1,41 @@
+"""Batches of conversations with pictures, which are opened here and not before."""
+
+import os
+from typing import Any
+
+from PIL import Image
+from torch import nn
+
+from moslora.adapter.twin import accepts
+from moslora.data.images import open_image
+from moslora.data.probing import sees_left_padding
+from moslora.data.tokens import IGNORED, collate
+from moslora.training.trainer import Collate
+
+TEXT = ("input_ids", "labels")
+GREY = Image.new("RGB", (32, 32), (128, 128, 128))
+
+
+def collator(model: nn.Module, processor: Any, *, pad_token_id: int, grey_tokens: int) -> Collate:
+    """What makes batches for a model: rows of tokens, and the pixels of their pictures in the order of the rows.
+
+    Under several processes a batch of text alone gets a row without labels that holds a grey picture (of `grey_tokens`
+    tokens), so that the vision encoder is part of every process's graph.
+    """
+    at_end = all(accepts(model, name) for name in ("logits_to_keep", "position_ids")) and not sees_left_padding(model)
+    needs_picture = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    nothing_said = {"input_ids": [processor.image_token_id] * grey_tokens, "labels": [IGNORED] * grey_tokens}
+
+    def batch_of(rows: list[dict[str, Any]]) -> dict[str, Any]:
+        pictures = [open_image(image, place="a training sample") for row in rows for image in row["images"]]
+        texts = [{name: row[name] for name in TEXT} for row in rows]
+        if needs_picture and not pictures:
+            pictures, texts = [GREY], [*texts, nothing_said]
+        return collate(texts, pad_token_id=pad_token_id, at_end=at_end) | pixels(pictures, processor)
+
+    return batch_of
+
+
+def pixels(pictures: list[Image.Image], processor: Any) -> dict[str, Any]:
+    """What the model reads of pictures: `pixel_values`, and their sizes where it cuts them into tiles."""
+    return dict(processor.image_processor(pictures, return_tensors="pt")) if pictures else {}
