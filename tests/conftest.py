@@ -33,6 +33,7 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
 from moslora.runs.models import DEMO_PACKAGE
+from tests.pictures import CHAT_TEMPLATE, llava_folder, picture_data, write_vision  # noqa: F401 - fixtures
 
 # A shell lets programs in the background ignore Ctrl-C, and what they start inherits that: tests interrupt theirs.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -78,12 +79,6 @@ def make_llama() -> LlamaForCausalLM:
 @pytest.fixture
 def tiny_llama() -> LlamaForCausalLM:
     return make_llama()
-
-
-CHAT_TEMPLATE = (
-    "{% for m in messages %}{{ '<|start|>' + m['role'] + '\\n' + m['content'] + '<|end|>' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|start|>assistant\\n' }}{% endif %}"
-)
 
 
 @pytest.fixture(scope="session")

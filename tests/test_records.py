@@ -7,7 +7,16 @@ import pytest
 from pydantic import ValidationError
 
 from moslora.errors import CheckpointError
-from moslora.records import ComparisonRecord, EvaluationRecord, Parameters, RunRecord, Score, Scored
+from moslora.records import (
+    ComparisonRecord,
+    CoverageRecord,
+    EvaluationRecord,
+    Parameters,
+    PartRecord,
+    RunRecord,
+    Score,
+    Scored,
+)
 
 SCORE = {"correct": 3, "total": 4, "accuracy": 0.75, "low": 0.3, "high": 0.95}
 
@@ -104,3 +113,13 @@ def test_what_most_records_have_no_use_for_is_written_only_where_it_is_set():
     assert "scored" not in comparison.model_dump()
     comparison.scored = {"vqa": Scored(is_counted=False, units=4, answers=4)}
     assert ComparisonRecord.model_validate_json(comparison.model_dump_json()) == comparison
+
+
+def test_parts_are_written_only_for_a_model_made_of_parts(tmp_path: Path):
+    record = make_record()
+    record.coverage = CoverageRecord(adapted=1, total=2)
+    assert json.loads(record.model_dump_json())["coverage"] == {"adapted": 1, "total": 2, "experts_left_out": []}
+    part = PartRecord(part="vision", layers=3, adapted=2, quantised=0, ranks=[4], alphas=[8], dead=["fc1"])
+    record.coverage = CoverageRecord(adapted=1, total=2, parts=[part])
+    record.save(tmp_path / "run.json")
+    assert RunRecord.load(tmp_path / "run.json") == record

@@ -122,12 +122,33 @@ class Parameters(_Record):
     mixer: NonNegativeInt = 0
 
 
+class PartRecord(_Record):
+    """What is adapted and trained in one part of a model, such as its vision tower."""
+
+    part: str
+    layers: NonNegativeInt  # linear layers, convolutions and embeddings
+    adapted: NonNegativeInt  # those of them that carry the adapter
+    quantised: NonNegativeInt  # those whose weight is quantised
+    ranks: list[int] = []  # of these and of the next three, each value in use once
+    alphas: list[float] = []
+    dropouts: list[float] = []
+    mixers: list[str] = []
+    parameters: NonNegativeInt = 0  # of the adapter, mixers included
+    mixer_parameters: NonNegativeInt = 0
+    whole_parameters: NonNegativeInt = 0  # of modules trained themselves, as a projector
+    trained_parameters: NonNegativeInt = 0
+    dead: list[str] | None = None  # trained modules that no gradient reached; None where nobody looked
+
+
 class CoverageRecord(_Record):
     """How much of the base's weights (matrices, kernels, experts; not biases and norms) the adapter changes."""
+
+    written_if_set = ("parts",)
 
     adapted: NonNegativeInt
     total: NonNegativeInt
     experts_left_out: list[str] = []  # such as experts.down_proj
+    parts: list[PartRecord] | None = None  # of a model made of parts
 
 
 class RunRecord(_File):

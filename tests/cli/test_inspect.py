@@ -124,3 +124,39 @@ def test_a_fresh_process_may_import_the_adapter_package_before_peft(write_recipe
     result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert result.stderr == ""
     assert json.loads(result.stdout)["adapted"] == 4
+
+
+def test_a_recipe_for_a_model_of_parts_shows_each_part(moslora: Moslora, write_vision: WriteRecipe):
+    shown = moslora("inspect", write_vision(), "--set", "model.quantize=nf4").stdout
+    rows = [line.split() for line in shown.splitlines()]
+    language, vision = 2 * (4 * 4 * 64 + 3 * 4 * 80 + 7 * 16), 2 * (4 * 2 * 64 + 2 * 2 * 80 + 6 * 4)
+    assert ["part", "adapted", "rank", "alpha", "dropout", "mixer", "parameters", "quantised", "gradient"] in rows
+    assert ["language", "14", "of", "16", "4", "8", "0", "kaiming", f"{language:,}", "14", "-"] in rows
+    assert ["vision", "12", "of", "20", "2", "8", "0", "kaiming", f"{vision:,}", "0", "-"] in rows
+    assert ["projector", "whole", "-", "-", "-", "-", "2,112", "0", "-"] in rows
+    assert ["language", "q_proj", "2", "4", "544"] in [row[:5] for row in rows]
+    assert ["vision", "q_proj", "2", "2", "264"] in [row[:5] for row in rows]
+
+
+def test_a_projector_trained_alone_is_shown(moslora: Moslora, write_vision: WriteRecipe):
+    found = json.loads(moslora("inspect", write_vision(adapter={"parts": None, "projector": "only"}), "--json").stdout)
+    assert [part["trained_parameters"] for part in found["parts"]] == [0, 0, 2112]
+    assert found["layers"] == []
+    assert found["notes"] == ["the projector alone is trained, no layer carries an adapter"]
+
+
+def test_a_run_of_parts_shows_what_was_seen_of_their_gradients(
+    moslora: Moslora, write_vision: WriteRecipe, tmp_path: Path
+):
+    summary = moslora("train", write_vision(), "--output", tmp_path / "run", "--set", "evaluation.tasks=[]").stdout
+    shown = moslora("inspect", tmp_path / "run").stdout
+    for text in (summary, shown):
+        rows = [line.split() for line in text.splitlines()]
+        assert [row[-1] for row in rows if row[:1] == ["projector"]] == ["seen"]
+        assert ["vision", "12", "of", "20"] in [row[:4] for row in rows]
+    names = {
+        layer["name"]: layer["part"]
+        for layer in json.loads(moslora("inspect", tmp_path / "run", "--json").stdout)["layers"]
+    }
+    assert {part for name, part in names.items() if "vision_tower" in name} == {"vision"}
+    assert len(names) == 14 + 12

@@ -1,109 +1,32 @@
 """Runs of vision-language models, end to end on a tiny LLaVA with random weights and pictures made here."""
 
-import copy
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
-from transformers import (
-    CLIPVisionConfig,
-    LlamaConfig,
-    LlavaConfig,
-    LlavaForConditionalGeneration,
-    LlavaProcessor,
-    PreTrainedTokenizerFast,
-)
+from safetensors.torch import load_file
 
+from moslora.adapter.part_layers import PROJECTOR
+from moslora.errors import ConfigError
 from moslora.records import RunRecord
 from moslora.runs.adapters import load_adapted, open_adapter
 from moslora.runs.exporting import fold_adapter, merge_adapter
+from moslora.runs.folder import RunFolder
+from moslora.runs.inspecting import inspect_source
+from moslora.runs.kinds import kind_of
+from moslora.runs.models import load_model
 from moslora.runs.recipe import load_recipe
-from moslora.runs.run import run_recipe
-from tests.conftest import CHAT_TEMPLATE
+from moslora.runs.run import plan_run, run_recipe
+from moslora.runs.steps import as_loaded, gradient_check, prepared
 
-COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (30, 40, 210)}
-
-
-@pytest.fixture(scope="session")
-def llava_folder(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer: PreTrainedTokenizerFast) -> Path:
-    """A tiny LLaVA of a CLIP tower and a Llama, and its processor, as a folder that a recipe can name."""
-    folder = tmp_path_factory.mktemp("models") / "llava"
-    tokenizer = copy.deepcopy(tiny_tokenizer)
-    tokenizer.add_tokens(["<image>"], special_tokens=True)
-    tokenizer.chat_template = CHAT_TEMPLATE
-    torch.manual_seed(0)
-    sizes: Any = {"hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 4}
-    config = LlavaConfig(
-        vision_config=CLIPVisionConfig(image_size=28, patch_size=7, num_hidden_layers=3, **sizes),
-        text_config=LlamaConfig(vocab_size=320, num_hidden_layers=2, max_position_embeddings=512, **sizes),
-        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
-        vision_feature_layer=-2,
-    )
-    LlavaForConditionalGeneration(config).save_pretrained(folder)
-    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
-
-    images = CLIPImageProcessorPil(size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28})
-    numbers = {"patch_size": 7, "num_additional_image_tokens": 1, "vision_feature_select_strategy": "default"}
-    LlavaProcessor(images, tokenizer, **numbers).save_pretrained(folder)
-    return folder
+WriteVision = Callable[..., Path]
 
 
-@pytest.fixture
-def picture_data(tmp_path: Path) -> Path:
-    """Conversations about coloured pictures, one without a picture, and a folder of questions like easy-VQA's."""
-    folder = tmp_path / "data"
-    (folder / "easy-vqa" / "images").mkdir(parents=True)
-    samples, questions = [], []
-    for number in range(12):
-        name, colour = list(COLOURS.items())[number % 3]
-        pixels = np.full((20, 20 + number, 3), colour, dtype=np.uint8)
-        Image.fromarray(pixels).save(folder / "easy-vqa" / "images" / f"{number}.png")
-        turns = [{"from": "human", "value": "<image>\nWhat colour?"}, {"from": "gpt", "value": name}]
-        samples.append({"id": str(number), "image": f"easy-vqa/images/{number}.png", "conversations": turns})
-        questions.append(["What colour?", name, number])
-    turns = [{"from": "human", "value": "Say red."}, {"from": "gpt", "value": "red"}]
-    samples.append({"id": "text", "conversations": turns})
-    (folder / "train.json").write_text(json.dumps(samples))
-    (folder / "easy-vqa" / "questions.json").write_text(json.dumps(questions))
-    return folder
-
-
-@pytest.fixture
-def write_vision(tmp_path: Path, llava_folder: Path, picture_data: Path) -> Callable[..., Path]:
-    """Write a recipe of seconds; arguments change groups of settings."""
-
-    def write(name: str = "pictures", **changes: Any) -> Path:
-        part = {"target_modules": "all-linear", "r": 4, "lora_alpha": 8}
-        groups: dict[str, Any] = {
-            "kind": "vision_language",
-            "seed": 3,
-            "model": {"path": str(llava_folder), "dtype": "float32"},
-            "adapter": {"parts": {"language": part, "vision": {**part, "r": 2}}, "projector": "trained"},
-            "data": {"train": str(picture_data / "train.json")},
-            "training": {
-                "max_steps": 4,
-                "batch_size": 4,
-                "learning_rate": 0.01,
-                "warmup_steps": 0,
-                "save_every_steps": 2,
-                "log_every_steps": 1,
-            },
-            "evaluation": {"tasks": ["easy-vqa"], "data": str(picture_data), "limit": 6, "picture_blanked": True},
-        }
-        changed = {k: v | changes.get(k, {}) if isinstance(v, dict) else changes.get(k, v) for k, v in groups.items()}
-        path = tmp_path / f"{name}.yaml"
-        path.write_text(json.dumps(changed))
-        return path
-
-    return write
-
-
-def test_both_parts_and_the_projector_are_trained_scored_and_saved(write_vision: Callable[..., Path], tmp_path: Path):
+def test_both_parts_and_the_projector_are_trained_scored_and_saved(write_vision: WriteVision, tmp_path: Path):
     record = run_recipe(load_recipe(write_vision()), tmp_path / "run", progress=False)
     assert record.status == "finished"
     assert [(e.task, e.when, e.total) for e in record.evaluations] == [
@@ -117,9 +40,17 @@ def test_both_parts_and_the_projector_are_trained_scored_and_saved(write_vision:
     assert not any("vision_tower.encoder.layers.2" in name for name in trained)  # its output is never read
     config = model.peft_config["default"]
     assert config.r == 4
+    assert record.coverage
+    assert record.coverage.parts
+    language, vision, projector = record.coverage.parts
+    assert (language.adapted, language.layers, language.ranks) == (2 * 7, 2 * 7 + 2, [4])
+    assert (vision.adapted, vision.layers, vision.ranks) == (2 * 6, 3 * 6 + 2, [2])
+    assert (projector.adapted, projector.whole_parameters) == (0, 2 * 32 * 32 + 2 * 32)
+    assert [part.dead for part in record.coverage.parts] == [[], [], []]
+    assert [part.quantised for part in record.coverage.parts] == [0, 0, 0]
 
 
-def test_it_is_folded_and_merged_on_pictures(write_vision: Callable[..., Path], tmp_path: Path):
+def test_it_is_folded_and_merged_on_pictures(write_vision: WriteVision, tmp_path: Path):
     run_recipe(load_recipe(write_vision()), tmp_path / "run", progress=False)
     opened = open_adapter(tmp_path / "run")
     assert fold_adapter(opened, tmp_path / "folded").drift.is_within
@@ -130,7 +61,7 @@ def test_it_is_folded_and_merged_on_pictures(write_vision: Callable[..., Path], 
         load_adapted(again)
 
 
-def test_the_projector_alone_is_trained_and_saved(write_vision: Callable[..., Path], tmp_path: Path):
+def test_the_projector_alone_is_trained_and_saved(write_vision: WriteVision, tmp_path: Path):
     recipe = write_vision(adapter={"parts": None, "projector": "only"})
     record = run_recipe(load_recipe(recipe), tmp_path / "run", progress=False)
     assert record.artifacts == {"projector": "projector"}
@@ -138,3 +69,128 @@ def test_the_projector_alone_is_trained_and_saved(write_vision: Callable[..., Pa
     assert record.parameters.trainable == 2 * 32 * 32 + 2 * 32
     load_adapted(open_adapter(tmp_path / "run"))
     assert RunRecord.load(tmp_path / "run" / "run.json").status == "finished"
+
+
+def test_a_projector_trains_in_float32_and_is_scored_as_it_is_loaded(write_vision: WriteVision, tmp_path: Path):
+    recipe = load_recipe(write_vision(), ["model.dtype=bfloat16", "evaluation.tasks=[]"])
+    model = prepared(recipe, plan_run(recipe, RunFolder(tmp_path / "plan")), load_model(recipe.model))
+    prefix = kind_of(recipe.kind).parts(model)[PROJECTOR]
+    trained = [p for name, p in model.named_parameters() if prefix in name and p.requires_grad]
+    assert [p.dtype for p in trained] == [torch.float32] * 4
+    as_loaded(recipe, model)
+    assert [p.dtype for name, p in model.named_parameters() if prefix in name] == [torch.bfloat16] * 8
+    run_recipe(recipe, tmp_path / "run", progress=False)
+    saved = load_file(tmp_path / "run" / "adapter" / "adapter_model.safetensors")
+    assert {tensor.dtype for key, tensor in saved.items() if prefix in key} == {torch.float32}
+
+
+def test_a_vision_part_that_sees_no_picture_stops_the_run(write_vision: WriteVision, tmp_path: Path):
+    turns = [{"from": "human", "value": "Say red."}, {"from": "gpt", "value": "red"}]
+    (tmp_path / "words.json").write_text(json.dumps([{"id": str(n), "conversations": turns} for n in range(8)]))
+    recipe = load_recipe(write_vision(data={"train": str(tmp_path / "words.json")}))
+    with pytest.raises(ConfigError, match=r"the vision part \(model.vision_tower\) has no gradient after 4 steps"):
+        run_recipe(recipe, tmp_path / "run", progress=False)
+    assert RunRecord.load(tmp_path / "run" / "run.json").status == "failed"
+
+
+def test_gradients_are_watched_until_a_picture_must_have_come(write_vision: WriteVision, tmp_path: Path):
+    recipe = load_recipe(write_vision(), ["training.max_steps=100"])
+    plan = plan_run(recipe, RunFolder(tmp_path / "run"))
+    assert plan.material.complete_share == 12 / 13
+
+    def steps(**changes: Any) -> int:
+        material = replace(plan.material, **changes)
+        check = gradient_check(recipe, replace(plan, material=material), {"vision": ""})
+        assert check
+        return check.steps
+
+    assert steps() == 4
+    assert steps(complete_share=0.1) == 35  # (1 - 0.1) ** (35 * 4) is about e ** -14
+    assert steps(complete_share=0.0) == 4
+    assert steps(complete_share=0.001) == 100
+    assert gradient_check(recipe, plan, {}) is None
+
+
+def test_what_earlier_processes_saw_of_the_gradients_stays_in_the_record(write_vision: WriteVision, tmp_path: Path):
+    recipe = load_recipe(write_vision(), ["training.max_steps=6", "evaluation.tasks=[]"])
+    run_recipe(recipe, tmp_path / "run", progress=False)
+    record = RunRecord.load(tmp_path / "run" / "run.json")
+    (tmp_path / "run" / "checkpoints" / "checkpoint-6" / "trainer_state.json").unlink()
+    record.status, record.artifacts = "interrupted", {}
+    record.save(tmp_path / "run" / "run.json")
+    again = run_recipe(recipe, tmp_path / "run", resume=True, progress=False)
+    assert again.status == "finished"
+    assert again.coverage
+    assert record.coverage == again.coverage
+    assert [part.dead for part in again.coverage.parts or ()] == [[], [], []]
+
+
+KEPT = {"vision": 3 * 6 + 2, "projector": 2}
+
+
+@pytest.mark.parametrize("quantize", ["nf4", "int8"])
+@pytest.mark.filterwarnings("ignore:.*bitsandbytes:UserWarning")
+def test_only_the_language_model_is_quantised(write_vision: WriteVision, tmp_path: Path, quantize: str):
+    pytest.importorskip("bitsandbytes")
+    recipe = load_recipe(write_vision(), [f"model.quantize={quantize}", "evaluation.limit=2"])
+    record = run_recipe(recipe, tmp_path / "run", progress=False)
+    assert record.coverage
+    language, vision, projector = record.coverage.parts or ()
+    assert (language.quantised, language.adapted, language.dead) == (2 * 7, 2 * 7, [])
+    assert (vision.quantised, projector.quantised) == (0, 0)
+    assert (vision.layers, projector.layers) == (KEPT["vision"], KEPT["projector"])
+    planned = inspect_source(str(write_vision()), [f"model.quantize={quantize}"])
+    assert [part["quantised"] for part in planned.parts] == [14, 0, 0]
+    opened = open_adapter(tmp_path / "run")
+    assert fold_adapter(opened, tmp_path / "folded").drift.is_within
+    with pytest.raises(ConfigError, match=r"merging does not quantise again: choose the dtype .* with --dtype"):
+        merge_adapter(opened, tmp_path / "merged", dtype=None)
+    export = merge_adapter(opened, tmp_path / "merged", dtype="float32")
+    assert export.drift.max_difference < 0.05 * export.drift.largest_output
+
+
+@pytest.mark.filterwarnings("ignore:.*bitsandbytes:UserWarning")
+def test_the_mixers_of_both_parts_are_in_the_path_of_a_4_bit_model(write_vision: WriteVision, tmp_path: Path):
+    pytest.importorskip("bitsandbytes")
+    recipe = load_recipe(write_vision(), ["model.quantize=nf4", "evaluation.tasks=[]"])
+    run_recipe(recipe, tmp_path / "run", progress=False)
+    model, processor = load_adapted(open_adapter(tmp_path / "run"), is_trainable=True)
+    inputs = kind_of(recipe.kind).probe(processor, model, prompt="chat")
+    model(**inputs, labels=inputs["input_ids"]).loss.backward()
+    mixers = {name: p for name, p in model.named_parameters() if "lora_mixer" in name}
+    assert len(mixers) == 2 * 7 + 2 * 6
+    assert all(p.grad is not None and p.grad.any() for p in mixers.values())
+    with torch.no_grad():
+        before = model(**inputs).logits
+        for part in ("language_model", "vision_tower"):
+            for name, mixer in mixers.items():
+                mixer.mul_(2 if part in name else 1)
+            changed = model(**inputs).logits
+            assert (changed - before).abs().max() > 1e-4
+            before = changed
+
+
+@pytest.mark.filterwarnings("ignore:.*bitsandbytes:UserWarning")
+def test_an_interrupted_4_bit_run_is_resumed_to_the_same_weights(write_vision: WriteVision, tmp_path: Path):
+    pytest.importorskip("bitsandbytes")
+    recipe = load_recipe(write_vision(), ["model.quantize=nf4", "evaluation.tasks=[]"])
+    run_recipe(recipe, tmp_path / "whole", progress=False)
+    run_recipe(recipe, tmp_path / "cut", progress=False)
+    cut = RunFolder(tmp_path / "cut")
+    (cut.checkpoints / "checkpoint-4" / "trainer_state.json").unlink()
+    record = cut.record()
+    record.status, record.artifacts = "interrupted", {}
+    record.save(cut.record_path)
+    assert run_recipe(recipe, cut.path, resume=True, progress=False).status == "finished"
+    whole, again = (load_file(tmp_path / name / "adapter" / "adapter_model.safetensors") for name in ("whole", "cut"))
+    assert all(torch.equal(tensor, again[key]) for key, tensor in whole.items())
+
+
+@pytest.mark.filterwarnings("ignore:.*bitsandbytes:UserWarning")
+def test_a_quantisation_that_reaches_no_layer_is_refused(write_vision: WriteVision, monkeypatch: pytest.MonkeyPatch):
+    pytest.importorskip("bitsandbytes")
+    everything = {"vision_language": ["model", "lm_head"]}
+    monkeypatch.setattr("moslora.runs.models.UNQUANTISED", everything)
+    recipe = load_recipe(write_vision(), ["model.quantize=nf4"])
+    with pytest.raises(ConfigError, match=r"nf4 quantised no layer of Llava\w+: .* outside model, lm_head"):
+        load_model(recipe.model)

@@ -60,16 +60,21 @@ class CheckGradients(TrainerCallback):
         self.dead: dict[str, tuple[str, ...]] = {}
         self._seen = 0
 
+    @property
+    def is_over(self) -> bool:
+        """Whether all of the steps were looked at."""
+        return self._seen >= self.steps
+
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, *, model: Any = None, **kwargs: Any) -> None:
         """Look at the gradients, and judge them at the last of the steps."""
-        if self._seen >= self.steps:
+        if self.is_over:
             return
         found = gradients_by_part(model, self.parts)
         for part, gradients in found.items():
             earlier = self.dead.get(part, gradients.dead)
             self.dead[part] = tuple(name for name in gradients.dead if name in earlier)
         self._seen += 1
-        if self._seen < self.steps:
+        if not self.is_over:
             return
         for part, gradients in found.items():
             if len(self.dead[part]) == len(gradients.alive) + len(gradients.dead):

@@ -37,15 +37,16 @@ def train_only(model: nn.Module, prefix: str) -> list[str]:
 def train_in_float32(model: nn.Module, prefix: str) -> None:
     """Hold the projector that trains in float32 within a 16-bit model: there, a small step would be rounded away.
 
-    What enters it is widened, what leaves it is rounded to the dtype it had, so the model runs as before, with autocast
-    and without. PEFT does this for an adapter's factors, not for modules that are trained whole.
+    What enters it is brought to its dtype, what leaves it is rounded to the dtype it had, so the model runs as before,
+    with autocast and without, also once the projector is rounded back. PEFT does this for an adapter's factors, not for
+    modules that are trained whole.
     """
     projector = projector_of(model, prefix)
     dtype = next(projector.parameters()).dtype
     if dtype == torch.float32:
         return
     projector.float()
-    projector.register_forward_pre_hook(lambda _module, inputs: tuple(tensor.float() for tensor in inputs))
+    projector.register_forward_pre_hook(_to_its_dtype)
     projector.register_forward_hook(lambda _module, _inputs, output: output.to(dtype))
 
 
@@ -92,6 +93,11 @@ def projector_of(model: Any, prefix: str) -> nn.Module:
     if isinstance(found, ModulesToSaveWrapper) and (active := [*found.active_adapters]):
         return found.modules_to_save[active[0]]
     return found.original_module if isinstance(found, ModulesToSaveWrapper) else found
+
+
+def _to_its_dtype(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+    dtype = next(module.parameters()).dtype
+    return tuple(tensor.to(dtype) for tensor in inputs)
 
 
 def _tensors(model: nn.Module, prefix: str) -> dict[str, torch.Tensor]:

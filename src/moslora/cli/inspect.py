@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from moslora.cli.options import BaseOption, JsonOption, SetOption, print_json, print_table, remarks, results
+from moslora.cli.parts import part_table
 from moslora.errors import ConfigError
 
 EXAMPLES = (
@@ -69,6 +70,10 @@ def inspect(
         results.print(f"NO MATCH    {field}: '{pattern}' names no module of the model")
     for note in found.notes:
         results.print(f"note        {note}")
+    if found.parts:
+        results.print()
+        print_table(results, part_table(found.parts))
+        results.print()
     if not found.layers:
         return
     print_table(results, _table(found.layers if layers else found.kinds()))
@@ -91,12 +96,15 @@ def _table(rows: list[dict[str, Any]]) -> Any:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    table.add_column("module")
+    has_parts = any("part" in row for row in rows)
+    for heading in ("part", "module") if has_parts else ("module",):
+        table.add_column(heading)
     for heading in ("layers", "rank", "parameters", *STATISTICS.values()):
         table.add_column(heading, justify="right")
     for row in rows:
         counts = (str(row["count"]), str(row["rank"]), f"{row['parameters']:,}")
-        table.add_row(row["name"], *counts, *(_number(row[key]) for key in STATISTICS))
+        named = (row["part"], row["name"]) if has_parts else (row["name"],)
+        table.add_row(*named, *counts, *(_number(row[key]) for key in STATISTICS))
     return table
 
 

@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from moslora.cli.options import print_table
+from moslora.cli.parts import part_table
 from moslora.data.tasks import EVERYDAY, TASKS, chance_text
 from moslora.errors import command
 from moslora.evaluation.recording import answer_count, scoring_notes
@@ -20,6 +21,9 @@ def print_run(console: Console, record: RunRecord, folder: Path) -> None:
     console.print(f"run {record.recipe['name']}: {record.status}", style="bold")
     print_evaluations(console, record.evaluations)
     console.print()
+    if record.coverage and record.coverage.parts:
+        print_table(console, part_table(part.model_dump() for part in record.coverage.parts))
+        console.print()
     for name, value in _facts(record, folder):
         console.print(f"{name:<20}{value}")
 

@@ -1,10 +1,12 @@
 """What a run's adapter covers of its base, as a record and in words."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from moslora.adapter.coverage import Coverage, coverage, kinds
 from moslora.adapter.experts import layers_replaced
-from moslora.records import CoverageRecord
+from moslora.adapter.part_coverage import coverage_by_part
+from moslora.records import CoverageRecord, PartRecord
 
 
 def coverage_record(found: Coverage) -> CoverageRecord:
@@ -24,6 +26,27 @@ def describe_coverage(adapted: Any) -> tuple[CoverageRecord, list[str]]:
             " parameters and no layers"
         )
     return coverage_record(found), notes
+
+
+def part_records(
+    model: Any, parts: Mapping[str, str], *, dead: Mapping[str, Sequence[str]] | None = None
+) -> list[PartRecord] | None:
+    """What is adapted and trained in each part; None for a model of one part.
+
+    `dead` names, by part, the modules that no gradient reached, as far as that was looked at.
+    """
+    rows = coverage_by_part(model, parts)
+    found = {part: [*names] for part, names in (dead or {}).items()}
+    return [PartRecord(**row.to_dict(), dead=found.get(row.part)) for row in rows] or None
+
+
+def dead_notes(parts: Sequence[PartRecord]) -> list[str]:
+    """The modules that are trained and that no gradient reaches, in a sentence for each part that has such."""
+    return [
+        f"no gradient reached {len(part.dead)} trained modules of the {part.part} part ({part.dead[0]} first)"
+        for part in parts
+        if part.dead
+    ]
 
 
 def replaced_notes(adapted: Any, found: Coverage) -> list[str]:

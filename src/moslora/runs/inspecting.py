@@ -1,7 +1,8 @@
 """What `moslora inspect` shows: an adapter's coverage and mixers, or a recipe's coverage without weights."""
 
 import shlex
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
@@ -9,18 +10,23 @@ from typing import Any
 
 from moslora.adapter.coverage import coverage, covered_layers, kinds
 from moslora.adapter.inspection import count_parameters, inspect_adapter
-from moslora.adapter.methods import method_config
+from moslora.adapter.methods import METHODS, method_config
+from moslora.adapter.part_layers import part_of
+from moslora.adapter.parts import ONLY, projector_choice
 from moslora.adapter.targets import unmatched_patterns
 from moslora.errors import ConfigError
-from moslora.runs.adapters import FULL, adapted_on_meta, load_adapted, open_adapter
-from moslora.runs.covering import replaced_notes
+from moslora.records import PartRecord
+from moslora.runs.adapters import FULL, PROJECTOR_ONLY, adapted_on_meta, load_adapted, open_adapter
+from moslora.runs.covering import part_records, replaced_notes
 from moslora.runs.groups import Recipe
-from moslora.runs.models import meta_model, resolve_model
+from moslora.runs.kinds import kind_of
+from moslora.runs.models import layers_to_quantise, meta_model, resolve_model
 from moslora.runs.recipe import load_recipe
 
 STATISTICS = ("mixer_condition", "mixer_from_identity", "mixer_from_orthogonal", "update_norm", "effective_rank")
 
 NO_ADAPTER = "full fine-tuning: all weights are trained, no layer carries an adapter"
+NO_ADAPTER_BESIDE = "the projector alone is trained, no layer carries an adapter"
 
 
 @dataclass(frozen=True)
@@ -42,15 +48,18 @@ class Inspection:
     unmatched: list[tuple[str, str]]
     layers: list[dict[str, Any]]
     notes: list[str] = field(default_factory=list)
+    parts: list[dict[str, Any]] = field(default_factory=list)  # of a model made of parts, as a run's record has them
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as plain values."""
         return asdict(self)
 
     def kinds(self) -> list[dict[str, Any]]:
-        """One row a module name: sums, and medians over its layers."""
-        names = dict.fromkeys(_kind_name(row) for row in self.layers)
-        return [_kind(name, [row for row in self.layers if _kind_name(row) == name]) for name in names]
+        """One row a module name within its part: sums, and medians over its layers."""
+        alike: dict[tuple[str | None, str], list[dict[str, Any]]] = {}
+        for row in self.layers:
+            alike.setdefault((row.get("part"), _kind_name(row)), []).append(row)
+        return [_kind(name, rows) | ({"part": part} if part else {}) for (part, name), rows in alike.items()]
 
 
 def inspect_source(source: str, overrides: Sequence[str] = (), *, base: str | None = None) -> Inspection:
@@ -69,21 +78,27 @@ def inspect_source(source: str, overrides: Sequence[str] = (), *, base: str | No
 def _inspect_folder(source: str, *, base: str | None) -> Inspection:
     opened = open_adapter(source, base=base)
     model, _ = load_adapted(opened, is_trainable=True)  # so that what was trained can be told from what was not
-    if opened.peft_type == FULL:
-        return _inspection(f"model {opened.adapter}", model, [], notes=[NO_ADAPTER])
+    parts = kind_of(opened.model.kind).parts(model)
+    covered = opened.run.record().coverage if opened.run else None
+    dead = {part.part: part.dead for part in (covered.parts if covered else None) or () if part.dead is not None}
+    records = part_records(model, parts, dead=dead)
+    if opened.peft_type in (FULL, PROJECTOR_ONLY):
+        note = NO_ADAPTER if opened.peft_type == FULL else NO_ADAPTER_BESIDE
+        return _inspection(f"model {opened.adapter}", model, [], notes=[note], parts=records)
     recorded, used = model.peft_config["default"].base_model_name_or_path, resolve_model(opened.model.path)
     notes = [f"recorded base {recorded}, opened with {used}"] if recorded and recorded != used else []
     reports = {report.name: {**report.to_dict(), "count": 1} for report in inspect_adapter(model)}
     rows = [reports.get(row["name"], row) for row in _rows(model)]
     notes += replaced_notes(model, coverage(model))
-    return _inspection(f"adapter {opened.adapter}", model, rows, notes=notes)
+    return _inspection(f"adapter {opened.adapter}", model, _with_part(rows, parts), notes=notes, parts=records)
 
 
 def _inspect_recipe(recipe: Recipe) -> Inspection:
     title = f"recipe {recipe.name}, method {recipe.adapter.method}"
-    method, options = recipe.adapter.method, dict(recipe.adapter.options)
+    method, options, bare = recipe.adapter.method, dict(recipe.adapter.options), meta_model(recipe.model)
+    if parts := kind_of(recipe.kind).parts(bare):
+        return _inspect_parts(recipe, title, bare, parts)
     config: Any = method_config(method, options)
-    bare = meta_model(recipe.model)
     if config is None:
         return _inspection(title, bare.requires_grad_(True), [], notes=[NO_ADAPTER])
     unmatched = unmatched_patterns(config, [name for name, _ in bare.named_modules() if name])
@@ -96,6 +111,23 @@ def _inspect_recipe(recipe: Recipe) -> Inspection:
     return _inspection(title, model, _rows(model), unmatched=unmatched, notes=replaced_notes(model, coverage(model)))
 
 
+def _inspect_parts(recipe: Recipe, title: str, bare: Any, parts: Mapping[str, str]) -> Inspection:
+    """A recipe for a model made of parts, whose patterns all match, or are refused."""
+    quantised = Counter(part_of(name, parts) for name in layers_to_quantise(recipe.model, bare))
+    method, options = recipe.adapter.method, recipe.adapter.options
+    is_only, is_full = projector_choice(options) == ONLY, METHODS[method].config_class is None
+    model = adapted_on_meta(recipe.model, method, options)
+    if is_full:
+        model.requires_grad_(True)
+    records = [part.model_copy(update={"quantised": quantised[part.part]}) for part in part_records(model, parts) or ()]
+    notes = [NO_ADAPTER_BESIDE] if is_only else [NO_ADAPTER] if is_full else []
+    return _inspection(title, model, _with_part(_rows(model), parts), notes=notes, parts=records)
+
+
+def _with_part(rows: Sequence[dict[str, Any]], parts: Mapping[str, str]) -> list[dict[str, Any]]:
+    return [{**row, "part": part_of(row["name"], parts)} if parts else row for row in rows]
+
+
 def _inspection(
     title: str,
     model: Any,
@@ -103,6 +135,7 @@ def _inspection(
     *,
     unmatched: Sequence[tuple[str, str]] = (),
     notes: Sequence[str] = (),
+    parts: Sequence[PartRecord] | None = None,
 ) -> Inspection:
     found = coverage(model)
     adapted = {row["name"] for row in rows} & {layer.layer for layer in found.layers}
@@ -118,6 +151,7 @@ def _inspection(
         unmatched=[*unmatched],
         layers=rows,
         notes=[*notes],
+        parts=[part.model_dump() for part in parts or ()],
     )
 
 

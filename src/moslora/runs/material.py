@@ -29,7 +29,8 @@ class Material:
     """Training rows and validation rows, as the kind of run makes batches of them, and test sets.
 
     `groups` names the group of each row that `data.together` keeps together, `validation_groups` that of each
-    validation row; None without it. `remarks` are what a reader of the record should know of the data.
+    validation row; None without it. `remarks` are what a reader of the record should know of the data. Rows may leave a
+    part of the model unused, as a text without a picture does: `complete_share` of them use every part.
     """
 
     rows: Sequence[Any]
@@ -38,6 +39,7 @@ class Material:
     test_sets: list[TestSet]
     remarks: list[str] = field(default_factory=list)
     validation_groups: list[Hashable] | None = None
+    complete_share: float = 1.0
 
     def notes(self) -> list[str]:
         """The numbers of rows, and the remarks."""

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
+from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -25,6 +26,8 @@ from transformers import (
 )
 
 from moslora.adapter.heads import Head
+from moslora.adapter.merging import is_quantised
+from moslora.adapter.part_layers import is_within
 from moslora.errors import ConfigError, MissingDependencyError, MosloraError, suggestion
 from moslora.files import new_folder
 from moslora.runs.abilities import check_abilities
@@ -74,6 +77,11 @@ def load_model(settings: ModelSettings, head: Head | None = None) -> PreTrainedM
             f" model again, or check that it is for {head.class_name}, or that the adapter was saved with what it"
             " trained"
         )
+    if settings.quantize != "none" and not any(map(is_quantised, model.modules())):
+        raise ConfigError(
+            f"model.quantize: {settings.quantize} quantised no layer of {type(model).__name__}: it has no linear layers"
+            f" outside {', '.join(UNQUANTISED.get(settings.kind, ['its head']))}; set model.quantize: none"
+        )
     if settings.quantize == "nf4":
         from moslora.adapter.quantised import keep_unpacked
 
@@ -90,6 +98,15 @@ def meta_model(settings: ModelSettings) -> Any:
             return HEADS[settings.kind].auto_class.from_config(
                 config, **{name: value for name, value in options.items() if name != "revision"}
             )
+
+
+def layers_to_quantise(settings: ModelSettings, model: nn.Module) -> list[str]:
+    """The names of the layers that loading would quantise, read off a model without weights of a kind with parts."""
+    kept = UNQUANTISED.get(settings.kind, [])
+    if settings.quantize == "none":
+        return []
+    linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    return [name for name in linear if not any(is_within(name, prefix) for prefix in kept)]
 
 
 def choose_dtype(name: str) -> torch.dtype:

@@ -7,7 +7,7 @@ each part of the run leaves its numbers in `run.json` as soon as it has them.
 import json
 import shutil
 import time
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -32,7 +32,7 @@ from moslora.runs.abilities import check_abilities
 from moslora.runs.active import ActiveRun, Report
 from moslora.runs.adapters import adapted_on_meta, check_options, load_adapted, open_adapter, whole_options
 from moslora.runs.arguments import check_checkpointing, check_optimizer, count_steps, training_arguments
-from moslora.runs.covering import describe_coverage
+from moslora.runs.covering import dead_notes, describe_coverage, part_records
 from moslora.runs.environment import describe_machine, describe_versions, peak_memory_bytes
 from moslora.runs.folder import RunFolder
 from moslora.runs.groups import Recipe
@@ -44,7 +44,7 @@ from moslora.runs.processes import follower_folder, is_first
 from moslora.runs.recipe import parse_recipe
 from moslora.runs.scoring import score
 from moslora.runs.settings import changed_settings
-from moslora.runs.steps import Plan, prepared, trained
+from moslora.runs.steps import Plan, as_loaded, gradient_check, prepared, trained
 from moslora.training.validation import SampleLoss
 
 BYTES_BESIDE_WEIGHTS = 2**26  # tokenizer, answers, metrics
@@ -88,7 +88,8 @@ def _run(
     with nullcontext() if place.owner else owned(place.path):  # of several processes, the first holds it for all
         RunFolder.create(place.path, resume=resume, overwrite=overwrite, needed_bytes=plan.needed_bytes)
         record = _former_record(recipe, place) if resume else _new_record(recipe)  # as it is now that it is ours
-        record.coverage = plan.coverage
+        seen = record.coverage.parts if record.coverage else None  # by the processes before this one
+        record.coverage = plan.coverage.model_copy(update={"parts": seen})
         record.notes = plan.material.notes() + plan.coverage_notes + (_resume_notes(record) if resume else [])
         return _do(ActiveRun(recipe, place, record, report, progress), plan)
 
@@ -170,15 +171,19 @@ def _trained(run: ActiveRun, plan: Plan, model: PreTrainedModel) -> nn.Module:
     start, mixers = starting_tensors(adapted, method), mixers_of(adapted)
     run.record.parameters = Parameters(**count_parameters(adapted))
     run.report(f"training {run.record.parameters.trainable:,} of {run.record.parameters.total:,} parameters")
+    parts = kind_of(run.recipe.kind).parts(adapted)
+    check = gradient_check(run.recipe, plan, parts)
     result = trained(
         run.recipe,
         plan,
         adapted,
         place=run.place,
         validation=plan.material.validation,
+        also=[check] if check else [],
         resume=run.place.checkpoints.is_dir(),
         progress=run.progress,
     )
+    _note_parts(run, adapted, parts, dead=check.dead if check and check.is_over else None)
     run.record.steps, run.record.train_loss = result.steps, result.train_loss
     run.record.validation_loss = result.validation_loss
     _save_losses(run, result.validation_losses, plan.material.validation_groups)
@@ -191,6 +196,20 @@ def _trained(run: ActiveRun, plan: Plan, model: PreTrainedModel) -> nn.Module:
     if result.was_stopped:
         raise KeyboardInterrupt("stopped after training; the adapter is saved")
     return kept
+
+
+def _note_parts(
+    run: ActiveRun, model: nn.Module, parts: Mapping[str, str], *, dead: Mapping[str, Sequence[str]] | None
+) -> None:
+    """Write what is trained in each part; of a resumed run, what an earlier process saw of its gradients."""
+    found, covered = part_records(model, parts, dead=dead), run.record.coverage
+    if not found or covered is None:
+        return
+    if dead is None:
+        seen = {part.part: part.dead for part in covered.parts or ()}
+        found = [part.model_copy(update={"dead": seen.get(part.part)}) for part in found]
+    run.record.coverage = covered.model_copy(update={"parts": found})
+    run.record.notes += dead_notes(found)
 
 
 def _save_losses(run: ActiveRun, losses: Sequence[SampleLoss], groups: Sequence[Hashable] | None) -> None:
@@ -221,7 +240,9 @@ def _save_trained(run: ActiveRun, plan: Plan, model: nn.Module, *, start: dict[s
         plan.processor.save_pretrained(str(staged))
         write_origin(staged, prompt=run.recipe.asked_with, kind=run.recipe.kind)
     run.record.artifacts[place.name] = place.name
-    return load_adapter(load_model(run.recipe.model), place) if METHODS[method].changes_base else model
+    if METHODS[method].changes_base:
+        return load_adapter(load_model(run.recipe.model), place)
+    return as_loaded(run.recipe, model)
 
 
 def _save_pictures(run: ActiveRun, model: nn.Module, start: dict[str, torch.Tensor]) -> None:

@@ -1,5 +1,6 @@
 """What a run and a measurement of its cost have in common: a model prepared as its recipe says, and trained."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,15 +9,21 @@ from peft import prepare_model_for_kbit_training
 from torch import nn
 from transformers import PreTrainedModel, TrainerCallback, TrainingArguments, set_seed
 
+from moslora.adapter.part_gradients import CheckGradients
 from moslora.adapter.part_layers import PROJECTOR
+from moslora.adapter.parts import FROZEN, projector_choice
 from moslora.adapter.preparing import callbacks, optimiser, prepare
-from moslora.adapter.projector import train_only
+from moslora.adapter.projector import projector_of, train_in_float32, train_only
 from moslora.records import CoverageRecord
 from moslora.runs.folder import RunFolder
 from moslora.runs.groups import Recipe
 from moslora.runs.kinds import kind_of
 from moslora.runs.material import Material
+from moslora.runs.models import choose_dtype
 from moslora.training.trainer import TrainingResult, train
+
+LOOKED_AT_STEPS = 4  # at least, for the gradients of each part
+LOG_OF_A_MILLION = math.log(1e6)
 
 
 @dataclass(frozen=True)
@@ -44,12 +51,36 @@ def prepared(recipe: Recipe, plan: Plan, model: PreTrainedModel) -> nn.Module:
         prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)  # the Trainer switches it on
     if recipe.training.gradient_checkpointing:
         model.enable_input_require_grads()
-    kind = kind_of(recipe.kind)
+    kind, adapted = kind_of(recipe.kind), model
+    projector = kind.parts(model).get(PROJECTOR, "")
     if plan.is_projector_only:
-        train_only(model, kind.parts(model)[PROJECTOR])
-        return model
-    task_type = kind.head.task_type
-    return prepare(model, recipe.adapter.method, plan.options, total_steps=plan.total_steps, task_type=task_type)
+        train_only(model, projector)
+    else:
+        options: dict[str, Any] = {"total_steps": plan.total_steps, "task_type": kind.head.task_type}
+        adapted = prepare(model, recipe.adapter.method, plan.options, **options)
+    if projector_choice(recipe.adapter.options) != FROZEN:
+        train_in_float32(adapted, projector)
+    return adapted
+
+
+def gradient_check(recipe: Recipe, plan: Plan, parts: Mapping[str, str]) -> CheckGradients | None:
+    """What proves that training reaches each part of a model made of parts; None for another.
+
+    It looks at so many steps that, where not every row uses every part, all but one in a million runs have met one
+    that does.
+    """
+    if not parts:
+        return None
+    rows = plan.material.complete_share * recipe.training.batch_size
+    needed = math.ceil(LOG_OF_A_MILLION / rows) if rows else LOOKED_AT_STEPS
+    return CheckGradients(parts, steps=min(plan.total_steps, max(LOOKED_AT_STEPS, needed)))
+
+
+def as_loaded(recipe: Recipe, model: nn.Module) -> nn.Module:
+    """A trained model, changed in place to what its saved folder loads as: the projector in the model's own dtype."""
+    if projector_choice(recipe.adapter.options) != FROZEN and recipe.model.quantize == "none":
+        projector_of(model, kind_of(recipe.kind).parts(model)[PROJECTOR]).to(choose_dtype(recipe.model.dtype))
+    return model
 
 
 def trained(

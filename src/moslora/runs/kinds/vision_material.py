@@ -83,7 +83,8 @@ def rows_of(recipe: VisionRecipe, sources: Sources, processor: Any, *, vocabular
     if data.together is None:
         of_rows = of_validation = None
     chosen, validation = [rows[i] for i in trained], [rows[i] for i in held_out]
-    return Material(chosen, of_rows, validation, sources.test_sets, remarks, of_validation)
+    pictured = sum(bool(row["images"]) for row in chosen) / len(chosen)
+    return Material(chosen, of_rows, validation, sources.test_sets, remarks, of_validation, complete_share=pictured)
 
 
 def chat_template(processor: Any) -> ChatTemplate:
