@@ -222,6 +222,8 @@ class TaskResult(_Record):
 class ArmResult(_Record):
     """One row of a comparison's table."""
 
+    written_if_set = ("controls",)
+
     arm: str  # label, e.g. "moslora" or "moslora r=8 50%"
     method: str
     options: dict[str, Any] = {}
@@ -233,6 +235,7 @@ class ArmResult(_Record):
     train_seconds: float | None = None  # median over the runs themselves
     peak_memory_bytes: int | None = None  # largest over the runs themselves
     tasks: dict[str, TaskResult] = {}  # each task, and "average"
+    controls: dict[str, dict[str, Share]] = {}  # by what was taken away ("picture blanked"), then task: mean accuracy
     runs: dict[str, str] = {}  # seed to run folder, relative to the comparison's
     failed: dict[str, str] = {}  # seed to the reason in a line
     diverged: list[str] = []  # the seeds at which training diverged; they count as guessing

@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
+from moslora.comparison.data_folder import SMALL_TASKS
 from moslora.comparison.matrix import arms_of, final_run, final_seeds, tuning_runs
-from moslora.comparison.plan import SMALL_TASKS, Plan, changes, list_plans, load_plan, parse_plan, plan_text
+from moslora.comparison.plan import Plan, changes, list_plans, load_plan, parse_plan, plan_text
 from moslora.errors import ConfigError
 
 SHIPPED = list_plans()

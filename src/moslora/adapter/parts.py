@@ -61,10 +61,7 @@ def expand(options: Mapping[str, Any], parts: Mapping[str, str], model: nn.Modul
     With `projector: only` nothing is left to adapt and the result is empty (see `projector.train_only`). Raises
     ConfigError.
     """
-    choice = projector_choice(options)
-    if known_method(method).config_class is None and (named := [key for key in ("parts", PROJECTOR) if key in options]):
-        raise ConfigError(f"method '{method}' trains all weights of every part: remove {' and '.join(named)}")
-    common = {name: value for name, value in options.items() if name not in ("parts", PROJECTOR)}
+    choice, common = _projector_and_common(options, method=method)
     if PROJECTOR in options and PROJECTOR not in parts:
         raise ConfigError(f"adapter.projector={choice}: the model has no projector; remove it")
     if choice == ONLY:
@@ -79,6 +76,33 @@ def expand(options: Mapping[str, Any], parts: Mapping[str, str], model: nn.Modul
     else:
         expanded = _by_part(options["parts"], common, parts, model=model, method=method)
     return _with_projector(expanded, parts[PROJECTOR], model) if choice == TRAINED else expanded
+
+
+def check_by_part(method: str, options: Mapping[str, Any]) -> None:
+    """Refuse what is wrong with a recipe's options by part, as far as that shows without the model.
+
+    Raises ConfigError.
+    """
+    choice, common = _projector_and_common(options, method=method)
+    given = options.get("parts")
+    if choice == ONLY:
+        return  # other options are refused by `expand`
+    own_options = [common]
+    for part, own in given.items() if isinstance(given, Mapping) else ():
+        if isinstance(own, Mapping):
+            for option, value in own.items():
+                _check_option(part, option, value, method=method)
+            own_options.append(common | {option: value for option, value in own.items() if value != NO_MIXER})
+    for one in own_options:
+        method_config(method, one)
+
+
+def _projector_and_common(options: Mapping[str, Any], *, method: str) -> tuple[str, dict[str, Any]]:
+    """What becomes of the projector, and the options that all parts share."""
+    choice = projector_choice(options)
+    if known_method(method).config_class is None and (named := [key for key in ("parts", PROJECTOR) if key in options]):
+        raise ConfigError(f"method '{method}' trains all weights of every part: remove {' and '.join(named)}")
+    return choice, {name: value for name, value in options.items() if name not in ("parts", PROJECTOR)}
 
 
 def options_for(method: str, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from moslora.comparison.matrix import Arm, arms_of, at_rank
+from moslora.comparison.matrix import Arm, arms_of
 from moslora.comparison.plan import Plan
+from moslora.comparison.ranks import part_ranks, rank_of, scaled, with_ranks
 from moslora.errors import MosloraError
 from moslora.records import ArmResult
 from moslora.runs.counting import trainable_parameters
@@ -17,6 +18,7 @@ ALIKE = 0.05
 def matched_arms(plan: Plan) -> list[Arm]:
     """The plan's arms, with `match_parameters` each at the rank that comes closest to the baseline's parameters.
 
+    Where a model's parts have ranks of their own, all are multiplied by one factor.
     Counts on the meta device: no weights are read. Raises the errors of `moslora.errors` for a baseline that the model
     cannot carry; another arm that it cannot carry stays as it is, for its runs to say so.
     """
@@ -43,30 +45,35 @@ def matching_notes(plan: Plan, rows: Sequence[ArmResult], baselines: Mapping[str
 
 
 def _matched(model: ModelSettings, arm: Arm, target: int) -> Arm:
-    """The arm at the rank closest to `target` parameters, found by halving.
+    """The arm at the ranks closest to `target` parameters: that of its largest part is found by halving.
 
     More rank is never fewer parameters, but in LoKr, which gives up factors from some rank on: there it may miss.
     """
-    own = arm.rank and _count(model, arm, arm.rank)
-    if not arm.rank or not own:
+    if not arm.rank:
         return arm
-    own_rank, counts = arm.rank, {arm.rank: own}
-    low, high = 1, LARGEST_RANK
+    own_ranks = part_ranks(arm.method, arm.options)
+    own_rank = max(own_ranks.values())
+    own = _count(model, arm, own_ranks)
+    if not own:
+        return arm
+    counts, low, high = {own_rank: own}, 1, LARGEST_RANK
     while low <= high:
         middle = (low + high) // 2
-        possible = next((rank for rank in (middle, middle + 1) if (counted := _count(model, arm, rank))), None)
-        if possible is None or not (counted := _count(model, arm, possible)):
+        tried = ((rank, _count(model, arm, scaled(own_ranks, rank))) for rank in (middle, middle + 1))
+        possible, counted = next(((rank, count) for rank, count in tried if count), (middle, 0))
+        if not counted:
             high = middle - 1
             continue
-        counts[possible] = counted
+        counts.setdefault(possible, counted)
         low, high = (possible + 1, high) if counted < target else (low, middle - 1)
     rank = min(counts, key=lambda rank: (abs(counts[rank] - target), abs(rank - own_rank)))
-    return replace(arm, rank=rank, options=at_rank(arm.options, rank))
+    options = with_ranks(arm.options, own_ranks if rank == own_rank else scaled(own_ranks, rank))
+    return replace(arm, rank=rank_of(arm.method, options), options=options)
 
 
-def _count(model: ModelSettings, arm: Arm, rank: int) -> int | None:
-    """The parameters at a rank, or None where the method refuses it (the butterfly wants an even one)."""
+def _count(model: ModelSettings, arm: Arm, ranks: Mapping[str, int]) -> int | None:
+    """The parameters at these ranks, or None where the method refuses them (the butterfly wants even ones)."""
     try:
-        return trainable_parameters(model, arm.method, at_rank(arm.options, rank))
+        return trainable_parameters(model, arm.method, with_ranks(arm.options, ranks))
     except MosloraError:
         return None

@@ -5,17 +5,19 @@ An arm is a row of the table: a method with its options, at a rank, on a share o
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
-from moslora.adapter.methods import METHODS, known_options, method_config
+from moslora.adapter.methods import METHODS
+from moslora.adapter.parts import options_for
 from moslora.comparison.plan import Plan
+from moslora.comparison.ranks import at_rank, rank_of
 from moslora.errors import ConfigError, unknown_name
-from moslora.runs.groups import Recipe
+from moslora.runs.adapters import check_options
+from moslora.runs.groups import AdapterSettings, Recipe
 from moslora.runs.recipe import parse_recipe
 
-ALPHAS = ("lora_alpha", "alpha")  # what PEFT's methods call the number over the rank that scales an update
 Kind = Literal["tuning", "final"]
 
 
@@ -27,7 +29,7 @@ class Arm:
     name: str
     method: str
     options: dict[str, Any]
-    rank: int | None
+    rank: int | None  # of the language model, where a model's parts have their own
     fraction: float
     tuned_as: str  # the label whose learning rate it takes: its own, but for shares of the samples
     not_known: tuple[str, ...] = ()  # shared options that the method does not have
@@ -122,34 +124,61 @@ def _arm(plan: Plan, name: str, *, rank: int | None, fraction: float) -> Arm:
     settings = plan.arms[name]
     if settings.method not in METHODS:
         raise ConfigError(f"plan {plan.name}: {unknown_name(f'method of arm {name}:', settings.method, METHODS)}")
-    known = METHODS[settings.method].options
-    shared = {option: value for option, value in plan.recipe.adapter.items() if value is not None}
-    options = known_options(settings.method, shared) | settings.options
-    if rank is not None and "r" in known:
+    options, not_known = _options(plan, settings)
+    has_rank = "r" in METHODS[settings.method].options
+    if rank is not None and has_rank:
         options = at_rank(options, rank)
     try:
-        config = method_config(settings.method, options)
+        check_options(settings.method, options)
     except ConfigError as error:
         raise ConfigError(f"plan {plan.name}: arm {name}: {error}") from None
-    has_rank = rank is not None and len(plan.ranks) > 1 and "r" in known
-    tuned_as = f"{name} r={rank}" if has_rank else name
+    tuned_as = f"{name} r={rank}" if has_rank and len(plan.ranks) > 1 else name
     return Arm(
         label=tuned_as + (f" {fraction * 100:g}%" if len(plan.fractions) > 1 else ""),
         name=name,
         method=settings.method,
         options=options,
-        rank=options.get("r", getattr(config, "r", None)) if "r" in known else None,
+        rank=rank_of(settings.method, options),
         fraction=fraction,
         tuned_as=tuned_as,
-        not_known=tuple(sorted(shared.keys() - known)),
+        not_known=not_known,
     )
 
 
-def at_rank(options: dict[str, Any], rank: int) -> dict[str, Any]:
-    """The options at another rank; an alpha of twice the rank stays twice the rank, another stays as it is."""
-    former = options.get("r")
-    follows = [name for name in ALPHAS if former is not None and options.get(name) == 2 * former]
-    return options | {"r": rank} | dict.fromkeys(follows, 2 * rank)
+def _options(plan: Plan, settings: AdapterSettings) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """The shared options that the arm's method has, its own over them, and the names of those it does not have.
+
+    A part's own options lie over the shared ones of that part; null takes an option, or a part, back.
+    """
+    shared = _without_null(plan.recipe.adapter)
+    kept, own = options_for(settings.method, shared), settings.model_extra or {}
+    options = {**kept, **own}
+    if isinstance(own.get("parts"), Mapping):
+        options["parts"] = _laid_over(_group(kept.get("parts")), own["parts"])
+    return _without_null(options), tuple(sorted(_names(shared) - _names(kept)))
+
+
+def _laid_over(shared: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of each part; what should be a mapping and is not is refused later, by its name."""
+    changed = {
+        part: _without_null({**_group(shared.get(part)), **options}) if isinstance(options, Mapping) else options
+        for part, options in own.items()
+    }
+    return _without_null({**shared, **changed})
+
+
+def _without_null(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _group(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _names(options: Mapping[str, Any]) -> set[str]:
+    """The names of options, those of parts as `parts.vision.mixer`."""
+    parts = _group(options.get("parts")).items()
+    return {*options, *(f"parts.{part}.{option}" for part, own in parts for option in _group(own))}
 
 
 def _tuning_run(plan: Plan, arm: Arm, rate: float) -> Run:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Self
 import yaml
 from pydantic import Field, create_model, field_validator, model_validator
 
-from moslora.data import tasks
+from moslora.comparison.data_folder import settings_for
 from moslora.errors import ConfigError, unknown_name
 from moslora.runs.groups import (
     NAME_PATTERN,
@@ -46,16 +46,6 @@ AXES = {  # settings of a recipe that a plan sets itself, and where
     ("data", "fraction"): "fractions",
 }
 OF_KIND = ("kind", "model", "data", "evaluation")  # the groups that each kind of run has its own class of
-HUB = "hub"  # what stands for a folder of sets where they are to come from the hub
-SMALL_TASKS = ["ARC-Easy", "ARC-Challenge", "openbookqa", "piqa"]  # what a small model can be tried on, and the hub has
-INSTEAD_OF_EVERYDAY = {
-    "recipe.data.train": SMALL_TASKS,
-    "recipe.data.together": None,
-    "recipe.data.max_length_tokens": 256,
-    "recipe.data.leave_out_longer": True,  # PIQA has samples of more than 1,000 tokens
-    "recipe.evaluation.tasks": SMALL_TASKS,
-    "recipe.evaluation.limit": 500,
-}
 
 
 class SharedSettings(Settings):
@@ -195,29 +185,17 @@ def parse_plan(settings: Mapping[str, Any], *, source: str) -> Plan:
 def load_plan(name_or_path: str | Path, overrides: Sequence[str] = (), *, data: str | Path | None = None) -> Plan:
     """A shipped plan by name, or a YAML file, with overrides such as `seeds=[1,2]`.
 
-    `data` is the folder of training and test sets, or `hub`. In a plan on the built-in set, it puts `SMALL_TASKS` in
-    its place. A file without `name` is named after itself. Raises `ConfigError`.
+    `data` is the folder of training and test sets, or `hub`: see `moslora.comparison.data_folder`. A file without
+    `name` is named after itself. Raises `ConfigError`.
     """
     source = f"plan {name_or_path}"
     settings = SHIPPED.settings(name_or_path)
     if data is not None:
-        folder = None if str(data) == HUB else str(data)
-        given: dict[str, Any] = {"recipe.data.folder": folder, "recipe.evaluation.data": folder}
-        if _is_on_everyday(settings):
-            given |= INSTEAD_OF_EVERYDAY
-        for key, value in given.items():
+        for key, value in settings_for(data, settings).items():
             override(settings, f"{key}={json.dumps(value)}", source=source)  # JSON is YAML
     for assignment in overrides:
         override(settings, assignment, source=source)
     return parse_plan(settings, source=source)
-
-
-def _is_on_everyday(settings: dict[str, Any]) -> bool:
-    match settings:
-        case {"recipe": {"data": {"train": tasks.EVERYDAY}}}:
-            return True
-        case _:
-            return False
 
 
 def list_plans() -> dict[str, str]:

@@ -37,7 +37,8 @@ class Rehearsal:
     def play(self, model: nn.Module, planned: RunPlan) -> None:
         """Do a few of each part with a model that has been trained."""
         with _timed() as took, TemporaryDirectory() as scratch:
-            if METHODS[self.method].config_class is not None:  # a whole model would fill the disk for nothing
+            # A whole model would fill the disk for nothing, and a projector alone is written in no time.
+            if METHODS[self.method].config_class is not None and not planned.is_projector_only:
                 start = starting_tensors(model, self.method)
                 save_trained(model, Path(scratch) / "adapter", method=self.method, start=start)
             picture_adapter(model, method=self.method, start=mixers_of(model))

@@ -1,9 +1,9 @@
 """From the folders of finished runs to the numbers of a comparison."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -19,6 +19,8 @@ from moslora.runs.folder import RunFolder
 
 if TYPE_CHECKING:  # importing it brings torch
     from moslora.comparison.matrix import Arm
+
+MOMENTS = ("before", "after", "evaluated")  # of evaluations that ask the questions as they are
 
 
 class Answers(NamedTuple):
@@ -113,7 +115,17 @@ def arm_result(arm: "Arm", runs: Mapping[int, RunRecord], *, tuned_rate: float |
         cost=cost,
         train_seconds=median(seconds) if seconds else None,
         peak_memory_bytes=max(memory, default=None),
+        controls=_controls(runs.values()),
     )
+
+
+def _controls(records: Iterable[RunRecord]) -> dict[str, dict[str, float]]:
+    """The mean accuracy over seeds of each evaluation in which something was taken away from the questions."""
+    found: dict[str, dict[str, list[float]]] = {}
+    for one in (evaluation for record in records for evaluation in record.evaluations):
+        if one.when not in MOMENTS:
+            found.setdefault(one.when, {}).setdefault(one.task, []).append(one.accuracy)
+    return {when: {task: mean(shares) for task, shares in tasks.items()} for when, tasks in found.items()}
 
 
 def _read_answers(folder: Path, task: str) -> Answers:

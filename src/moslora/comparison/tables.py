@@ -164,7 +164,7 @@ def footnotes(record: ComparisonRecord) -> list[str]:
 
 
 def question_notes(record: ComparisonRecord) -> list[str]:
-    """What guessing would get, what accuracy is where answers are not just right or wrong, and what intervals count."""
+    """What guessing would get, what accuracy is, what intervals count, and what the arms get without a part."""
     in_parts = {task for task, one in record.scored.items() if not one.is_counted}
     shares = [f"{chance_text(share)} of {task}" for task, share in record.chance.items() if task not in in_parts]
     notes = [f"Guessing would get {' and '.join(shares)} right."] if shares else []
@@ -174,10 +174,22 @@ def question_notes(record: ComparisonRecord) -> list[str]:
         if task in in_parts
     ]
     notes += [f"{task}: {scored_text(one)}." for task, one in record.scored.items()]
-    return notes + [
+    notes += [
         f"{task}: intervals count {count} groups of questions that depend on each other, not single questions."
         for task, count in record.groups.items()
     ]
+    return notes + _control_notes(record)
+
+
+def _control_notes(record: ComparisonRecord) -> list[str]:
+    """What each arm gets right where the picture, or the question, was taken away."""
+    asked = dict.fromkeys((when, task) for arm in record.arms for when, tasks in arm.controls.items() for task in tasks)
+    notes = []
+    for when, task in asked:
+        found = [(arm.arm, arm.controls.get(when, {}).get(task)) for arm in record.arms]
+        shares = ", ".join(f"{arm} {100 * share:.1f} %" for arm, share in found if share is not None)
+        notes.append(f"{task}, {when}: {shares}; only accuracy above this comes from what was taken away.")
+    return notes
 
 
 def count_text(count: int | None) -> str:

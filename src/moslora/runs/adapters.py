@@ -10,7 +10,7 @@ from moslora.adapter.experts import plain_layers
 from moslora.adapter.heads import Head, head_of
 from moslora.adapter.methods import method_config
 from moslora.adapter.part_layers import PROJECTOR
-from moslora.adapter.parts import ONLY, expand, projector_choice
+from moslora.adapter.parts import ONLY, check_by_part, expand, projector_choice
 from moslora.adapter.preparing import prepare_without_weights
 from moslora.adapter.projector import FILE as PROJECTOR_FILE
 from moslora.adapter.projector import load_projector, train_only
@@ -120,7 +120,9 @@ def load_adapted(opened: Opened, *, is_trainable: bool = False) -> tuple[Any, An
 
 def check_options(method: str, options: Mapping[str, Any]) -> None:
     """Refuse a method or an option that is not known, as far as that shows without the model. Raises ConfigError."""
-    if not OF_PARTS & options.keys():
+    if OF_PARTS & options.keys():
+        check_by_part(method, options)
+    else:
         method_config(method, options)
 
 

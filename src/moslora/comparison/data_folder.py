@@ -1,0 +1,53 @@
+"""What `--data` changes in a plan: where its training samples and its questions are taken from."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from moslora.data.files import file_format
+from moslora.data.tasks import EVERYDAY
+from moslora.errors import ConfigError
+from moslora.runs.recipe import LANGUAGE
+
+HUB = "hub"  # what stands for a folder of sets where they are to come from the hub
+SMALL_TASKS = ["ARC-Easy", "ARC-Challenge", "openbookqa", "piqa"]  # what a small model can be tried on, and the hub has
+INSTEAD_OF_EVERYDAY = {
+    "recipe.data.train": SMALL_TASKS,
+    "recipe.data.together": None,
+    "recipe.data.max_length_tokens": 256,
+    "recipe.data.leave_out_longer": True,  # PIQA has samples of more than 1,000 tokens
+    "recipe.evaluation.tasks": SMALL_TASKS,
+    "recipe.evaluation.limit": 500,
+}
+
+
+def settings_for(data: str | Path, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a plan, by dotted name, that take the sets from a folder, or from the hub.
+
+    A language model's plan on the built-in set gets `SMALL_TASKS` in its place. Of a plan with pictures the folder
+    holds the files that `data.train` names, the pictures, and the questions. Raises ConfigError for pictures from the
+    hub.
+    """
+    recipe = settings.get("recipe")
+    recipe = recipe if isinstance(recipe, Mapping) else {}
+    train = recipe["data"].get("train") if isinstance(recipe.get("data"), Mapping) else None
+    if recipe.get("kind") not in (None, LANGUAGE):
+        return _with_pictures(data, train)
+    folder = None if str(data) == HUB else str(data)
+    given = {"recipe.data.folder": folder, "recipe.evaluation.data": folder}
+    return given | INSTEAD_OF_EVERYDAY if train == EVERYDAY else given
+
+
+def _with_pictures(data: str | Path, train: Any) -> dict[str, Any]:
+    if str(data) == HUB:
+        raise ConfigError("--data hub: pictures are not taken from the hub; give the folder where they lie")
+    given: dict[str, Any] = {"recipe.evaluation.data": str(data)}
+    sources = [train] if isinstance(train, str) else train
+    if not isinstance(sources, list) or not any(_is_file(source) for source in sources):
+        return given  # built-in pictures
+    moved = [str(Path(data) / Path(source).name) if _is_file(source) else source for source in sources]
+    return given | {"recipe.data.train": moved, "recipe.data.image_folder": str(data)}
+
+
+def _is_file(source: Any) -> bool:
+    return isinstance(source, str) and file_format(Path(source)) is not None
