@@ -42,5 +42,5 @@ def test_showing_an_unknown_recipe_is_a_mistake_of_one_line():
     assert result.stdout == ""
     assert result.stderr == (
         "error: unknown recipe 'dmo'; did you mean 'demo'? "
-        "(shipped: commonsense-llama3-8b, demo; your own: a path ending in .yaml or .yml)\n"
+        f"(shipped: {', '.join(recipe_names())}; your own: a path ending in .yaml or .yml)\n"
     )

@@ -138,7 +138,7 @@ def test_a_folder_is_not_a_recipe(tmp_path: Path):
 def test_an_unknown_name_lists_the_shipped_recipes():
     assert message("dmo") == (
         "unknown recipe 'dmo'; did you mean 'demo'? "
-        "(shipped: commonsense-llama3-8b, demo; your own: a path ending in .yaml or .yml)"
+        f"(shipped: {', '.join(recipe_names())}; your own: a path ending in .yaml or .yml)"
     )
 
 
