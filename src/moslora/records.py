@@ -87,6 +87,12 @@ class Score(_Record):
         return self
 
 
+class Majority(Score):
+    """What always giving one answer gets: a kind of question's commonest, or each kind's own over all of them."""
+
+    answer: str | None = None
+
+
 class Scored(_Record):
     """How a task's answers became credits."""
 
@@ -99,7 +105,7 @@ class Scored(_Record):
 class EvaluationRecord(Score):
     """One task scored once."""
 
-    written_if_set = ("scored", "unread")
+    written_if_set = ("scored", "unread", "majority", "majority_by_kind")
 
     task: str
     when: str  # "before", "after", "question removed", ...
@@ -112,6 +118,8 @@ class EvaluationRecord(Score):
     wall_seconds: float = Field(0.0, ge=0)
     scored: Scored | None = None  # where it is more than a share of right answers
     unread: NonNegativeInt | None = None  # answers in which the rule found nothing, where a rule read them
+    majority: Majority | None = None  # where a rule reads what is answered, and credits are whole
+    majority_by_kind: dict[str, Majority] = {}
 
 
 class Parameters(_Record):

@@ -26,6 +26,7 @@ from moslora.records import (
     TuningResult,
 )
 from moslora.reports.page import write_report
+from tests.reports.pictured import write_pictured_run
 
 BLOCKS, RANK, QUESTIONS = 8, 8, 60
 KINDS = ("self_attn.q_proj", "self_attn.v_proj", "mlp.down_proj")
@@ -226,4 +227,13 @@ def page_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("page")
     write_run(place / "demo")
     write_report([comparison_in(place, tasks=("everyday", "arc-easy")), place / "demo"], place / "report.html")
+    return place / "report.html"
+
+
+@pytest.fixture(scope="session")
+def pictured_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A page about a run that answers about pictures."""
+    place = tmp_path_factory.mktemp("pictured")
+    write_pictured_run(place / "pictures")
+    write_report([place / "pictures"], place / "report.html")
     return place / "report.html"

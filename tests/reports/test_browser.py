@@ -124,6 +124,34 @@ def test_paper_shows_what_is_folded_away(opened: Callable[..., Any], page_path: 
     assert _brightness(page.evaluate("getComputedStyle(document.body).backgroundColor")) == 255
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [375, 1280])
+def test_questions_stand_beside_their_pictures_on_every_screen(
+    opened: Callable[..., Any], pictured_path: Path, width: int, scheme: str
+):
+    page = opened(pictured_path, width=width, scheme=scheme)
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    assert page.evaluate(CLIPPED) == []
+    images = page.evaluate("[...document.images].map(it => [it.complete && it.naturalWidth, it.width, it.alt])")
+    assert len(images) == 12
+    for loaded, shown, alternative in images:
+        assert loaded > 0
+        assert 60 < shown < 120
+        assert alternative.startswith("Picture of question ")
+    paper = _brightness(page.evaluate("getComputedStyle(document.body).backgroundColor"))
+    for mark in (".examples .right", ".examples .wrong", ".tinted", ".asked"):
+        letters = page.evaluate(f"getComputedStyle(document.querySelector('{mark}')).color")
+        assert abs(_brightness(letters) - paper) > 80, mark
+
+
+def test_a_table_of_mixed_up_answers_names_rows_and_columns(opened: Callable[..., Any], pictured_path: Path):
+    page = opened(pictured_path)
+    cells = page.locator("table.dense").first
+    assert cells.locator("th[scope=col]").count() == 15
+    assert cells.locator("th[scope=row]").count() == 13
+    assert "how often each answer" in page.locator(".scroll:has(table.dense)").first.get_attribute("aria-label")
+
+
 def _brightness(colour: str) -> float:
     """From 0 (black) to 255 of a computed `rgb(…)`."""
     red, green, blue = (float(part) for part in colour.partition("(")[2].rstrip(")").split(",")[:3])

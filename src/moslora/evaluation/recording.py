@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from moslora.evaluation.answers import Unit, is_counted, units
+from moslora.evaluation.majority import commonest, majority
 from moslora.evaluation.scores import Accuracy, Answer, accuracy, accuracy_by_kind, chance
-from moslora.records import EvaluationRecord, Score, Scored
+from moslora.records import EvaluationRecord, Majority, Score, Scored
 
 
 def evaluation_record(
@@ -35,6 +36,7 @@ def evaluation_record(
         wall_seconds=wall_seconds,
         scored=scored_by(rule, units(answers), answers=len(answers)),
         unread=unread if unread or rule else None,
+        **(_majority(answers) if rule else {}),
         **_numbers(found),
     )
 
@@ -66,6 +68,19 @@ def scored_text(scored: Scored) -> str:
     units = f"{scored.units:,} questions" if single else f"{scored.units:,} units of {scored.answers:,} answers"
     what = "share right" if scored.is_counted else "mean credit (0 to 1)"
     return f"accuracy is the {what} of {units}" + (f", by the rule {scored.rule}" if scored.rule else "")
+
+
+def _majority(answers: Sequence[Answer]) -> dict[str, Any]:
+    always, given = majority(answers), commonest(answers)
+    if not always:
+        return {}
+    own = None if len(given) > 1 else next(iter(given.values()))
+    return {
+        "majority": Majority(answer=own, **_numbers(accuracy(always))),
+        "majority_by_kind": {
+            kind: Majority(answer=given[kind], **_numbers(one)) for kind, one in accuracy_by_kind(always).items()
+        },
+    }
 
 
 def _numbers(found: Accuracy) -> dict[str, Any]:

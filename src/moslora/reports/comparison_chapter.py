@@ -25,6 +25,7 @@ from moslora.reports.insides import insides_table
 from moslora.reports.learning import learning_curves
 from moslora.reports.parts import Chapter, Fold, Part, Plots, Points, Text
 from moslora.reports.reading import Comparison, Run
+from moslora.reports.seeing import add_kinds
 
 ROWS = 40  # questions shown for a pair of arms, all tasks together
 Looks = Mapping[str, Look]
@@ -43,6 +44,7 @@ def comparison_chapter(comparison: Comparison, *, name: str) -> Chapter:
     heading = "Differences from the baseline" if several else f"Differences from {record.baseline}"
     chapter.add("differences", heading, *_differences(record, name))
     chapter.add("cost", "Cost against accuracy", Plots(_costs(arms, look, name)))
+    add_kinds(chapter, comparison.runs, looks=look)
     for axis, heading in (("fraction", "Less training data"), ("rank", "Other ranks")):
         chapter.add(axis, heading, Plots(_along(record, arms, axis, name)))
     runs = {arm: [run.metrics for run in seeds.values()] for arm, seeds in comparison.runs.items()}

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from moslora.evaluation.examples import Example
 from moslora.reports.drawing import Plot
 
 
@@ -38,13 +39,14 @@ class Cell:
     text: str
     remark: str = ""
     span: int = 1
+    share: float | None = None  # of its row, 0 to 1: tints it
 
 
 @dataclass(frozen=True)
 class Table:
     """A table whose first column names the row; `words` are the other columns that hold words, not numbers.
 
-    `is_prose`: the rows' names are sentences, which need room.
+    `is_prose`: the rows' names are sentences, which need room. `is_dense`: many columns of short numbers.
     """
 
     caption: str
@@ -52,6 +54,7 @@ class Table:
     rows: Sequence[Sequence[Cell | str]]
     words: Sequence[str] = ()
     is_prose: bool = False
+    is_dense: bool = False
     kind = "table"
 
 
@@ -70,6 +73,15 @@ class Plots:
 
 
 @dataclass(frozen=True)
+class Examples:
+    """Questions with their pictures and what was answered."""
+
+    caption: str
+    examples: Sequence[Example]
+    kind = "examples"
+
+
+@dataclass(frozen=True)
 class Fold:
     """A part that opens and closes under its title."""
 
@@ -79,7 +91,7 @@ class Fold:
     kind = "fold"
 
 
-Part = Text | Points | Code | Table | Plots | Fold
+Part = Text | Points | Code | Table | Plots | Examples | Fold
 
 
 @dataclass(frozen=True)

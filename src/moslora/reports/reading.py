@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from moslora.errors import CheckpointError
+from moslora.evaluation.examples import Examples, read_examples
 from moslora.records import AdapterPictures, ComparisonRecord, EvaluationRecord, RunRecord
 
 RUN, COMPARISON, METRICS, PICTURES, ANSWERS = (
@@ -38,6 +39,10 @@ class Run:
         found = self.evaluation(task, when)
         scoring = found.scoring if found else "log_probability"
         return read_lines(self.folder / ANSWERS / f"{task}-{when.replace(' ', '-')}-{scoring}.jsonl")
+
+    def examples(self, task: str) -> Examples | None:
+        """A few of the task's questions with their pictures; None where none were kept."""
+        return read_examples(self.folder / ANSWERS / f"{task}-examples.json")
 
 
 @dataclass(frozen=True)

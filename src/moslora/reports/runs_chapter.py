@@ -12,6 +12,7 @@ from moslora.reports.insides import insides_table
 from moslora.reports.learning import learning_curves
 from moslora.reports.parts import Cell, Chapter, Fold, Part, Plots, Points, Table, Text
 from moslora.reports.reading import Run
+from moslora.reports.seeing import add_tasks, sees_pictures
 from moslora.reports.wording import NONE, amount, duration, estimate, facts_table, gigabytes, percent, settings
 
 ROWS = 40  # questions shown side by side for a pair
@@ -29,6 +30,7 @@ def runs_chapter(runs: Sequence[Run], *, name: str) -> Chapter:
     chapter = Chapter(name, title, _summary(runs), _facts(runs))
     chapter.add("results", "Results", _table(runs), _kinds(runs), intro="Accuracy in percent, 95 % interval below.")
     chapter.add("accuracy", "Accuracy with intervals", Plots(_accuracy(runs, name)))
+    add_tasks(chapter, runs)
     curves = {run.label: [run.metrics] for run in runs}
     look = looks(labels)
     chapter.add("learning", "Learning curves", Plots(learning_curves(curves, looks=look, prefix=name)))
@@ -122,7 +124,8 @@ def _table(runs: Sequence[Run]) -> Table:
 
 
 def _kinds(runs: Sequence[Run]) -> Part | None:
-    found = [(run, one) for run in runs for one in run.record.evaluations if one.by_kind and one.agreement is None]
+    told = [run for run in runs if not sees_pictures(run)]  # others have their own section for each task
+    found = [(run, one) for run in told for one in run.record.evaluations if one.by_kind and one.agreement is None]
     if not found:
         return None
     kinds = sorted({kind for _, one in found for kind in one.by_kind})

@@ -28,6 +28,11 @@ def points(mean: float | None, low: float | None, high: float | None) -> Cell:
     return Cell(_minus(f"{100 * mean:+.1f}"), _minus(remark))
 
 
+def kind_name(kind: str) -> str:
+    """A kind of question as its name is read, and broken into lines."""
+    return kind.replace("_", " ")
+
+
 def amount(value: float | None) -> str:
     """A count in at most four figures: 28.4M."""
     if value is None:

@@ -13,7 +13,7 @@ from moslora.records import EvaluationRecord
 from moslora.runs.active import ActiveRun, Report
 from moslora.runs.adapters import Opened, load_adapted
 from moslora.runs.groups import ScoringSettings
-from moslora.runs.kinds import kind_of, other_ways
+from moslora.runs.kinds import Kind, kind_of, other_ways
 from moslora.runs.material import TestSet
 from moslora.runs.ownership import check_unowned
 
@@ -58,6 +58,8 @@ def score(
                 answers_path(run.place.answers, task=test_set.task.name, when=moment, scoring=scoring), answers
             )
             run.add(evaluation)
+        if when != "before":
+            keep_examples(kind, test_set, run.place.answers, when=when, scoring=settings.scoring)
 
 
 def evaluate_adapter(
@@ -103,6 +105,8 @@ def evaluate_adapter(
             if folder is not None:
                 save_answers(answers_path(folder, task=test_set.task.name, when=EVALUATED, scoring=scoring), answers)
             found.append(evaluation)
+        if folder is not None:
+            keep_examples(kind, test_set, folder, when=EVALUATED, scoring=settings.scoring)
     _replace_in_record(opened, found)
     return found
 
@@ -122,6 +126,25 @@ def save_answers(path: Path, answers: Sequence[Answer]) -> None:
     """Write the answers, one JSON object a question."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, "".join(json.dumps(answer.to_dict(), ensure_ascii=False) + "\n" for answer in answers))
+
+
+def keep_examples(kind: Kind, test_set: TestSet, folder: Path, *, when: str, scoring: str) -> None:
+    """Write a few questions with their answers beside these, where the kind of run has some to look at."""
+    task = test_set.task.name
+
+    def answered(moment: str) -> list[Answer]:
+        return read_answers(answers_path(folder, task=task, when=moment, scoring=scoring))
+
+    found = kind.examples(test_set, answered, when=when)
+    if found:
+        text = json.dumps({"when": when, "examples": found}, ensure_ascii=False, indent=1)
+        write_atomically(folder / f"{task}-examples.json", f"{text}\n")
+
+
+def read_answers(path: Path) -> list[Answer]:
+    """The answers in a file, in the order of its questions; none without a file."""
+    lines = path.read_text(encoding="utf-8").split("\n") if path.is_file() else []
+    return [Answer.from_dict(json.loads(line)) for line in lines if line]
 
 
 def read_predictions(path: Path) -> list[str | None]:

@@ -4,7 +4,7 @@
 name none.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 from types import MappingProxyType
@@ -84,6 +84,15 @@ class Kind(Protocol):
     ) -> tuple[EvaluationRecord, list[Answer]]:
         """One evaluation's numbers and answers; `when` may name a control, in which the questions are changed."""
         ...
+
+    def examples(
+        self, test_set: TestSet, answered: Callable[[str], Sequence[Answer]], *, when: str
+    ) -> list[dict[str, Any]]:
+        """A few questions to look at, as `evaluation.examples.Example` has them; none unless a kind has such.
+
+        `answered` gives the answers of an evaluation by its name in the record; none of one that was not made.
+        """
+        return []
 
     def probe(self, processor: Any, model: Any, *, prompt: str | None) -> dict[str, torch.Tensor]:
         """The arguments of a forward pass, on which an export is compared with its adapter."""

@@ -1,7 +1,7 @@
 """Runs of vision-language models: pictures and text in, text out; the language model and the tower carry adapters."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -29,6 +29,7 @@ from moslora.evaluation.vision import rule as rule_of
 from moslora.records import EvaluationRecord
 from moslora.runs.kinds import Asked, Kind
 from moslora.runs.kinds.picture_speaking import PictureSpeaker
+from moslora.runs.kinds.vision_examples import examples_of
 from moslora.runs.kinds.vision_material import load_test_sets, question_ids, read_sources, rows_of
 from moslora.runs.kinds.vision_scoring import scored
 from moslora.runs.material import Material, Sources, TestSet
@@ -124,6 +125,12 @@ class VisionLanguage(Kind):
         seconds = time.perf_counter() - started
         given: dict[str, Any] = {"task": task.name, "when": when, "scoring": scoring, "prompt": prompt}
         return evaluation_record(answers, wall_seconds=seconds, rule=rule.record, **given), answers
+
+    def examples(
+        self, test_set: TestSet, answered: Callable[[str], Sequence[Answer]], *, when: str
+    ) -> list[dict[str, Any]]:
+        """Questions with their pictures, and what was answered without these."""
+        return examples_of(test_set.samples, answered, when=when, control=PICTURE_BLANKED)
 
     def probe(self, processor: Any, model: Any, *, prompt: str | None) -> dict[str, torch.Tensor]:
         """Two pictures and two texts without one, as rows of one length: a text says nothing of the tower."""

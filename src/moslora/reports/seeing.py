@@ -1,0 +1,143 @@
+"""What a run answers about pictures, task by task: by kind beside its controls, examples, and what it mixes up."""
+
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+
+from moslora.evaluation.recording import answer_count
+from moslora.records import EvaluationRecord, Majority, Score
+from moslora.reports.accuracy import Estimate, slug
+from moslora.reports.confusion import confusion
+from moslora.reports.drawing import Look, looks
+from moslora.reports.parts import Cell, Chapter, Examples, Fold, Part, Points, Table
+from moslora.reports.radar import radar
+from moslora.reports.reading import Run
+from moslora.reports.wording import NONE, estimate, kind_name, percent
+
+TRAINED = ("after", "evaluated")  # by preference
+MOMENTS = {"before": "before training", "after": "after training", "evaluated": "evaluated again"}
+MAJORITY = "always the commonest answer"
+INTRO = (
+    "Accuracy in percent, 95 % interval below. A model that looks at the picture is above the commonest answer of each"
+    " kind and above what it gets with a grey picture."
+)
+
+
+def sees_pictures(run: Run) -> bool:
+    """Whether the run is of a model that answers about pictures."""
+    return run.record.recipe.get("kind") == "vision_language"
+
+
+def add_tasks(chapter: Chapter, runs: Sequence[Run]) -> None:
+    """A section for each task of the runs that answer about pictures."""
+    runs = [run for run in runs if sees_pictures(run)]
+    for task in dict.fromkeys(found.task for run in runs for found in run.record.evaluations):
+        name, own = f"task-{slug(task)}", [run for run in runs if trained(run, task)]
+        prefix = f"{chapter.name}-{name}"
+        parts = _of_one(own[0], task, prefix) if len(own) == 1 else _of_several(own, task, prefix)
+        chapter.add(name, f"{task}: what is answered", *parts, intro=INTRO)
+
+
+def add_kinds(chapter: Chapter, arms: Mapping[str, Mapping[str, Run]], *, looks: Mapping[str, Look]) -> None:
+    """A section with the arms of a comparison over each other, for each task about pictures with several kinds."""
+    told = {arm: [run for run in seeds.values() if sees_pictures(run)] for arm, seeds in arms.items()}
+    parts: list[Part] = []
+    for task in dict.fromkeys(one.task for runs in told.values() for run in runs for one in run.record.evaluations):
+        found = {arm: _mean_by_kind([one for run in runs if (one := trained(run, task))]) for arm, runs in told.items()}
+        found = {arm: kinds for arm, kinds in found.items() if kinds}
+        parts += radar(found, task=task, looks=looks, prefix=chapter.name, below="lowest and highest seed")
+    chapter.add("kinds", "By kind of question", *parts)
+
+
+def trained(run: Run, task: str) -> EvaluationRecord | None:
+    """The task's evaluation after training."""
+    return next((found for when in TRAINED if (found := run.evaluation(task, when))), None)
+
+
+def by_kind(found: EvaluationRecord) -> dict[str, Estimate]:
+    """The accuracy of each kind of question, with its interval."""
+    return {kind: Estimate(kind, one.accuracy, one.low, one.high) for kind, one in found.by_kind.items()}
+
+
+def _mean_by_kind(found: Sequence[EvaluationRecord]) -> dict[str, Estimate]:
+    """The mean over seeds of each kind's accuracy, with the lowest and the highest where there are several."""
+    values = {kind: [one.by_kind[kind].accuracy for one in found if kind in one.by_kind] for kind in _kinds(found)}
+    ends = {kind: (min(own), max(own)) if len(own) > 1 else (None, None) for kind, own in values.items()}
+    return {kind: Estimate(kind, fmean(own), *ends[kind], own) for kind, own in values.items()}
+
+
+def _kinds(found: Sequence[EvaluationRecord]) -> list[str]:
+    return sorted({kind for one in found for kind in one.by_kind})
+
+
+def _of_several(runs: Sequence[Run], task: str, prefix: str) -> list[Part]:
+    """The runs over each other, and each alone to open."""
+    found = {run.label: by_kind(one) for run in runs if (one := trained(run, task))}
+    over = radar(found, task=task, looks=looks([*found]), prefix=prefix)
+    alone = [Fold(run.label, _of_one(run, task, f"{prefix}-{number}")) for number, run in enumerate(runs, start=1)]
+    return [*over, *alone]
+
+
+def _of_one(run: Run, task: str, prefix: str) -> list[Part]:
+    found = trained(run, task)
+    if found is None:
+        return []
+    moments = [one for one in run.record.evaluations if one.task == task and one.agreement is None]
+    parts: list[Part] = [_table(moments, found), Points(_reading(moments))]
+    examples = run.examples(task)
+    if examples is not None and examples.examples:
+        moment = MOMENTS.get(examples.when, examples.when)
+        parts.append(Examples(f"{len(examples.examples)} of the questions, {moment}", examples.examples))
+    series = {MOMENTS.get(one.when, one.when): by_kind(one) for one in moments}
+    drawn = radar(series, task=task, looks=looks([*series], baselines=[MOMENTS["before"]]), prefix=prefix)
+    parts += [part for part in drawn if not isinstance(part, Table)]
+    mixed = confusion(run.answers(task, found.when), task=task)
+    return [*parts, *([Fold("Which answers are mixed up", [mixed], is_open=True)] if mixed else [])]
+
+
+def _table(moments: Sequence[EvaluationRecord], found: EvaluationRecord) -> Table:
+    """The kinds of question, and all of them, at every moment, beside the commonest answer."""
+    own = [one for one in moments if one.when in MOMENTS]
+    controls = [one for one in moments if one.when not in MOMENTS]
+    head = ["kind", *(MOMENTS[one.when] for one in own), *([MAJORITY] if found.majority else [])]
+    rows = [
+        [
+            Cell(kind_name(kind), _questions(score)),
+            *(_score(one.by_kind.get(kind)) for one in own),
+            *([_always(found.majority_by_kind.get(kind))] if found.majority else []),
+            *(_score(one.by_kind.get(kind)) for one in controls),
+        ]
+        for kind, score in sorted(found.by_kind.items())
+    ]
+    whole = [*map(_score, own), *([_always(found.majority)] if found.majority else []), *map(_score, controls)]
+    rows.append([Cell("all", _questions(found)), *whole])
+    caption = f"{found.task}: accuracy by kind of question, beside what needs no look at the picture"
+    return Table(caption, [*head, *(one.when for one in controls)], rows)
+
+
+def _questions(score: Score) -> str:
+    return f"{score.total:,} question{'s' if score.total != 1 else ''}"
+
+
+def _score(score: Score | None) -> Cell | str:
+    return estimate(score.accuracy, score.low, score.high) if score else NONE
+
+
+def _always(score: Majority | None) -> Cell | str:
+    """What the commonest answer gets, and which it is."""
+    if score is None:
+        return NONE
+    shown = estimate(score.accuracy, score.low, score.high)
+    return Cell(shown.text, f"{score.answer}: {shown.remark}" if score.answer else shown.remark)
+
+
+def _reading(moments: Sequence[EvaluationRecord]) -> list[str]:
+    """By which rule the answers were read, and in how many it found nothing."""
+    rules = dict.fromkeys(one.scored.rule for one in moments if one.scored and one.scored.rule)
+    lines = [f"Rule that reads the answers: {rule}." for rule in rules]
+    shares = [
+        f"{MOMENTS.get(one.when, one.when)} {percent(one.unread / answer_count(one))} %"
+        f" ({one.unread:,} of {answer_count(one):,})"
+        for one in moments
+        if one.unread is not None
+    ]
+    return [*lines, *([f"No answer could be read, which counts as wrong: {', '.join(shares)}."] if shares else [])]
