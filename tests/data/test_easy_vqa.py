@@ -52,7 +52,7 @@ def test_the_kind_of_a_question_is_that_of_its_answer():
 
 def test_balanced_questions_are_not_answered_by_their_wording():
     for split, kept in (("train", 10298), ("test", 2492)):
-        whole, half = questions(split), questions(split, balanced=True)
+        whole, half = questions(split), questions(split, is_balanced=True)
         assert [one for one in half if one["kind"] != "yes/no"] == [one for one in whole if one["kind"] != "yes/no"]
         asked = [one for one in half if one["kind"] == "yes/no"]
         assert len(asked) == kept
@@ -100,7 +100,7 @@ def test_captions_agree_with_every_question_about_their_picture():
 
 
 def test_the_samples_are_read_as_conversations_with_pictures():
-    samples = [*conversations("test", balanced=True)[:3], *captions("test")[:2]]
+    samples = [*conversations("test", is_balanced=True)[:3], *captions("test")[:2]]
     read = read_conversations(samples, source="easy-VQA")
     assert [one.kind for one in read.conversations] == [sample["kind"] for sample in samples]
     assert [one.headers for one in read.conversations] == [(ImageHeader(64, 64),)] * 5

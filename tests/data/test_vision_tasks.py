@@ -324,12 +324,12 @@ def test_easy_vqa_is_read_from_its_folder(tmp_path):
     rows = [["what color is the circle?", "red", 0], ["is there a circle?", "yes", 0], ["what shape?", "circle", 1]]
     (tmp_path / "questions.json").write_text(json.dumps(rows))
     found = easy_vqa(tmp_path)
-    assert found[0].prompt == f"what color is the circle?\n{SHORT_SENTENCE}"
-    assert [question.kind for question in found] == ["colour", "yes or no", "shape"]
+    assert found[0].prompt == "what color is the circle?"
+    assert [question.kind for question in found] == ["colour", "yes/no", "shape"]
     assert [question.group for question in found] == ["0", "0", "1"]
     assert found[2].images == [str(tmp_path / "images" / "1.png")]
     assert len(easy_vqa(tmp_path, limit=2)) == 2
-    with pytest.raises(DataError, match="question 0 has no options to ask alone"):
+    with pytest.raises(DataError, match="question 1 has no options to ask alone"):
         options_only(found[0])
     (tmp_path / "questions.json").write_text('[["what?", "red"]]')
     assert "question 1 is ['what?', 'red'], expected [text, answer, image]" in refusal(easy_vqa, tmp_path)

@@ -25,28 +25,28 @@ DESCRIBE = "Describe the picture."
 Wording = tuple[bool, str]
 
 
-def questions(split: str, *, balanced: bool = False) -> list[dict[str, str]]:
+def questions(split: str, *, is_balanced: bool = False) -> list[dict[str, str]]:
     """The questions of a split ("train" or "test") in the package's order, as fresh dicts that the caller may change.
 
     Each has `id`, `image` (the picture's path), `question` ("what color is the triangle?"), `answer` (one of
     `ANSWERS`) and `kind` (one of `KINDS`). Of the questions of yes or no 82 % are answered right without the picture,
-    by their wording: yes to "is there not a red shape?", no to "is there a red shape?". With `balanced` as many of
+    by their wording: yes to "is there not a red shape?", no to "is there a red shape?". With `is_balanced` as many of
     them are kept as leave a half, whatever the wording.
 
     Raises DataError for another split, MissingDependencyError if the package is not installed.
     """
     found = [{"id": f"{split}-{number}", **question} for number, question in enumerate(_read(folder(split)))]
-    return _balanced(found) if balanced else found
+    return balanced(found) if is_balanced else found
 
 
-def conversations(split: str, *, balanced: bool = False) -> list[dict[str, Any]]:
+def conversations(split: str, *, is_balanced: bool = False) -> list[dict[str, Any]]:
     """The questions of `questions`, in its order, as LLaVA's samples: `id`, `image`, `conversations` and `kind`.
 
     Raises as `questions`.
     """
     return [
         _sample(one["id"], one["image"], question=one["question"], answer=one["answer"], kind=one["kind"])
-        for one in questions(split, balanced=balanced)
+        for one in questions(split, is_balanced=is_balanced)
     ]
 
 
@@ -72,7 +72,12 @@ def captions(split: str) -> list[dict[str, Any]]:
     ]
 
 
-def _balanced(asked: list[dict[str, str]]) -> list[dict[str, str]]:
+def kind_of(answer: str) -> str:
+    """Which of `KINDS` a question with this answer is."""
+    return _kind(answer) or "yes/no"
+
+
+def balanced(asked: list[dict[str, str]]) -> list[dict[str, str]]:
     """The questions without those of yes or no that have more of one answer than of the other for their wording."""
     wordings = [_wording(one) for one in asked]
     counts = Counter((wording, one["answer"]) for wording, one in zip(wordings, asked, strict=True) if wording)
@@ -134,7 +139,7 @@ def _read(folder: Path) -> list[dict[str, str]]:
             "image": str(folder / "images" / f"{number}.png"),
             "question": question,
             "answer": answer,
-            "kind": _kind(answer) or "yes/no",
+            "kind": kind_of(answer),
         }
         for question, answer, number in rows
     ]

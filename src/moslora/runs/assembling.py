@@ -33,6 +33,7 @@ class Plan:
     pad: str = "square"  # pictures that are not square: padded with the mean colour, cropped, or as the tower's own
     dtype: str = "bfloat16"
     seed: int = 0  # of a new projector
+    chat_template: str | None = None  # in place of the language model's own
 
     def __post_init__(self) -> None:
         allowed: dict[str, Any] = {"strategy": STRATEGIES, "pad": PADDINGS, "dtype": DTYPES}
@@ -95,6 +96,8 @@ def assemble(
         given.check_sizes(vision=tower.config.hidden_size, language=text.width, source=str(projector))
     probe = text.text_logits(PROBE)
     number, new_rows = text.add_image_token()
+    if plan.chat_template is not None:
+        text.tokenizer.chat_template = plan.chat_template
     config = _config(text, tower, strategy=strategy, number=number, plan=plan, given=given)
     processor = _processor(text, tower, config=config, side=side, pad=plan.pad)
     tokens = config.image_seq_length = image_tokens(processor, width=side, height=side)

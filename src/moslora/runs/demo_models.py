@@ -6,6 +6,13 @@ from pathlib import Path
 from typing import Any
 
 PROJECTOR = "vision-demo-projector.safetensors"
+# SmolLM2's own without the system prompt that it puts first, which would make every question a third longer.
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{% if message['role'] == 'assistant' %}"
+    "{% generation %}{{ message['content'] }}<|im_end|>{% endgeneration %}\n"
+    "{% else %}{{ message['content'] }}<|im_end|>\n{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
 
 
 def vision_model(name: str, cache: Path) -> Path:
@@ -24,6 +31,13 @@ def vision_model(name: str, cache: Path) -> Path:
         key = hashlib.sha256(projector.read_bytes()).hexdigest()[:12]
     folder = cache / f"smollm2-vision-{key}"
     if not (folder / "config.json").is_file():
-        plan = Plan(feature_layer=8, strategy="default", image_size=42, pad="own", dtype="float32")
+        plan = Plan(
+            feature_layer=8,
+            strategy="default",
+            image_size=42,
+            pad="square",
+            dtype="float32",
+            chat_template=CHAT_TEMPLATE,
+        )
         assemble("smollm2", str(tower_folder()), folder=folder, projector=projector, plan=plan)
     return folder

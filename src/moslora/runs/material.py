@@ -70,6 +70,22 @@ def groups_of(samples: Samples, field: str | None, *, source: str) -> list[Hasha
     return [(source, number if field is None else sample[field]) for number, sample in enumerate(samples)]
 
 
+def in_batches(groups: Sequence[Hashable], *, size: int, seed: int) -> list[Hashable]:
+    """Groups of at most `size` samples: a larger one is divided at random, the same way for the same seed.
+
+    A batch then holds samples of one group, and the batches of all groups come mixed.
+    """
+    members: dict[Hashable, list[int]] = {}
+    for index, group in enumerate(groups):
+        members.setdefault(group, []).append(index)
+    generator = torch.Generator().manual_seed(seed)
+    divided: list[Hashable] = list(groups)
+    for group, indices in members.items():
+        for place, number in enumerate(torch.randperm(len(indices), generator=generator).tolist()):
+            divided[indices[number]] = (group, place // size)
+    return divided
+
+
 def split(groups: Sequence[Hashable], data: SampleSettings) -> tuple[list[int], list[int]]:
     """The samples to train and to validate on, in their own order; a group is never divided.
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from moslora.data.vision_tasks.choice import choice_table, mmbench, seed
 from moslora.data.vision_tasks.judged import mathvista, mm_vet, prediction_suffix, write_predictions, write_submission
@@ -48,7 +49,14 @@ VISION_TASKS = {
         VisionTask("scienceqa-image", scienceqa, "answer-is", 16, "a folder, or conversations (.json, .jsonl)"),
         VisionTask("textvqa", textvqa, "soft", 32, "TextVQA's .json, or a table (.tsv)"),
         VisionTask("mme", mme, "yes-no", 5, "a table (.tsv)"),
-        VisionTask("easy-vqa", easy_vqa, "short", 16, "a folder with questions.json and images"),
+        VisionTask("easy-vqa", easy_vqa, "short", 8, "a folder with questions.json and images"),
+        VisionTask(
+            "easy-vqa-balanced",
+            partial(easy_vqa, is_balanced=True),
+            "short",
+            8,
+            "a folder with questions.json and images",
+        ),
         VisionTask("mm-vet", mm_vet, None, 512, "a table (.tsv)"),
         VisionTask("mathvista", mathvista, None, 512, "a table (.tsv)"),
     )

@@ -1,11 +1,12 @@
 """Answers of a word or a phrase: TextVQA, MME's pairs of yes and no, and easy-VQA."""
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from moslora.data.easy_vqa import balanced, kind_of
 from moslora.data.files import read_json
 from moslora.data.references import picture
 from moslora.data.vision_tasks.question import SHORT_SENTENCE, Question
@@ -70,30 +71,45 @@ def mme(path: Path, *, image_folder: Path | None = None, limit: int | None = Non
     return [replace(question, weight=1 / counts[question.kind]) for pair in kept for question in pair]
 
 
-def easy_vqa(path: Path, *, image_folder: Path | None = None, limit: int | None = None) -> list[Question]:
-    """easy-VQA's questions from a folder with `questions.json` and `images`; those of one picture are a group."""
-    rows = read_json(path / "questions.json")
+def easy_vqa(
+    path: Path, *, image_folder: Path | None = None, limit: int | None = None, is_balanced: bool = False
+) -> list[Question]:
+    """easy-VQA's questions from a folder with `questions.json` and `images`; those of one picture are a group.
+
+    `is_balanced` leaves questions of yes or no out until their wording gives nothing away (`easy_vqa.balanced`).
+    """
     folder = image_folder or path / "images"
-    found = []
-    for number, row in enumerate(rows[:limit]):
-        if not isinstance(row, list) or len(row) != 3:
-            raise DataError(
-                f"{path / 'questions.json'}: question {number + 1} is {row!r}, expected [text, answer, image]"
-            )
-        question, answer, image = row
-        found.append(
-            Question(
-                index=str(number),
-                prompt=f"{question}\n{SHORT_SENTENCE}",
-                images=[str(folder / f"{image}.png")],
-                options=None,
-                answers=[str(answer)],
-                unit=str(number),
-                kind=_easy_kind(str(answer)),
-                group=str(image),
-            )
+    rows = [_easy_row(row, f"{path / 'questions.json'}: question {number}") for number, row in _numbered(path)]
+    return [
+        Question(
+            index=row["id"],
+            prompt=row["question"],
+            images=[str(folder / f"{row['image']}.png")],
+            options=None,
+            answers=[row["answer"]],
+            unit=row["id"],
+            kind=row["kind"],
+            group=row["image"],
         )
-    return found
+        for row in (balanced(rows) if is_balanced else rows)[:limit]
+    ]
+
+
+def _numbered(path: Path) -> Iterable[tuple[int, Any]]:
+    return enumerate(read_json(path / "questions.json"), start=1)
+
+
+def _easy_row(row: Any, place: str) -> dict[str, str]:
+    if not isinstance(row, list) or len(row) != 3:
+        raise DataError(f"{place} is {row!r}, expected [text, answer, image]")
+    question, answer, image = map(str, row)
+    return {
+        "id": place.rpartition(" ")[2],
+        "question": question,
+        "answer": answer,
+        "image": image,
+        "kind": kind_of(answer),
+    }
 
 
 def _textvqa_row(row: Mapping[str, Any], path: Path, folder: Path | None) -> tuple[dict[str, Any], list[Any]]:
@@ -144,9 +160,3 @@ def _mme_question(row: dict[str, Any], pictures: Pictures, path: Path) -> Questi
         kind=kind,
         row=without_pictures(row),
     )
-
-
-def _easy_kind(answer: str) -> str:
-    if answer in ("yes", "no"):
-        return "yes or no"
-    return "shape" if answer in ("circle", "rectangle", "triangle") else "colour"

@@ -21,12 +21,13 @@ from moslora.data.tokens import IGNORED, Example
 from moslora.data.vision_tasks import VisionTask, vision_task
 from moslora.data.vocabulary import Vocabulary
 from moslora.errors import DataError
-from moslora.runs.material import Material, Samples, Sources, TestSet, groups_of, split
+from moslora.runs.material import Material, Samples, Sources, TestSet, groups_of, in_batches, split
 from moslora.runs.processors import image_tokens
 from moslora.runs.vision_settings import VisionDataSettings, VisionEvaluationSettings, VisionRecipe
 
 BUILT_IN = {
     "easy-vqa": partial(easy_vqa.conversations, "train"),
+    "easy-vqa-balanced": partial(easy_vqa.conversations, "train", is_balanced=True),
     "easy-vqa-captions": partial(easy_vqa.captions, "train"),
 }
 
@@ -51,7 +52,7 @@ def load_test_sets(settings: VisionEvaluationSettings) -> list[TestSet]:
 
 def _test_file(task: VisionTask, settings: VisionEvaluationSettings) -> Path:
     if settings.data is None:
-        if task.name == "easy-vqa":
+        if task.name in BUILT_IN:
             return easy_vqa.folder("test")
         raise DataError(f"task {task.name}: say where it lies with evaluation.data (--data): {task.file}")
     folder = Path(settings.data).expanduser()
@@ -79,9 +80,10 @@ def rows_of(recipe: VisionRecipe, sources: Sources, processor: Any, *, vocabular
     trained, held_out = split(groups, data)
     if rows:
         remarks.append(f"the first sample learns: {_learned(rows[trained[0]], template)}")
-    of_rows, of_validation = ([groups[i] for i in chosen] for chosen in (trained, held_out))
-    if data.together is None:
-        of_rows = of_validation = None
+    of_rows = of_validation = None
+    if data.together is not None:
+        of_rows = in_batches([groups[i] for i in trained], size=recipe.training.batch_size, seed=recipe.seed)
+        of_validation = [groups[i] for i in held_out]
     chosen, validation = [rows[i] for i in trained], [rows[i] for i in held_out]
     pictured = sum(bool(row["images"]) for row in chosen) / len(chosen)
     return Material(chosen, of_rows, validation, sources.test_sets, remarks, of_validation, complete_share=pictured)
