@@ -1,5 +1,6 @@
 """Runs of vision-language models, end to end on a tiny LLaVA with random weights and pictures made here."""
 
+import base64
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,9 +20,12 @@ from moslora.runs.folder import RunFolder
 from moslora.runs.inspecting import inspect_source
 from moslora.runs.kinds import kind_of
 from moslora.runs.models import load_model
+from moslora.runs.predicting import predict
 from moslora.runs.recipe import load_recipe
 from moslora.runs.run import plan_run, run_recipe
+from moslora.runs.scoring import evaluate_adapter
 from moslora.runs.steps import as_loaded, gradient_check, prepared
+from moslora.runs.vision_settings import VisionEvaluationSettings
 
 WriteVision = Callable[..., Path]
 
@@ -194,3 +198,19 @@ def test_a_quantisation_that_reaches_no_layer_is_refused(write_vision: WriteVisi
     recipe = load_recipe(write_vision(), ["model.quantize=nf4"])
     with pytest.raises(ConfigError, match=r"nf4 quantised no layer of Llava\w+: .* outside model, lm_head"):
         load_model(recipe.model)
+
+
+def test_answers_are_written_for_a_program_that_judges_them(write_vision: WriteVision, tmp_path: Path):
+    run_recipe(load_recipe(write_vision(training={"max_steps": 1})), tmp_path / "run", progress=False)
+    picture = base64.b64encode((tmp_path / "data/easy-vqa/images/0.png").read_bytes()).decode()
+    rows = [["index", "question", "answer", "image", "category"], ["7", "What colour?", "red", picture, "rec"]]
+    (tmp_path / "data" / "mm-vet.tsv").write_text("\n".join("\t".join(row) for row in rows) + "\n")
+    settings = VisionEvaluationSettings(tasks=["mm-vet"], data=str(tmp_path / "data"))
+    opened = open_adapter(tmp_path / "run")
+    [path] = predict(opened, settings, tmp_path / "predictions", report=lambda _line: None)
+    assert path.name.startswith("run_MMVet.")
+    text = path.read_text()
+    assert "prediction" in text
+    assert picture not in text
+    with pytest.raises(ConfigError, match="mm-vet is scored by another model"):
+        evaluate_adapter(opened, settings, with_agreement=False, report=lambda _line: None, progress=False)

@@ -13,6 +13,8 @@ EXAMPLES = (
     "moslora evaluate runs/demo --task ARC-Easy --data commonsense",
     "# the paper's protocol: generate, take the first match",
     "moslora evaluate runs/demo --scoring generation --limit 40",
+    "# answers for VLMEvalKit, whose judge scores them",
+    "moslora evaluate runs/vision-demo --task mm-vet --data sets --predictions predictions",
     "# how often the two ways of scoring agree",
     "moslora evaluate runs/demo --limit 40 --agreement",
 )
@@ -38,6 +40,14 @@ def evaluate(
             "--answers", metavar="FOLDER", help="Where each answer is kept. Default: in the run, else nowhere."
         ),
     ] = None,
+    predictions: Annotated[
+        Path | None,
+        typer.Option(
+            "--predictions",
+            metavar="FOLDER",
+            help="Score nothing: write the answers about pictures for VLMEvalKit, or MMBench's server.",
+        ),
+    ] = None,
     base: BaseOption = None,
     prompt_style: PromptOption = None,
     as_json: JsonOption = False,
@@ -60,6 +70,12 @@ def evaluate(
     settings = validated(scoring_settings(opened.model.kind), given, source="evaluate")
     if not settings.tasks:
         raise ConfigError("no task given: add --task, for example --task everyday")
+    if predictions is not None:
+        from moslora.runs.predicting import predict
+
+        written = predict(opened, settings, predictions, report=lambda line: remarks.print(line, style="dim"))
+        results.print(*(f"predictions: {path}" for path in written), sep="\n")
+        return
     found = evaluate_adapter(
         opened,
         settings,

@@ -110,17 +110,8 @@ class VisionLanguage(Kind):
         """The texts that the model answers with, scored by the task's rule."""
         started, rule = time.perf_counter(), _rule(task)
         asked = [options_only(question) for question in samples] if when == QUESTION_REMOVED else samples
-        prompts = [_prompt(one, processor, is_blanked=when == PICTURE_BLANKED) for one in asked]
-        Vocabulary.of(processor.tokenizer, model).check([one.ids for one in prompts], place=f"{task.name}: question")
-        texts = ask(
-            model,
-            processor,
-            prompts,
-            pixels=partial(pixels, processor=processor),
-            max_new_tokens=task.max_new_tokens,
-            batch_size=batch_size,
-            progress=progress,
-        )
+        how: dict[str, Any] = {"batch_size": batch_size, "progress": progress}
+        texts = answer_all(model, processor, asked, task=task, is_blanked=when == PICTURE_BLANKED, **how)
         answers = scored(asked, texts, rule=rule)
         seconds = time.perf_counter() - started
         given: dict[str, Any] = {"task": task.name, "when": when, "scoring": scoring, "prompt": prompt}
@@ -147,9 +138,36 @@ class VisionLanguage(Kind):
         return PictureSpeaker(model, processor, **options)
 
 
+def answer_all(
+    model: nn.Module,
+    processor: Any,
+    questions: Sequence[Question],
+    *,
+    task: VisionTask,
+    is_blanked: bool = False,
+    batch_size: int,
+    progress: bool,
+) -> list[str]:
+    """The texts that a model answers a task's questions with; `is_blanked` gives it grey pictures."""
+    prompts = [_prompt(one, processor, is_blanked=is_blanked) for one in questions]
+    Vocabulary.of(processor.tokenizer, model).check([one.ids for one in prompts], place=f"{task.name}: question")
+    return ask(
+        model,
+        processor,
+        prompts,
+        pixels=partial(pixels, processor=processor),
+        max_new_tokens=task.max_new_tokens,
+        batch_size=batch_size,
+        progress=progress,
+    )
+
+
 def _rule(task: VisionTask) -> Rule:
     if task.rule is None:
-        raise ConfigError(f"{task.name} is scored by another model, which is not imitated here: choose another task")
+        raise ConfigError(
+            f"{task.name} is scored by another model, which is not imitated here: write the answers for its program"
+            " (moslora evaluate RUN --predictions FOLDER)"
+        )
     return rule_of(task.rule)
 
 
