@@ -23,6 +23,7 @@ RUNS = {  # arms, tuning runs, runs that count
     "table3-small": (8, 24, 30),
     "table4": (9, 27, 33),
     "table4-small": (18, 54, 60),
+    "table5": (4, 12, 12),
 }
 
 
@@ -61,7 +62,9 @@ def test_the_data_folder_and_settings_can_be_given(tmp_path: Path):
     assert plan.recipe.data.train == ["ARC-Easy", "openbookqa"]
 
 
-@pytest.mark.parametrize("name", [name for name in SHIPPED if name.endswith("-small") and name != "arc-small"])
+@pytest.mark.parametrize(
+    "name", [name for name in SHIPPED if name.endswith("-small") and name not in ("arc-small", "table5-small")]
+)
 def test_with_data_a_small_plan_asks_the_tasks_that_are_there_instead_of_the_built_in_ones(name: str, tmp_path: Path):
     assert load_plan(name).recipe.data.train == "everyday"
     plan = load_plan(name, ["recipe.evaluation.limit=50"], data=tmp_path)
@@ -70,6 +73,25 @@ def test_with_data_a_small_plan_asks_the_tasks_that_are_there_instead_of_the_bui
     assert (plan.recipe.data.together, plan.recipe.evaluation.limit) == (None, 50)
     on_hub = load_plan(name, data="hub").recipe
     assert (on_hub.data.folder, on_hub.evaluation.data, on_hub.data.train) == (None, None, SMALL_TASKS)
+
+
+def test_with_data_a_plan_on_pictures_takes_conversations_pictures_and_questions_from_there(tmp_path: Path):
+    recipe = load_plan("table5", data=tmp_path).recipe
+    assert recipe.data.train == str(tmp_path / "llava_v1_5_mix665k.json")
+    assert recipe.model_dump()["data"]["image_folder"] == str(tmp_path / "images")
+    assert recipe.evaluation.data == str(tmp_path)
+    with pytest.raises(ConfigError, match=r"^--data hub: pictures are not taken from the hub; give the folder where"):
+        load_plan("table5", data="hub")
+
+
+@pytest.mark.parametrize("name", ["table5"])
+def test_the_arms_of_table_5_differ_in_the_mixers_of_both_parts_only(name: str):
+    lora, orthogonal, kaiming, control = arms_of(load_plan(name))
+    assert [arm.options.get("mixer") for arm in (lora, orthogonal, kaiming)] == [None, "orthogonal", "kaiming"]
+    for arm in (orthogonal, kaiming, control):
+        assert {key: value for key, value in arm.options.items() if key != "mixer"} == lora.options
+    assert list(lora.options["parts"]) == ["language", "vision"]
+    assert lora.options["projector"] == "trained"
 
 
 def test_changes_are_named_with_both_values():

@@ -25,29 +25,35 @@ def settings_for(data: str | Path, settings: Mapping[str, Any]) -> dict[str, Any
     """The settings of a plan, by dotted name, that take the sets from a folder, or from the hub.
 
     A language model's plan on the built-in set gets `SMALL_TASKS` in its place. Of a plan with pictures the folder
-    holds the files that `data.train` names, the pictures, and the questions. Raises ConfigError for pictures from the
-    hub.
+    holds the files that `data.train` names, the folder that `data.image_folder` names, and the questions. Raises
+    ConfigError for pictures from the hub.
     """
-    recipe = settings.get("recipe")
-    recipe = recipe if isinstance(recipe, Mapping) else {}
-    train = recipe["data"].get("train") if isinstance(recipe.get("data"), Mapping) else None
+    recipe = _group(settings.get("recipe"))
+    own = _group(recipe.get("data"))
     if recipe.get("kind") not in (None, LANGUAGE):
-        return _with_pictures(data, train)
+        return _with_pictures(data, own)
     folder = None if str(data) == HUB else str(data)
     given = {"recipe.data.folder": folder, "recipe.evaluation.data": folder}
-    return given | INSTEAD_OF_EVERYDAY if train == EVERYDAY else given
+    return given | INSTEAD_OF_EVERYDAY if own.get("train") == EVERYDAY else given
 
 
-def _with_pictures(data: str | Path, train: Any) -> dict[str, Any]:
+def _with_pictures(data: str | Path, own: Mapping[str, Any]) -> dict[str, Any]:
     if str(data) == HUB:
         raise ConfigError("--data hub: pictures are not taken from the hub; give the folder where they lie")
     given: dict[str, Any] = {"recipe.evaluation.data": str(data)}
+    train, images = own.get("train"), own.get("image_folder")
     sources = [train] if isinstance(train, str) else train
-    if not isinstance(sources, list) or not any(_is_file(source) for source in sources):
-        return given  # built-in pictures
-    moved = [str(Path(data) / Path(source).name) if _is_file(source) else source for source in sources]
-    return given | {"recipe.data.train": moved, "recipe.data.image_folder": str(data)}
+    if isinstance(sources, list) and any(map(_is_file, sources)):
+        moved = [str(Path(data) / Path(source).name) if _is_file(source) else source for source in sources]
+        given["recipe.data.train"] = moved if isinstance(train, list) else moved[0]
+    if isinstance(images, str):
+        given["recipe.data.image_folder"] = str(Path(data) / Path(images).name)
+    return given
 
 
 def _is_file(source: Any) -> bool:
     return isinstance(source, str) and file_format(Path(source)) is not None
+
+
+def _group(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
