@@ -29,3 +29,38 @@ def test_a_task_outside_the_built_in_ones_is_shown_with_how_it_was_scored():
     assert lines.count("mme: accuracy is the mean credit (0 to 1) of 2 units of 4 answers, by the rule yes_no") == 1
     assert "mme, after: nothing could be read in 1 of 4 answers; they count as wrong" in lines
     assert "mme: log probability gave the same answer to 75% of 4" in lines
+
+
+def pictured(when, share, *, kinds=("colour", "finegrained_perception (instance-level)"), count=40):
+    """Every other question of each kind is of the commonest answer."""
+    answers = []
+    for n in range(count):
+        expected = "a" if n % 4 < 2 else str(n)
+        answers.append(Answer(n, expected, "b", n < share * count, kind=kinds[n % len(kinds)]))
+    asked = {"task": "easy-vqa", "scoring": "generation", "prompt": "chat", "wall_seconds": 1.0, "rule": "short"}
+    return evaluation_record(answers, when=when, **asked)
+
+
+def test_kinds_stand_beside_the_commonest_answer_and_the_controls_in_80_columns():
+    moments = {"before": 0.1, "after": 0.9, "picture blanked": 0.3, "question removed": 0.2}
+    lines = printed(*(pictured(when, share) for when, share in moments.items())).splitlines()
+    start = lines.index("easy-vqa: accuracy by kind of question, % (95 % interval)")
+    table = lines[start + 1 :]
+    names = [name.strip() for name in table[0].split("  ") if name.strip()]
+    assert names == ["kind", "before", "after", "commonest", "no picture", "no question"]
+    assert all(len(line.rstrip()) <= 80 for line in table)
+    (colour,) = (line for line in table if line.startswith("colour"))
+    assert [part for part in colour.split() if "(" not in part] == ["colour", "10", "90", "50", "30", "20"]
+    (whole,) = (line for line in table if line.startswith("all"))
+    assert [part for part in whole.split() if "(" not in part] == ["all", "10", "90", "50", "30", "20"]
+    assert lines[-1] == "commonest answers: a (colour), a (finegrained perception (instance-level))"
+
+
+def test_controls_made_before_stand_beside_a_new_evaluation():
+    stream = io.StringIO()
+    print_evaluations(
+        Console(file=stream, width=80), [pictured("evaluated", 0.9)], beside=[pictured("picture blanked", 0.3)]
+    )
+    head = next(line for line in stream.getvalue().splitlines() if line.startswith("kind"))
+    assert head.split() == ["kind", "evaluated", "commonest", "no", "picture"]
+    assert stream.getvalue().count("picture blanked") == 0  # it is not evaluated again

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 from moslora.evaluation.answers import Answer
 from moslora.evaluation.examples import chosen
 from moslora.evaluation.recording import evaluation_record
-from moslora.records import RunRecord
+from moslora.records import CoverageRecord, PartRecord, RunRecord
 
 COLOURS = ("black", "blue", "brown", "gray", "green", "red", "teal", "yellow")
 SHAPES = ("circle", "rectangle", "triangle")
@@ -22,6 +22,32 @@ ABILITIES = ("attribute_reasoning", "coarse_perception", "finegrained_perception
 ABILITIES = (*ABILITIES, "finegrained_perception (instance-level)", "logic_reasoning", "relation_reasoning")
 LETTERS = dict.fromkeys(ABILITIES, ("A", "B", "C", "D"))
 QUESTIONS = 240
+PARTS = [
+    PartRecord(
+        part="language",
+        layers=16,
+        adapted=14,
+        quantised=14,
+        ranks=[8],
+        alphas=[16],
+        dropouts=[0.05],
+        mixers=["orthogonal"],
+        parameters=120_000,
+        mixer_parameters=900,
+        dead=[],
+    ),
+    PartRecord(
+        part="vision",
+        layers=20,
+        adapted=18,
+        quantised=0,
+        ranks=[4, 8],
+        alphas=[8, 16],
+        parameters=60_000,
+        dead=[f"encoder.layers.{number}.self_attn.q_proj" for number in range(8)],
+    ),
+    PartRecord(part="projector", layers=2, adapted=0, quantised=0, whole_parameters=2_112),
+]
 RULES = {"easy-vqa": "equal to an answer; answers made alike", "mmbench": "one option's letter; all passes are right"}
 
 
@@ -58,6 +84,7 @@ def write_pictured_run(folder: Path, *, share: float = 0.85, seed: int = 1, meth
         },
         seed=seed,
         steps=200,
+        coverage=CoverageRecord(adapted=22, total=30, parts=PARTS),
     )
     for task, kinds in (("easy-vqa", EASY), ("mmbench", LETTERS)):
         given = {"before": (0.1, seed + 10), "after": (share, seed), "picture blanked": (0.35, seed + 20)}

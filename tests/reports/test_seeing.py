@@ -157,3 +157,32 @@ def test_damaged_examples_are_named(pictured: Path):
     (pictured / "answers" / "mmbench-examples.json").write_text("[]")
     with pytest.raises(CheckpointError, match=r"cannot read the examples .*mmbench-examples.json"):
         make_report([pictured])
+
+
+def test_each_part_of_the_model_is_shown_with_what_trains_in_it(pictured: Path):
+    section = sections(pictured)["runs-parts"]
+    table = rows(section, caption="Each part of the model")
+    names = ("adapted", "rank", "alpha", "dropout", "mixer", "parameters", "of these mixers", "quantised", "gradient")
+    assert table["head"] == [*names]
+    assert table["language"] == [
+        *("14 of 16<small>layers</small>", "8", "16", "0.05", "orthogonal", "120k", "900", "14 of 16", "everywhere")
+    ]
+    assert table["vision"][1:] == ["4, 8", "8, 16", "–", "–", "60k", "0", "–", "none at 8"]
+    assert table["projector"] == ["whole", "–", "–", "–", "–", "2.11k", "0", "–", "–"]
+    assert "vision: no gradient reached encoder.layers.0.self_attn.q_proj, " in section
+    assert "encoder.layers.5.self_attn.q_proj and 2 more, which stay as they started." in section
+
+
+def test_a_comparison_says_what_is_left_without_the_picture(tmp_path: Path):
+    record = comparison_record(tasks=("mmbench",))
+    record.arms[0].controls = {"picture blanked": {"mmbench": 0.314}}
+    record.save(tmp_path / "comparison.json")
+    table = rows(sections(tmp_path)["c1-controls"], caption="Accuracy in percent, and what is left of it")
+    assert table["head"] == ["mmbench", "mmbench, picture blanked"]
+    assert table["lora"] == ["60.0<small>57.5 to 62.5</small>", "31.4"]
+    assert table["moslora"][1] == "–"
+
+
+def test_a_comparison_of_texts_has_neither_controls_nor_circles(tmp_path: Path):
+    comparison_record().save(tmp_path / "comparison.json")
+    assert not {"c1-controls", "c1-kinds"} & sections(tmp_path).keys()

@@ -1,12 +1,17 @@
 """`moslora evaluate`: score a trained adapter on tasks."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from moslora.cli.options import AdapterArgument, BaseOption, JsonOption, PromptOption, print_json, remarks, results
 from moslora.errors import ConfigError
+
+if TYPE_CHECKING:
+    from moslora.records import EvaluationRecord
+    from moslora.runs.folder import RunFolder
 
 EXAMPLES = (
     "moslora evaluate runs/demo",
@@ -86,6 +91,15 @@ def evaluate(
     if as_json:
         print_json([evaluation.model_dump(mode="json") for evaluation in found])
         return
-    print_evaluations(results, found)
+    print_evaluations(results, found, beside=_controls(opened.run, found))
     kept = answers or (opened.run.answers if opened.run else None)
     remarks.print(f"answers: {kept or 'not kept; name a folder for them with --answers'}", style="dim")
+
+
+def _controls(run: "RunFolder | None", found: "Sequence[EvaluationRecord]") -> "list[EvaluationRecord]":
+    """What the run's own evaluation got with something taken away, of as many questions."""
+    from moslora.cli.kinds import SHORT
+
+    asked = {(one.task, one.total) for one in found}
+    kept = run.record().evaluations if run else []
+    return [one for one in kept if one.when in SHORT and (one.task, one.total) in asked and one.unread is not None]

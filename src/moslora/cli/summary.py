@@ -6,6 +6,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from moslora.cli.kinds import is_read_by_rule, print_kinds
 from moslora.cli.options import print_table
 from moslora.cli.parts import part_table
 from moslora.data.tasks import EVERYDAY, TASKS, chance_text
@@ -28,8 +29,13 @@ def print_run(console: Console, record: RunRecord, folder: Path) -> None:
         console.print(f"{name:<20}{value}")
 
 
-def print_evaluations(console: Console, evaluations: Iterable[EvaluationRecord]) -> None:
-    """Each evaluation's accuracy, each agreement of two ways of scoring, and the accuracy by kind of question."""
+def print_evaluations(
+    console: Console, evaluations: Iterable[EvaluationRecord], *, beside: Iterable[EvaluationRecord] = ()
+) -> None:
+    """Each evaluation's accuracy, each agreement of two ways of scoring, and the accuracy by kind of question.
+
+    `beside` are controls of the same questions, made before.
+    """
     evaluations = list(evaluations)
     if evaluations:
         print_table(console, _evaluation_table(evaluations))
@@ -43,7 +49,9 @@ def print_evaluations(console: Console, evaluations: Iterable[EvaluationRecord])
             scoring = found.scoring.replace("_", " ")
             share = f"{found.agreement:.0%} of {answer_count(found)}"
             console.print(f"{found.task}: {scoring} gave the same answer to {share}")
-    moments = {found.when: found.by_kind for found in evaluations if found.by_kind and found.agreement is None}
+    print_kinds(console, [*filter(is_read_by_rule, evaluations), *beside])
+    others = [found for found in evaluations if found.agreement is None and not is_read_by_rule(found)]
+    moments = {found.when: found.by_kind for found in others if found.by_kind}
     if moments:
         console.print("\naccuracy by kind of question")
         print_table(console, _kind_table(moments))

@@ -25,7 +25,7 @@ from moslora.reports.insides import insides_table
 from moslora.reports.learning import learning_curves
 from moslora.reports.parts import Chapter, Fold, Part, Plots, Points, Text
 from moslora.reports.reading import Comparison, Run
-from moslora.reports.seeing import add_kinds
+from moslora.reports.seeing import add_kinds, controls_table
 
 ROWS = 40  # questions shown for a pair of arms, all tasks together
 Looks = Mapping[str, Look]
@@ -45,6 +45,7 @@ def comparison_chapter(comparison: Comparison, *, name: str) -> Chapter:
     chapter.add("differences", heading, *_differences(record, name))
     chapter.add("cost", "Cost against accuracy", Plots(_costs(arms, look, name)))
     add_kinds(chapter, comparison.runs, looks=look)
+    chapter.add("controls", "Controls", controls_table(record))
     for axis, heading in (("fraction", "Less training data"), ("rank", "Other ranks")):
         chapter.add(axis, heading, Plots(_along(record, arms, axis, name)))
     runs = {arm: [run.metrics for run in seeds.values()] for arm, seeds in comparison.runs.items()}

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from moslora.evaluation.recording import scoring_notes
 from moslora.records import EvaluationRecord
 from moslora.reports.accuracy import Estimate, accuracy_plot
+from moslora.reports.coverage import part_tables
 from moslora.reports.disagreement import disagreement
 from moslora.reports.drawing import Plot, looks
 from moslora.reports.inside import adapter_plots
@@ -31,6 +32,7 @@ def runs_chapter(runs: Sequence[Run], *, name: str) -> Chapter:
     chapter.add("results", "Results", _table(runs), _kinds(runs), intro="Accuracy in percent, 95 % interval below.")
     chapter.add("accuracy", "Accuracy with intervals", Plots(_accuracy(runs, name)))
     add_tasks(chapter, runs)
+    chapter.add("parts", "What is adapted and trained", *part_tables(runs))
     curves = {run.label: [run.metrics] for run in runs}
     look = looks(labels)
     chapter.add("learning", "Learning curves", Plots(learning_curves(curves, looks=look, prefix=name)))

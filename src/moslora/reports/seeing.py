@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 
 from moslora.evaluation.recording import answer_count
-from moslora.records import EvaluationRecord, Majority, Score
+from moslora.records import ArmResult, ComparisonRecord, EvaluationRecord, Majority, Score
 from moslora.reports.accuracy import Estimate, slug
 from moslora.reports.confusion import confusion
 from moslora.reports.drawing import Look, looks
@@ -46,6 +46,24 @@ def add_kinds(chapter: Chapter, arms: Mapping[str, Mapping[str, Run]], *, looks:
         found = {arm: kinds for arm, kinds in found.items() if kinds}
         parts += radar(found, task=task, looks=looks, prefix=chapter.name, below="lowest and highest seed")
     chapter.add("kinds", "By kind of question", *parts)
+
+
+def controls_table(record: ComparisonRecord) -> Table | None:
+    """Each arm's accuracy beside what it keeps with something taken away; None where that was not asked."""
+    taken = [*dict.fromkeys(name for arm in record.arms for name in arm.controls)]
+    if not taken:
+        return None
+    tasks = [task for task in record.tasks if any(task in own for arm in record.arms for own in arm.controls.values())]
+    head = [f"{task}{'' if name is None else f', {name}'}" for task in tasks for name in (None, *taken)]
+    rows = [[arm.arm, *(_kept(arm, task, name) for task in tasks for name in (None, *taken))] for arm in record.arms]
+    return Table("Accuracy in percent, and what is left of it when something is taken away", ["arm", *head], rows)
+
+
+def _kept(arm: ArmResult, task: str, name: str | None) -> Cell | str:
+    if name is not None:
+        return percent(arm.controls.get(name, {}).get(task))
+    found = arm.tasks.get(task)
+    return estimate(found.mean, found.low, found.high) if found else NONE
 
 
 def trained(run: Run, task: str) -> EvaluationRecord | None:
