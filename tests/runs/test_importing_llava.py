@@ -16,8 +16,10 @@ from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, CLIP
 from moslora.adapter.importing_parts import join, read_parts
 from moslora.adapter.importing_proof import prove_joined
 from moslora.errors import CheckpointError, ConfigError, DriftError, MosloraError
+from moslora.runs.adapters import open_adapter
 from moslora.runs.assembling import Plan, assemble
 from moslora.runs.assembling_proof import picture_probe
+from moslora.runs.exporting import fold_adapter
 from moslora.runs.importing_llava import import_llava
 from moslora.runs.processors import load_processor
 
@@ -159,6 +161,13 @@ def test_its_configuration_says_how_the_parts_differ_and_where_the_base_is(
         r"|self_attn\.k_proj|self_attn\.v_proj|self_attn\.o_proj|mlp\.gate_proj|mlp\.up_proj|mlp\.down_proj)"
     )
     assert (tmp_path / "ours" / "processor_config.json").is_file()
+
+
+def test_the_commands_open_and_fold_it(tmp_path: Path, base: Path, write: Callable[..., Theirs]):
+    import_llava(write(llm_mixers=True).folder, tmp_path / "ours", base=str(base))
+    opened = open_adapter(tmp_path / "ours")
+    assert (opened.model.kind, opened.asked_with) == ("vision_language", "chat")
+    assert fold_adapter(opened, tmp_path / "folded").drift.is_within
 
 
 def test_the_names_of_older_transformers_are_known(tmp_path: Path, base: Path, write: Callable[..., Theirs]):

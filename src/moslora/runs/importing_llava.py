@@ -17,7 +17,9 @@ from moslora.errors import ConfigError, DriftError
 from moslora.files import check_new_folder, new_folder
 from moslora.runs.assembling_proof import picture_probe
 from moslora.runs.models import LOADING_ERRORS, resolve_model
+from moslora.runs.origin import write_origin
 from moslora.runs.processors import check_supported, load_processor
+from moslora.runs.vision_settings import VisionDataSettings, VisionModelSettings
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ def import_llava(source: str | Path, folder: str | Path, *, base: str) -> Import
         save_file(joined.tensors, staged / "adapter_model.safetensors", metadata={"format": "pt"})
         joined.config.save_pretrained(str(staged))
         processor.save_pretrained(staged)
+        write_origin(staged, prompt=VisionDataSettings.style, kind=VisionModelSettings.kind)
         adapted = PeftModel.from_pretrained(model, str(staged)).eval()
         drift = prove_joined(source, adapted, projector=projector)
         change = ((_logits(adapted, probe) - before).abs().max() / before.abs().max()).item()

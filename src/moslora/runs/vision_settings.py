@@ -18,6 +18,8 @@ class VisionModelSettings(ModelSettings):
 class VisionDataSettings(SampleSettings):
     """The conversations, their pictures, and how they become tokens; the answers carry the loss."""
 
+    style: ClassVar[str] = "chat"  # of every prompt: the chat template's
+
     image_folder: str | None = None  # where the pictures lie; none given: beside the file of the conversations
     max_length_tokens: Annotated[int, Field(ge=8)] = 2048  # pictures included; a picture is never cut
     skip_bad: bool = False  # leave out, and count, samples with a picture or a text that cannot be used
@@ -25,7 +27,7 @@ class VisionDataSettings(SampleSettings):
     @property
     def trained_with(self) -> str:
         """Always the chat template."""
-        return "chat"
+        return self.style
 
 
 class VisionEvaluationSettings(ScoringSettings):
