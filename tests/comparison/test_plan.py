@@ -24,6 +24,7 @@ RUNS = {  # arms, tuning runs, runs that count
     "table4": (9, 27, 33),
     "table4-small": (18, 54, 60),
     "table5": (4, 12, 12),
+    "table5-small": (4, 8, 12),
 }
 
 
@@ -80,11 +81,13 @@ def test_with_data_a_plan_on_pictures_takes_conversations_pictures_and_questions
     assert recipe.data.train == str(tmp_path / "llava_v1_5_mix665k.json")
     assert recipe.model_dump()["data"]["image_folder"] == str(tmp_path / "images")
     assert recipe.evaluation.data == str(tmp_path)
+    built_in = load_plan("table5-small", data=tmp_path).recipe
+    assert (built_in.data.train, built_in.evaluation.data) == ("easy-vqa-open", str(tmp_path))
     with pytest.raises(ConfigError, match=r"^--data hub: pictures are not taken from the hub; give the folder where"):
         load_plan("table5", data="hub")
 
 
-@pytest.mark.parametrize("name", ["table5"])
+@pytest.mark.parametrize("name", ["table5", "table5-small"])
 def test_the_arms_of_table_5_differ_in_the_mixers_of_both_parts_only(name: str):
     lora, orthogonal, kaiming, control = arms_of(load_plan(name))
     assert [arm.options.get("mixer") for arm in (lora, orthogonal, kaiming)] == [None, "orthogonal", "kaiming"]

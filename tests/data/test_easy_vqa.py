@@ -50,6 +50,14 @@ def test_the_kind_of_a_question_is_that_of_its_answer():
     assert Counter(one["kind"] for one in questions("test")) == {"yes/no": 7136, "shape": 1257, "colour": 1280}
 
 
+def test_open_questions_are_those_that_a_colour_or_a_shape_answers():
+    found = conversations("test", is_open=True)
+    assert [one["id"] for one in found] == [
+        one["id"] for one in questions("test") if one["answer"] not in ("yes", "no")
+    ]
+    assert len(found) == 1257 + 1280
+
+
 def test_balanced_questions_are_not_answered_by_their_wording():
     for split, kept in (("train", 10298), ("test", 2492)):
         whole, half = questions(split), questions(split, is_balanced=True)

@@ -329,6 +329,7 @@ def test_easy_vqa_is_read_from_its_folder(tmp_path):
     assert [question.group for question in found] == ["0", "0", "1"]
     assert found[2].images == [str(tmp_path / "images" / "1.png")]
     assert len(easy_vqa(tmp_path, limit=2)) == 2
+    assert [question.index for question in easy_vqa(tmp_path, limit=2, is_open=True)] == ["1", "3"]
     with pytest.raises(DataError, match="question 1 has no options to ask alone"):
         options_only(found[0])
     (tmp_path / "questions.json").write_text('[["what?", "red"]]')

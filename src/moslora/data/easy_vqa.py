@@ -25,28 +25,29 @@ DESCRIBE = "Describe the picture."
 Wording = tuple[bool, str]
 
 
-def questions(split: str, *, is_balanced: bool = False) -> list[dict[str, str]]:
+def questions(split: str, *, is_balanced: bool = False, is_open: bool = False) -> list[dict[str, str]]:
     """The questions of a split ("train" or "test") in the package's order, as fresh dicts that the caller may change.
 
     Each has `id`, `image` (the picture's path), `question` ("what color is the triangle?"), `answer` (one of
     `ANSWERS`) and `kind` (one of `KINDS`). Of the questions of yes or no 82 % are answered right without the picture,
     by their wording: yes to "is there not a red shape?", no to "is there a red shape?". With `is_balanced` as many of
-    them are kept as leave a half, whatever the wording.
+    them are kept as leave a half, whatever the wording; with `is_open` none.
 
     Raises DataError for another split, MissingDependencyError if the package is not installed.
     """
     found = [{"id": f"{split}-{number}", **question} for number, question in enumerate(_read(folder(split)))]
-    return balanced(found) if is_balanced else found
+    found = balanced(found) if is_balanced else found
+    return open_questions(found) if is_open else found
 
 
-def conversations(split: str, *, is_balanced: bool = False) -> list[dict[str, Any]]:
+def conversations(split: str, *, is_balanced: bool = False, is_open: bool = False) -> list[dict[str, Any]]:
     """The questions of `questions`, in its order, as LLaVA's samples: `id`, `image`, `conversations` and `kind`.
 
     Raises as `questions`.
     """
     return [
         _sample(one["id"], one["image"], question=one["question"], answer=one["answer"], kind=one["kind"])
-        for one in questions(split, is_balanced=is_balanced)
+        for one in questions(split, is_balanced=is_balanced, is_open=is_open)
     ]
 
 
@@ -90,6 +91,11 @@ def balanced(asked: list[dict[str, str]]) -> list[dict[str, str]]:
                 continue
         left.append(one)
     return left
+
+
+def open_questions(asked: list[dict[str, str]]) -> list[dict[str, str]]:
+    """The questions that a colour or a shape answers."""
+    return [one for one in asked if one["kind"] != "yes/no"]
 
 
 def _wording(question: dict[str, str]) -> Wording | None:

@@ -57,6 +57,13 @@ VISION_TASKS = {
             8,
             "a folder with questions.json and images",
         ),
+        VisionTask(
+            "easy-vqa-open",
+            partial(easy_vqa, is_open=True),
+            "short",
+            8,
+            "a folder with questions.json and images",
+        ),
         VisionTask("mm-vet", mm_vet, None, 512, "a table (.tsv)"),
         VisionTask("mathvista", mathvista, None, 512, "a table (.tsv)"),
     )

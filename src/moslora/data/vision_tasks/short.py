@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from moslora.data.easy_vqa import balanced, kind_of
+from moslora.data.easy_vqa import balanced, kind_of, open_questions
 from moslora.data.files import read_json
 from moslora.data.references import picture
 from moslora.data.vision_tasks.question import SHORT_SENTENCE, Question
@@ -72,14 +72,22 @@ def mme(path: Path, *, image_folder: Path | None = None, limit: int | None = Non
 
 
 def easy_vqa(
-    path: Path, *, image_folder: Path | None = None, limit: int | None = None, is_balanced: bool = False
+    path: Path,
+    *,
+    image_folder: Path | None = None,
+    limit: int | None = None,
+    is_balanced: bool = False,
+    is_open: bool = False,
 ) -> list[Question]:
     """easy-VQA's questions from a folder with `questions.json` and `images`; those of one picture are a group.
 
-    `is_balanced` leaves questions of yes or no out until their wording gives nothing away (`easy_vqa.balanced`).
+    `is_balanced` leaves questions of yes or no out until their wording gives nothing away (`easy_vqa.balanced`),
+    `is_open` leaves all of them out.
     """
     folder = image_folder or path / "images"
     rows = [_easy_row(row, f"{path / 'questions.json'}: question {number}") for number, row in _numbered(path)]
+    rows = balanced(rows) if is_balanced else rows
+    rows = open_questions(rows) if is_open else rows
     return [
         Question(
             index=row["id"],
@@ -91,7 +99,7 @@ def easy_vqa(
             kind=row["kind"],
             group=row["image"],
         )
-        for row in (balanced(rows) if is_balanced else rows)[:limit]
+        for row in rows[:limit]
     ]
 
 

@@ -28,6 +28,7 @@ from moslora.runs.vision_settings import VisionDataSettings, VisionEvaluationSet
 BUILT_IN = {
     "easy-vqa": partial(easy_vqa.conversations, "train"),
     "easy-vqa-balanced": partial(easy_vqa.conversations, "train", is_balanced=True),
+    "easy-vqa-open": partial(easy_vqa.conversations, "train", is_open=True),
     "easy-vqa-captions": partial(easy_vqa.captions, "train"),
 }
 
