@@ -49,10 +49,8 @@ def llava_folder(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer: PreTr
     return folder
 
 
-@pytest.fixture
-def picture_data(tmp_path: Path) -> Path:
+def make_pictures(folder: Path) -> Path:
     """Conversations about coloured pictures, one without a picture, and a folder of questions like easy-VQA's."""
-    folder = tmp_path / "data"
     (folder / "easy-vqa" / "images").mkdir(parents=True)
     samples, questions = [], []
     for number in range(12):
@@ -69,31 +67,41 @@ def picture_data(tmp_path: Path) -> Path:
     return folder
 
 
+def vision_settings(model: Path, data: Path, **changes: Any) -> dict[str, Any]:
+    """A recipe of seconds; arguments change groups of settings."""
+    part = {"target_modules": "all-linear", "r": 4, "lora_alpha": 8}
+    groups: dict[str, Any] = {
+        "kind": "vision_language",
+        "seed": 3,
+        "model": {"path": str(model), "dtype": "float32"},
+        "adapter": {"parts": {"language": part, "vision": {**part, "r": 2}}, "projector": "trained"},
+        "data": {"train": str(data / "train.json")},
+        "training": {
+            "max_steps": 4,
+            "batch_size": 4,
+            "learning_rate": 0.01,
+            "warmup_steps": 0,
+            "save_every_steps": 2,
+            "log_every_steps": 1,
+        },
+        "evaluation": {"tasks": ["easy-vqa"], "data": str(data), "limit": 6, "picture_blanked": True},
+    }
+    return {k: v | changes.get(k, {}) if isinstance(v, dict) else changes.get(k, v) for k, v in groups.items()}
+
+
+@pytest.fixture
+def picture_data(tmp_path: Path) -> Path:
+    """The conversations, their pictures and the questions."""
+    return make_pictures(tmp_path / "data")
+
+
 @pytest.fixture
 def write_vision(tmp_path: Path, llava_folder: Path, picture_data: Path) -> Callable[..., Path]:
-    """Write a recipe of seconds; arguments change groups of settings."""
+    """Write the recipe of seconds; arguments change groups of settings."""
 
     def write(name: str = "pictures", **changes: Any) -> Path:
-        part = {"target_modules": "all-linear", "r": 4, "lora_alpha": 8}
-        groups: dict[str, Any] = {
-            "kind": "vision_language",
-            "seed": 3,
-            "model": {"path": str(llava_folder), "dtype": "float32"},
-            "adapter": {"parts": {"language": part, "vision": {**part, "r": 2}}, "projector": "trained"},
-            "data": {"train": str(picture_data / "train.json")},
-            "training": {
-                "max_steps": 4,
-                "batch_size": 4,
-                "learning_rate": 0.01,
-                "warmup_steps": 0,
-                "save_every_steps": 2,
-                "log_every_steps": 1,
-            },
-            "evaluation": {"tasks": ["easy-vqa"], "data": str(picture_data), "limit": 6, "picture_blanked": True},
-        }
-        changed = {k: v | changes.get(k, {}) if isinstance(v, dict) else changes.get(k, v) for k, v in groups.items()}
         path = tmp_path / f"{name}.yaml"
-        path.write_text(json.dumps(changed))
+        path.write_text(json.dumps(vision_settings(llava_folder, picture_data, **changes)))
         return path
 
     return write

@@ -121,7 +121,7 @@ class MosloraConfig(LoraConfig):
         super().save_pretrained(save_directory, **kwargs)
         from moslora.adapter.card import add_loading_section
 
-        add_loading_section(save_directory)
+        add_loading_section(save_directory, task_type=self.task_type)
 
     def _check_ranks(self) -> None:
         ranks = {"r": self.r, **{f"rank_pattern['{key}']": rank for key, rank in (self.rank_pattern or {}).items()}}

@@ -6,7 +6,6 @@ adapter's number by number, and a probe batch runs through both. A difference ab
 
 import copy
 import dataclasses
-import json
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -18,6 +17,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
+from moslora.adapter.card import folded_card
 from moslora.adapter.config import MosloraConfig
 from moslora.adapter.experts import check_plain_targets
 from moslora.adapter.layers import mixer_layers
@@ -80,7 +80,7 @@ def save_folded(
         weights = staged / "adapter_model.safetensors"
         save_file(tensors, weights, metadata={"format": "pt"})
         config.save_pretrained(str(staged))
-        (staged / "README.md").write_text(_card(config), encoding="utf-8")
+        (staged / "README.md").write_text(folded_card(config, model), encoding="utf-8")
         twin = _load_folded(model, staged, adapter_name=adapter_name)
         with safe_open(weights, framework="pt") as written:
             tensor_drift = prove_fold(model, twin, adapter_name=adapter_name, written=written.keys())
@@ -212,13 +212,3 @@ def _load_folded(model: nn.Module, folder: Path, *, adapter_name: str) -> PeftMo
         raise DriftError(
             f"the folded adapter does not load in plain PEFT ({reason}), so nothing was written"
         ) from error
-
-
-def _card(config: LoraConfig) -> str:
-    base = json.dumps(config.base_model_name_or_path or "BASE_MODEL")
-    return (
-        "# Folded MoSLoRA adapter\n\nPlain LoRA (`A' = M·A`, same rank); it needs no code but PEFT:\n\n```python\n"
-        "from peft import PeftModel\nfrom transformers import AutoModelForCausalLM\n\n"
-        f"base = AutoModelForCausalLM.from_pretrained({base})\n"
-        'model = PeftModel.from_pretrained(base, "PATH_OF_THIS_FOLDER")\n```\n'
-    )

@@ -38,3 +38,5 @@ def fold(
         f" model = PeftModel.from_pretrained({export.base_code()}, {python_text(folder)})"
     )
     results.print(f"  {python_line(code)}")
+    if export.note:
+        results.print(f"note: {export.note}")

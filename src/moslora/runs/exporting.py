@@ -1,12 +1,13 @@
 """Folding and merging what a command was given, compared on real inputs of its kind, noted in the run's record."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from moslora.adapter.card import serving_note
 from moslora.adapter.export import save_folded, save_merged, write_merged
 from moslora.adapter.merging import merged_by_peft
 from moslora.adapter.proving import prove_copy
@@ -29,6 +30,7 @@ class Export:
     drift: Drift
     class_name: str  # of transformers, that loads the base
     options: dict[str, Any]  # that it is loaded with
+    note: str | None = None  # what a reader should know of it
 
     def verdicts(self) -> tuple[str, str]:
         """The verification in two lines: of the tensors, of the outputs."""
@@ -82,11 +84,12 @@ def fold_adapter(opened: Opened, folder: Path, *, allow_drift: bool = False) -> 
         raise ConfigError(_nothing_to_fold(opened))
     _check_place(opened, folder)
     model, processor = load_adapted(opened)
-    labels = model.get_base_model().config.num_labels
+    labels, note = model.get_base_model().config.num_labels, serving_note(model)
     drift = save_folded(model, folder, probe=_probe(opened, processor, model), allow_drift=allow_drift)
     processor.save_pretrained(folder)
     write_origin(folder, prompt=opened.prompt_style, kind=opened.model.kind)
-    return _noted(opened, _export(opened, folder, drift, num_labels=labels), name="folded")
+    export = replace(_export(opened, folder, drift, num_labels=labels), note=note)
+    return _noted(opened, export, name="folded")
 
 
 def merge_adapter(opened: Opened, folder: Path, *, dtype: str | None, allow_drift: bool = False) -> Export:
