@@ -80,6 +80,17 @@ def test_six_questions_are_shown_with_picture_answer_and_truth(pictured: Path):
     assert f'<dt>answer</dt><dd>{first["given"]["predicted"]} <small class="{mark}">{mark}</small>' in section
 
 
+def test_what_no_answer_could_be_read_in_is_quoted(pictured: Path):
+    path = pictured / "answers" / "easy-vqa-examples.json"
+    kept = json.loads(path.read_text())
+    for example, text in zip(kept["examples"], ("I cannot\nsee", " ", None), strict=False):
+        example["given"] = {"predicted": None, "text": text, "is_correct": False}
+    path.write_text(json.dumps(kept))
+    section = sections(pictured)["runs-task-easy-vqa"]
+    assert section.count('<q>I cannot\nsee</q> <small class="wrong">not read</small>') == 1
+    assert section.count('<dd>nothing <small class="wrong">not read</small>') == 2
+
+
 def test_how_answers_are_mixed_up_is_counted(pictured: Path):
     table = rows(sections(pictured)["runs-task-easy-vqa"], caption="easy-vqa: how often each answer")
     labels = table.pop("head")

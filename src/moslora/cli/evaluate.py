@@ -19,7 +19,7 @@ EXAMPLES = (
     "# the paper's protocol: generate, take the first match",
     "moslora evaluate runs/demo --scoring generation --limit 40",
     "# answers for VLMEvalKit, whose judge scores them",
-    "moslora evaluate runs/vision-demo --task mm-vet --data sets --predictions predictions",
+    "moslora evaluate runs/vision-demo --task mm-vet --data sets --predictions out",
     "# how often the two ways of scoring agree",
     "moslora evaluate runs/demo --limit 40 --agreement",
 )
