@@ -21,8 +21,8 @@ from moslora.comparison.tables import footnotes
 from moslora.errors import ConfigError
 from moslora.records import RunRecord
 from moslora.runs.adapters import load_adapted, open_adapter
-from moslora.runs.counting import trainable_parameters
-from tests.runs.test_vision_language import llava_folder, picture_data, write_vision  # noqa: F401
+from moslora.runs.counting import count_methods, trainable_parameters
+from moslora.runs.recipe import load_recipe
 
 SHARED = ("kind", "model", "data", "training", "evaluation")
 BY_PART = {
@@ -38,7 +38,7 @@ ONE_RATE = {"learning_rates": [0.01], "validation_samples": 3}
 
 
 @pytest.fixture
-def plan_settings(write_vision: Callable[..., Path]) -> dict[str, Any]:  # noqa: F811
+def plan_settings(write_vision: Callable[..., Path]) -> dict[str, Any]:
     recipe = json.loads(write_vision(training={"save_every_steps": 1}).read_text())
     del recipe["training"]["learning_rate"]
     return {
@@ -213,3 +213,14 @@ def test_a_killed_comparison_of_pictures_goes_on_to_the_same_table(
     name = "runs/moslora-seed1/adapter/adapter_model.safetensors"
     assert (folder / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     assert collect(plan, folder).is_complete
+
+
+def test_every_method_that_a_model_of_parts_can_carry_is_counted(write_vision: Callable[..., Path]):
+    parts = {"language": {"r": 4, "mixer": "orthogonal"}, "vision": {"r": 2}}
+    found = {one.name: one for one in count_methods(load_recipe(write_vision(adapter={"parts": parts})))}
+    lora, moslora, vera = (found[name].trainable for name in ("lora", "moslora", "vera"))
+    assert lora
+    assert moslora
+    assert moslora == lora + 2 * 7 * 4**2 + 2 * 6 * 2**2  # mixers of two blocks in each part, one a linear layer
+    assert vera is None
+    assert "has no rank_pattern" in found["vera"].reason

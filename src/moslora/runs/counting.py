@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 from moslora.adapter.coverage import Coverage, coverage, kinds
 from moslora.adapter.inspection import count_parameters
-from moslora.adapter.methods import METHODS, known_options
+from moslora.adapter.methods import METHODS
+from moslora.adapter.parts import options_for
 from moslora.errors import ConfigError, MissingDependencyError, MosloraError, UnsupportedLayerError
 from moslora.runs.adapters import adapted_on_meta
 from moslora.runs.groups import ModelSettings, Recipe
@@ -62,7 +63,7 @@ class _Counted(NamedTuple):
 
 def _count(recipe: Recipe, method: str) -> _Counted | MosloraError:
     try:
-        adapted = adapted_on_meta(recipe.model, method, known_options(method, recipe.adapter.options))
+        adapted = adapted_on_meta(recipe.model, method, options_for(method, recipe.adapter.options))
     except (MissingDependencyError, ConfigError, UnsupportedLayerError) as error:
         return error
     return _Counted(count_parameters(adapted)["trainable"], coverage(adapted))
