@@ -67,7 +67,7 @@ def make_pictures(folder: Path) -> Path:
     return folder
 
 
-def vision_settings(model: Path, data: Path, **changes: Any) -> dict[str, Any]:
+def vision_settings(model: Path, data: Path, /, **changes: Any) -> dict[str, Any]:
     """A recipe of seconds; arguments change groups of settings."""
     part = {"target_modules": "all-linear", "r": 4, "lora_alpha": 8}
     groups: dict[str, Any] = {
