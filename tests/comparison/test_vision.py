@@ -77,12 +77,15 @@ def test_an_arm_lays_its_options_of_a_part_over_the_shared_ones(build: Callable[
     assert arm.rank == 4
 
 
-def test_the_projector_alone_is_an_arm_too(build: Callable[..., Plan]):
-    none = {"parts": None, "lora_dropout": None}
-    plan = build(arms=ARMS | {"projector": {"method": "lora", "projector": "only", **none}}, same_coverage=False)
-    arm = arms_of(plan)[2]
+def test_the_projector_alone_is_an_arm_too(build: Callable[..., Plan], tmp_path: Path):
+    alone = {"method": "lora", "projector": "only", "parts": None, "lora_dropout": None}
+    arms = {"lora": {"method": "lora"}, "alone": alone}
+    plan = build(arms=arms, same_coverage=False, seeds=[1], tuning=ONE_RATE)
+    arm = arms_of(plan)[1]
     assert (arm.options, arm.rank) == ({"projector": "only"}, None)
-    assert trainable_parameters(plan.recipe.model, arm.method, arm.options) == 2 * 32 * 32 + 2 * 32
+    assert estimate(plan).arms[1].problem == ""
+    row = run_comparison(plan, tmp_path / "c").arms[1]
+    assert (row.trainable, row.failed, list(row.tasks)) == (2 * 32 * 32 + 2 * 32, {}, ["easy-vqa", "average"])
 
 
 @pytest.mark.parametrize(
