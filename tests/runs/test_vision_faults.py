@@ -27,9 +27,7 @@ A test without a file stands here.
 18  unreadable answers hide in the score    evaluation/test_vision::test_texts_without_an_answer_are_counted_apart...,
                                             test_the_rule_and_the_unread_answers_stand_in_the_record
 19  PEFT freezes what was unfrozen          test_the_projector_moves_beside_the_adapter
-20  one rate for tower, text and projector  a projector has a rate of its own where it trains first, alone
-                                            (projector: only), mixers by mixer_lr_ratio; else one rate,
-                                            which is what the method's authors have
+20  one rate for tower, text and projector  test_the_projector_may_have_a_rate_of_its_own
 """
 
 import json
@@ -44,9 +42,11 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
 from moslora.adapter import merging
+from moslora.adapter.preparing import optimiser
 from moslora.errors import CheckpointError, ConfigError, DataError, DriftError
 from moslora.records import RunRecord
 from moslora.runs.adapters import adapted_on_meta, load_adapted, open_adapter
+from moslora.runs.arguments import rates_by_module
 from moslora.runs.exporting import fold_adapter, merge_adapter
 from moslora.runs.folder import RunFolder
 from moslora.runs.kinds import kind_of
@@ -280,3 +280,45 @@ def test_the_projector_moves_beside_the_adapter(finished: Path, llava_folder: Pa
     assert len(projector) == 4
     assert not any(torch.equal(tensor, base[key]) for key, tensor in projector.items())
     assert any(tensor.any() for key, tensor in trained.items() if TOWER in key and "lora_B" in key)
+
+
+@pytest.mark.parametrize("method", ["moslora", "lora"])
+def test_the_projector_may_have_a_rate_of_its_own(write_vision: WriteVision, tmp_path: Path, method: str):
+    settings = ["training.projector_learning_rate=0.0005", "evaluation.tasks=[]", f"adapter.method={method}"]
+    recipe = load_recipe(write_vision(), settings)
+    plan = plan_run(recipe, RunFolder(tmp_path / "run"))
+    model = prepared(recipe, plan, load_model(recipe.model))
+    projector = {id(p) for name, p in model.named_parameters() if PROJECTOR in name and p.requires_grad}
+    build = optimiser(method, plan.options, weight_decay=0.0, rates=rates_by_module(recipe, model))
+    assert build
+    groups = build(model, torch.optim.AdamW, {"lr": 0.01}).param_groups
+    assert [group["lr"] for group in groups] == [0.01, 0.0005]
+    assert {id(p) for p in groups[1]["params"]} == projector
+    every = [p for group in groups for p in group["params"]]
+    assert len(every) == len([p for p in model.parameters() if p.requires_grad])
+    record = run_recipe(recipe, tmp_path / "run", progress=False)
+    assert record.status == "finished"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ["adapter.projector=frozen"],
+            r"0\.001 would do nothing, since adapter\.projector is frozen: set",
+        ),
+        (
+            ["adapter.method=lora+"],
+            r"'lora\+' groups the parameters itself, so model\.multi_modal_projector",
+        ),
+    ],
+)
+def test_a_rate_that_cannot_hold_is_refused(
+    write_vision: WriteVision, tmp_path: Path, overrides: list[str], message: str
+):
+    def planned() -> None:
+        recipe = load_recipe(write_vision(), ["training.projector_learning_rate=0.001", *overrides])
+        plan_run(recipe, RunFolder(tmp_path / "run"))
+
+    with pytest.raises(ConfigError, match=message):
+        planned()

@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -95,33 +96,43 @@ def callbacks(model: nn.Module, method: str) -> list[TrainerCallback]:
     return [AllocateRanks(model)] if method == "adalora" and isinstance(model, PeftModel) else []
 
 
-def optimiser(method: str, options: Mapping[str, Any], *, weight_decay: float) -> MakeOptimizer | None:
+def optimiser(
+    method: str, options: Mapping[str, Any], *, weight_decay: float, rates: Mapping[str, float] = MappingProxyType({})
+) -> MakeOptimizer | None:
     """What builds the optimiser where parts of the model learn at rates of their own; None where all learn alike.
 
-    `loraplus_lr_ratio` multiplies B's rate (PEFT's LoRA+), `mixer_lr_ratio` the mixers'.
+    `loraplus_lr_ratio` multiplies B's rate (PEFT's LoRA+), `mixer_lr_ratio` the mixers'; `rates` are those of modules,
+    by their names in the base model. Raises ConfigError for such rates with LoRA+.
     """
-    rates = learning_rates(method, options)
-    if "loraplus_lr_ratio" in rates:
+    ratios = learning_rates(method, options)
+    if "loraplus_lr_ratio" in ratios:
+        if rates:
+            raise ConfigError(
+                f"method '{method}' groups the parameters itself, so {', '.join(rates)} cannot have a rate of its own:"
+                " remove it, or choose another method"
+            )
 
         def loraplus(model: Any, kind: type[Optimizer], settings: dict[str, Any]) -> Optimizer:
-            ratio = rates["loraplus_lr_ratio"]
+            ratio = ratios["loraplus_lr_ratio"]
             return create_loraplus_optimizer(
                 model, kind, loraplus_lr_ratio=ratio, loraplus_weight_decay=weight_decay, **settings
             )
 
         return loraplus
-    if rates.get("mixer_lr_ratio", 1.0) == 1.0:
+    if ratios.get("mixer_lr_ratio", 1.0) == 1.0 and not rates:
         return None
 
-    def with_mixer_rate(model: nn.Module, kind: type[Optimizer], settings: dict[str, Any]) -> Optimizer:
-        trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-        mixers = [parameter for name, parameter in trained.items() if ".lora_mixer." in name]
-        others = [parameter for name, parameter in trained.items() if ".lora_mixer." not in name]
-        rate = settings["lr"] * rates["mixer_lr_ratio"]
-        groups: list[dict[str, Any]] = [{"params": others}, {"params": mixers, "lr": rate}]
-        return kind(groups, weight_decay=weight_decay, **settings)  # pyright: ignore[reportCallIssue]
+    def by_rate(model: nn.Module, kind: type[Optimizer], settings: dict[str, Any]) -> Optimizer:
+        mixers = {"lora_mixer": settings["lr"] * ratios.get("mixer_lr_ratio", 1.0)}
+        groups: dict[float, list[nn.Parameter]] = {settings["lr"]: []}
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                own = [rate for module, rate in {**mixers, **rates}.items() if f".{module}." in f".{name}"]
+                groups.setdefault(own[0] if own else settings["lr"], []).append(parameter)
+        given: list[dict[str, Any]] = [{"params": found, "lr": rate} for rate, found in groups.items() if found]
+        return kind(given, weight_decay=weight_decay, **settings)  # pyright: ignore[reportCallIssue]
 
-    return with_mixer_rate
+    return by_rate
 
 
 def starting_tensors(model: nn.Module, method: str) -> dict[str, torch.Tensor] | None:

@@ -14,6 +14,7 @@ from moslora.adapter.twin import base_of
 from moslora.errors import ConfigError, MissingDependencyError
 from moslora.runs.abilities import check_trainable, is_on_cpu
 from moslora.runs.groups import Recipe
+from moslora.runs.kinds import kind_of
 from moslora.runs.models import choose_dtype
 
 
@@ -83,7 +84,7 @@ def check_optimizer(recipe: Recipe, arguments: TrainingArguments, on_meta: nn.Mo
     device = torch.accelerator.current_accelerator(check_available=True) or "cpu"
     try:
         kind, settings = Trainer.get_optimizer_cls_and_kwargs(arguments, on_meta)  # pyright: ignore[reportArgumentType]
-        build = optimiser(method, options, weight_decay=arguments.weight_decay)
+        build = optimiser(method, options, weight_decay=arguments.weight_decay, rates=rates_by_module(recipe, on_meta))
         if build is not None:
             build(on_meta, kind, dict(settings))
         parameter = nn.Parameter(torch.zeros(2, 2, device=device))
@@ -91,11 +92,19 @@ def check_optimizer(recipe: Recipe, arguments: TrainingArguments, on_meta: nn.Mo
         trial = kind([{"params": [parameter], "weight_decay": arguments.weight_decay}], **settings)
         getattr(trial, "train", lambda: None)()  # schedule-free ones refuse a step before it
         trial.step()
+    except ConfigError:
+        raise
     except Exception as error:  # of the optimiser's own package, whatever it is
         raise ConfigError(
             f"training.optimizer {recipe.training.optimizer} cannot be used here ({' '.join(str(error).split())[:190]})"
             ": install what it needs, or choose another one, such as adamw_torch"
         ) from error
+
+
+def rates_by_module(recipe: Recipe, model: nn.Module) -> dict[str, float]:
+    """The learning rates of the model's modules that have their own, by the modules' names in the base model."""
+    parts = kind_of(recipe.kind).parts(model)
+    return {parts[part]: rate for part, rate in recipe.training.rates_by_part.items()}
 
 
 def check_checkpointing(recipe: Recipe, on_meta: nn.Module) -> None:

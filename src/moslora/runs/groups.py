@@ -102,6 +102,11 @@ class TrainingSettings(Settings):
     log_every_steps: Count = 10
     trackers: list[Literal["tensorboard", "trackio", "wandb"]] = []
 
+    @property
+    def rates_by_part(self) -> dict[str, float]:
+        """The learning rates of the model's parts that have their own."""
+        return {}
+
     def accumulation_steps(self, *, devices: int = 1) -> int:
         """Forward passes an optimiser step. Raises `ConfigError` if the batch cannot be divided evenly."""
         at_once = (self.micro_batch_size or self.batch_size // devices or 1) * devices

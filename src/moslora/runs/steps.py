@@ -15,6 +15,7 @@ from moslora.adapter.parts import FROZEN, projector_choice
 from moslora.adapter.preparing import callbacks, optimiser, prepare
 from moslora.adapter.projector import projector_of, train_in_float32, train_only
 from moslora.records import CoverageRecord
+from moslora.runs.arguments import rates_by_module
 from moslora.runs.folder import RunFolder
 from moslora.runs.groups import Recipe
 from moslora.runs.kinds import kind_of
@@ -95,7 +96,8 @@ def trained(
     progress: bool = False,
 ) -> TrainingResult:
     """Train a prepared model in place on the plan's rows. `also` are callbacks beside the method's own."""
-    method = recipe.adapter.method
+    method, settings = recipe.adapter.method, recipe.training
+    rates = rates_by_module(recipe, model)
     return train(
         model,
         plan.material.rows,
@@ -104,7 +106,7 @@ def trained(
         collate=kind_of(recipe.kind).collator(model, plan.processor),
         validation=validation,
         metrics_path=place.metrics_path,
-        make_optimizer=optimiser(method, plan.options, weight_decay=recipe.training.weight_decay),
+        make_optimizer=optimiser(method, plan.options, weight_decay=settings.weight_decay, rates=rates),
         callbacks=[*callbacks(model, method), *also],
         resume=resume,
         progress=progress,

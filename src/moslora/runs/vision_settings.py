@@ -1,10 +1,11 @@
 """The settings of a vision-language model's run: conversations with pictures, and questions about pictures."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from moslora.runs.groups import ModelSettings, Recipe, SampleSettings, ScoringSettings
+from moslora.errors import ConfigError
+from moslora.runs.groups import ModelSettings, Recipe, SampleSettings, ScoringSettings, TrainingSettings
 
 
 class VisionModelSettings(ModelSettings):
@@ -28,6 +29,17 @@ class VisionDataSettings(SampleSettings):
     def trained_with(self) -> str:
         """Always the chat template."""
         return self.style
+
+
+class VisionTrainingSettings(TrainingSettings):
+    """How the adapters and the projector are trained."""
+
+    projector_learning_rate: Annotated[float, Field(gt=0)] | None = None  # none given: learning_rate
+
+    @property
+    def rates_by_part(self) -> dict[str, float]:
+        """The projector's rate, if it has its own."""
+        return {} if self.projector_learning_rate is None else {"projector": self.projector_learning_rate}
 
 
 class VisionEvaluationSettings(ScoringSettings):
@@ -54,4 +66,15 @@ class VisionRecipe(Recipe):
     kind: Literal["vision_language"]  # pyright: ignore[reportIncompatibleVariableOverride]
     model: VisionModelSettings  # pyright: ignore[reportIncompatibleVariableOverride]
     data: VisionDataSettings  # pyright: ignore[reportIncompatibleVariableOverride]
+    training: VisionTrainingSettings = VisionTrainingSettings()  # pyright: ignore[reportIncompatibleVariableOverride]
     evaluation: VisionEvaluationSettings = VisionEvaluationSettings()  # pyright: ignore[reportIncompatibleVariableOverride]
+
+    @model_validator(mode="after")
+    def _rates_are_used(self) -> Self:
+        choice = self.adapter.options.get("projector", "frozen")
+        if self.training.projector_learning_rate is not None and choice == "frozen":
+            raise ConfigError(
+                f"training.projector_learning_rate {self.training.projector_learning_rate} would do nothing, since"
+                " adapter.projector is frozen: set it to trained, or remove the rate"
+            )
+        return self
