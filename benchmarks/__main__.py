@@ -25,6 +25,7 @@ NAMES = (
     "precision",
     "paths",
     "null_simulation",
+    "vision",
 )
 
 HEADER = ("what", "against", "reached", "range", "target", "met")

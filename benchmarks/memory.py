@@ -46,11 +46,16 @@ def measured(
 
     `path` is the process's PYTHONPATH, where it is another one.
     """
-    command = [sys.executable, "-m", "benchmarks.memory", "--peer", name, "--dtype", dtype]
-    command += [] if tokens is None else ["--tokens", str(tokens), "--rank", str(rank)]
+    given = [] if tokens is None else ["--tokens", str(tokens), "--rank", str(rank)]
+    return in_own_process("benchmarks.memory", "--peer", name, "--dtype", dtype, *given, path=path)
+
+
+def in_own_process(module: str, *arguments: str, path: str | None = None) -> int:
+    """The number that a module prints last when a process of its own runs it with these arguments."""
     # Freed tensors leave the process at once; one thread, so that two processes can run side by side.
     environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "262144", "OMP_NUM_THREADS": "1"}
     environment |= {} if path is None else {"PYTHONPATH": path}
+    command = [sys.executable, "-m", module, *arguments]
     output = subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
     return int(json.loads(output.splitlines()[-1]))
 

@@ -49,15 +49,17 @@ def chat_examples(
 
 def chat_example(chat: Chat, template: ChatTemplate, *, loss_on: str, place: str) -> Example:
     """One chat, as `chat_examples` makes them."""
-    ids = template.ids(chat.messages, place=place, tools=chat.tools)
-    if loss_on == "response":
+    is_response = loss_on == "response"
+    if is_response:
         _refuse_other_roles(chat, place=place)
-    if loss_on == "response" and not template.has_generation_tags:
-        return {"input_ids": ids, "labels": _assistant_labels(ids, chat, template, place=place)}
-    labels = list(ids)
-    if loss_on == "response":
-        mask = template.assistant_mask(chat, place=place)
+    if is_response and template.has_generation_tags:
+        ids, mask = template.masked_ids(chat, place=place)
         labels = [token if own else IGNORED for token, own in zip(ids, mask, strict=True)]
+    else:
+        ids = template.ids(chat.messages, place=place, tools=chat.tools)
+        if is_response:
+            return {"input_ids": ids, "labels": _assistant_labels(ids, chat, template, place=place)}
+        labels = list(ids)
     left_out = [turn for turn, is_learned in chat.marked.items() if not is_learned]
     for start, end in turn_spans(ids, chat, template, turns=left_out, after_prompt=False, place=place).values():
         labels[start:end] = [IGNORED] * (end - start)

@@ -59,10 +59,11 @@ class ChatTemplate:
         starts = [start for start, _ in found["offset_mapping"]]
         return [*starts, len(text)] if found["input_ids"] == ids and starts == sorted(starts) else None
 
-    def assistant_mask(self, chat: Chat, *, place: str) -> list[int]:
-        """1 for each token of the rendered chat within the template's generation tags."""
+    def masked_ids(self, chat: Chat, *, place: str) -> tuple[list[int], list[int]]:
+        """The token ids of the rendered chat, and 1 for each of them within the template's generation tags."""
         options = {"tools": chat.tools, "return_dict": True, "return_assistant_tokens_mask": True}
-        return self._rendered(chat.messages, place=place, **options)["assistant_masks"]
+        found = self._rendered(chat.messages, place=place, **options)
+        return found["input_ids"], found["assistant_masks"]
 
     def check_shows(self, chat: Chat, *, place: str) -> None:
         """Raise DataError for tools, or a field of a message that matters, which the template does not show.

@@ -23,6 +23,8 @@ def turn_spans(
     `after_prompt` leaves out the header that an answer is generated after; the turns are then the assistant's, and none
     of them opens the chat. Raises DataError if a turn's tokens cannot be told from those before it.
     """
+    if not turns:
+        return {}
     wanted = _Wanted(chat, template, frozenset(turns), after_prompt, place)
     found = wanted.in_tokens(ids)
     return found if found is not None else {turn: wanted.from_the_start(turn, ids) for turn in turns}

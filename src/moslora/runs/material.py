@@ -29,8 +29,9 @@ class Material:
     """Training rows and validation rows, as the kind of run makes batches of them, and test sets.
 
     `groups` names the group of each row that `data.together` keeps together, `validation_groups` that of each
-    validation row; None without it. `remarks` are what a reader of the record should know of the data. Rows may leave a
-    part of the model unused, as a text without a picture does: `complete_share` of them use every part.
+    validation row; None without it. Where `alike` is given, batches are of rows of one kind and of like lengths in
+    tokens: those it holds of each row. `remarks` are what a reader of the record should know of the data. Rows may
+    leave a part of the model unused, as a text without a picture does: `complete_share` of them use every part.
     """
 
     rows: Sequence[Any]
@@ -40,6 +41,7 @@ class Material:
     remarks: list[str] = field(default_factory=list)
     validation_groups: list[Hashable] | None = None
     complete_share: float = 1.0
+    alike: list[tuple[Hashable, int]] | None = None
 
     def notes(self) -> list[str]:
         """The numbers of rows, and the remarks."""

@@ -68,11 +68,11 @@ def gradient_check(recipe: Recipe, plan: Plan, parts: Mapping[str, str]) -> Chec
     """What proves that training reaches each part of a model made of parts; None for another.
 
     It looks at so many steps that, where not every row uses every part, all but one in a million runs have met one
-    that does.
+    that does; batches of rows alike are as one row.
     """
     if not parts:
         return None
-    rows = plan.material.complete_share * recipe.training.batch_size
+    rows = plan.material.complete_share * (1 if plan.material.alike else recipe.training.batch_size)
     needed = math.ceil(LOG_OF_A_MILLION / rows) if rows else LOOKED_AT_STEPS
     return CheckGradients(parts, steps=min(plan.total_steps, max(LOOKED_AT_STEPS, needed)))
 
@@ -102,6 +102,7 @@ def trained(
         model,
         plan.material.rows,
         groups=plan.material.groups,
+        alike=plan.material.alike,
         arguments=plan.arguments,
         collate=kind_of(recipe.kind).collator(model, plan.processor),
         validation=validation,

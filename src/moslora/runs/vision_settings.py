@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from moslora.errors import ConfigError
-from moslora.runs.groups import ModelSettings, Recipe, SampleSettings, ScoringSettings, TrainingSettings
+from moslora.runs.groups import ModelSettings, Recipe, SampleSettings, ScoringSettings, Text, TrainingSettings
 
 
 class VisionModelSettings(ModelSettings):
@@ -23,6 +23,7 @@ class VisionDataSettings(SampleSettings):
 
     image_folder: str | None = None  # where the pictures lie; none given: beside the file of the conversations
     max_length_tokens: Annotated[int, Field(ge=8)] = 2048  # pictures included; a picture is never cut
+    ignore: list[Text] = Field(default_factory=list)  # fields of samples, and of their messages, to leave out knowingly
     skip_bad: bool = False  # leave out, and count, samples with a picture or a text that cannot be used
 
     @property

@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from peft import PeftModel
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from safetensors.torch import save
 from torch import nn
 from torch.optim import Optimizer
 from torch.utils.data import Dataset, Sampler
@@ -27,10 +29,11 @@ from transformers import (
     TrainerState,
     TrainingArguments,
 )
+from transformers.utils import SAFE_WEIGHTS_NAME
 
 from moslora.adapter.head import contiguous_head_input
 from moslora.files import write_atomically
-from moslora.training.grouping import GroupSampler
+from moslora.training.grouping import AlikeSampler, GroupSampler
 from moslora.training.validation import SampleLoss, mean_over_tokens, sample_losses
 
 STATE_FILE = "trainer_state.json"  # written last, so a checkpoint that has it is complete
@@ -68,6 +71,7 @@ def train(
     collate: Collate,
     validation: Sequence[Any] | None = None,
     groups: Sequence[Hashable] | None = None,
+    alike: Sequence[tuple[Hashable, int]] | None = None,
     metrics_path: Path,
     make_optimizer: MakeOptimizer | None = None,
     callbacks: Sequence[TrainerCallback] = (),
@@ -77,8 +81,9 @@ def train(
     """Train in place. Logged values go to `metrics_path`, one JSON object a line.
 
     `collate` makes a batch of rows. With `groups`, which names each example's group, the examples of a group stay
-    together in the shuffled order. `make_optimizer` builds the optimiser from the model, the optimiser's class and its
-    settings, where not all parameters learn alike; `callbacks` are the method's own.
+    together in the shuffled order; with `alike`, each example's kind and length, batches are of one kind and of like
+    lengths. `make_optimizer` builds the optimiser from the model, the optimiser's class and its settings, where not all
+    parameters learn alike; `callbacks` are the method's own.
 
     With `resume`, training goes on from the newest complete checkpoint in `arguments.output_dir`, to the same weights
     as without the interruption. Ctrl-C ends the step, saves a checkpoint, and ends training; a second one raises
@@ -95,7 +100,7 @@ def train(
             data_collator=collate,
             callbacks=[stop, WriteMetrics(metrics_path), bar, *callbacks],
         )
-        trainer.make_optimizer, trainer.groups = make_optimizer, groups
+        trainer.make_optimizer, trainer.groups, trainer.alike = make_optimizer, groups, alike
         trainer.remove_callback(PrinterCallback)
         trainer.remove_callback(ProgressCallback)
         steps, seconds = _steps_done(trainer, checkpoint), 0.0
@@ -116,11 +121,32 @@ class MethodTrainer(Trainer):
 
     make_optimizer: MakeOptimizer | None = None
     groups: Sequence[Hashable] | None = None
+    alike: Sequence[tuple[Hashable, int]] | None = None
 
     def _get_train_sampler(self, train_dataset: "Dataset[Any] | None" = None) -> "Sampler[int] | None":
-        if self.groups is None:
-            return super()._get_train_sampler(train_dataset)
-        return GroupSampler(self.groups, seed=self.args.data_seed or 0)
+        seed = self.args.data_seed or 0
+        if self.groups is not None:
+            return GroupSampler(self.groups, seed=seed)
+        if self.alike is not None:
+            return AlikeSampler(self.alike, batch_size=self._samples_a_step, seed=seed)
+        return super()._get_train_sampler(train_dataset)
+
+    @property
+    def _samples_a_step(self) -> int:
+        return self.args.train_batch_size * self.args.world_size * self.args.gradient_accumulation_steps
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        """Write what is trained of a model without an adapter, by the names it is loaded by.
+
+        transformers would write all of the model, and under names of older versions, which loading passes over.
+        """
+        if isinstance(self.model, PeftModel) or state_dict is not None or not self.args.should_save:
+            super()._save(output_dir, state_dict)
+            return
+        folder, model = Path(output_dir or str(self.args.output_dir)), self.accelerator.unwrap_model(self.model)
+        trained = {name: one.detach().contiguous() for name, one in model.named_parameters() if one.requires_grad}
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / SAFE_WEIGHTS_NAME, save(trained, metadata={"format": "pt"}))
 
     def create_optimizer(self, model: nn.Module | None = None) -> Optimizer:
         """The optimiser."""

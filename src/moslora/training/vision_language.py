@@ -3,6 +3,7 @@
 import os
 from typing import Any
 
+import torch
 from PIL import Image
 from torch import nn
 
@@ -16,20 +17,23 @@ TEXT = ("input_ids", "labels")
 GREY = Image.new("RGB", (32, 32), (128, 128, 128))
 
 
-def collator(model: nn.Module, processor: Any, *, pad_token_id: int, grey_tokens: int) -> Collate:
+def collator(
+    model: nn.Module, processor: Any, *, pad_token_id: int, grey_tokens: int, learns_from_text: bool = True
+) -> Collate:
     """What makes batches for a model: rows of tokens, and the pixels of their pictures in the order of the rows.
 
-    Under several processes a batch of text alone gets a row without labels that holds a grey picture (of `grey_tokens`
-    tokens), so that the vision encoder is part of every process's graph.
+    In training, a batch of text alone gets a row without labels that holds a grey picture (of `grey_tokens` tokens)
+    where it must: under several processes, so that the vision encoder is part of every process's graph, and unless the
+    model `learns_from_text`, since without a picture nothing of its loss could be trained.
     """
     at_end = all(accepts(model, name) for name in ("logits_to_keep", "position_ids")) and not sees_left_padding(model)
-    needs_picture = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    needs_picture = int(os.environ.get("WORLD_SIZE", "1")) > 1 or not learns_from_text
     nothing_said = {"input_ids": [processor.image_token_id] * grey_tokens, "labels": [IGNORED] * grey_tokens}
 
     def batch_of(rows: list[dict[str, Any]]) -> dict[str, Any]:
         pictures = [open_image(image, place="a training sample") for row in rows for image in row["images"]]
         texts = [{name: row[name] for name in TEXT} for row in rows]
-        if needs_picture and not pictures:
+        if needs_picture and not pictures and torch.is_grad_enabled():
             pictures, texts = [GREY], [*texts, nothing_said]
         return collate(texts, pad_token_id=pad_token_id, at_end=at_end) | pixels(pictures, processor)
 

@@ -13,6 +13,7 @@ from torch import nn
 from transformers import AutoConfig
 
 from moslora.adapter.heads import Head
+from moslora.adapter.part_layers import LANGUAGE, is_within
 from moslora.adapter.twin import base_of
 from moslora.data.images import ImageHeader, blank, check_image, open_image
 from moslora.data.references import MARKER
@@ -77,7 +78,19 @@ class VisionLanguage(Kind):
     def collator(self, model: nn.Module, processor: Any) -> Collate:
         """Padded rows of tokens, and their pictures' pixels."""
         grey = image_tokens(processor, width=GREY.width, height=GREY.height)
-        return collator(model, processor, pad_token_id=pad_token_id(processor.tokenizer), grey_tokens=grey)
+        return collator(
+            model,
+            processor,
+            pad_token_id=pad_token_id(processor.tokenizer),
+            grey_tokens=grey,
+            learns_from_text=self._learns_from_text(model),
+        )
+
+    def _learns_from_text(self, model: nn.Module) -> bool:
+        """Whether anything is trained behind the projector."""
+        prefixes = [prefix for part, prefix in self.parts(model).items() if part != LANGUAGE]
+        trained = (name for name, parameter in base_of(model).named_parameters() if parameter.requires_grad)
+        return any(not any(is_within(name, prefix) for prefix in prefixes) for name in trained)
 
     def test_sets(self, settings: VisionEvaluationSettings) -> list[TestSet]:
         """The tasks' questions."""

@@ -4,17 +4,20 @@ A row holds token ids, in which each picture has as many places as the model giv
 pictures themselves are opened when a batch is made.
 """
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from statistics import median_high
 from typing import Any
 
 from moslora.data import easy_vqa
 from moslora.data.chat import chat_example
 from moslora.data.conversations import Conversation, Read, read_conversations
+from moslora.data.fields import unused_fields, without_fields
 from moslora.data.images import ImageHeader
-from moslora.data.references import MARKER
+from moslora.data.messages import SAMPLE_FIELDS
+from moslora.data.references import IMAGE_FIELDS, MARKER
 from moslora.data.source import load_samples
 from moslora.data.template import ChatTemplate
 from moslora.data.tokens import IGNORED, Example
@@ -67,27 +70,35 @@ def _test_file(task: VisionTask, settings: VisionEvaluationSettings) -> Path:
 
 def rows_of(recipe: VisionRecipe, sources: Sources, processor: Any, *, vocabulary: Vocabulary) -> Material:
     """The conversations as rows. Raises DataError for a sample that cannot be used, unless `data.skip_bad`."""
-    data, template = recipe.data, chat_template(processor)
+    data = recipe.data
     vocabulary.check_padding()
-    rows, groups, remarks = [], [], []
-    for name, samples in sources.samples.items():
+    rows: list[dict[str, Any]] = []
+    groups: list[Hashable] = []
+    remarks: list[str] = []
+    for name, read in sources.samples.items():
+        samples, template = without_fields(read, data.ignore), chat_template(processor)
         found = read_conversations(samples, source=name, image_folder=_image_folder(name, data), skip_bad=data.skip_bad)
-        kept, left_out = _rows(found, data, processor, template)
+        kept, left_out, cut = _rows(found, data, processor, template)
         vocabulary.check([row["input_ids"] for _, row in kept], place=f"{name}: sample")
-        own_groups = groups_of(samples, data.together, source=name)
+        own_groups = groups_of(read, data.together, source=name)
         rows += [row for _, row in kept]
         groups += [own_groups[_number(conversation)] for conversation, _ in kept]
         remarks += [*found.remarks, *_left_out(name, found.left_out + left_out)]
+        remarks += [f"{name}: {cut} samples were longer than data.max_length_tokens and cut"] if cut else []
+        remarks += _unused(samples, data, template, source=name)
     trained, held_out = split(groups, data)
-    if rows:
-        remarks.append(f"the first sample learns: {_learned(rows[trained[0]], template)}")
+    chosen, validation = [rows[i] for i in trained], [rows[i] for i in held_out]
+    remarks.append(_sizes(rows, processor.image_token_id))
+    remarks.append(f"the first sample learns: {_learned(chosen[0], processor.tokenizer)}")
     of_rows = of_validation = None
-    if data.together is not None:
+    alike: list[tuple[Hashable, int]] | None = None
+    if data.together is None:
+        alike = [(bool(row["images"]), len(row["input_ids"])) for row in chosen]
+    else:
         of_rows = in_batches([groups[i] for i in trained], size=recipe.training.batch_size, seed=recipe.seed)
         of_validation = [groups[i] for i in held_out]
-    chosen, validation = [rows[i] for i in trained], [rows[i] for i in held_out]
     pictured = sum(bool(row["images"]) for row in chosen) / len(chosen)
-    return Material(chosen, of_rows, validation, sources.test_sets, remarks, of_validation, complete_share=pictured)
+    return Material(chosen, of_rows, validation, sources.test_sets, remarks, of_validation, pictured, alike)
 
 
 def chat_template(processor: Any) -> ChatTemplate:
@@ -125,21 +136,26 @@ def _image_folder(name: str, data: VisionDataSettings) -> str | None:
 
 def _rows(
     found: Read, data: VisionDataSettings, processor: Any, template: ChatTemplate
-) -> tuple[list[tuple[Conversation, dict[str, Any]]], list[tuple[str, str]]]:
-    kept, left_out = [], []
+) -> tuple[list[tuple[Conversation, dict[str, Any]]], list[tuple[str, str]], int]:
+    """The rows with their conversations, the samples left out, and how many rows were cut."""
+    kept, left_out, count_cut = [], [], 0
     for conversation in found.conversations:
         try:
-            kept.append((conversation, _row(conversation, data, processor, template)))
+            row, is_cut = _row(conversation, data, processor, template)
         except DataError as error:
             if not data.skip_bad:
                 raise
             left_out.append((conversation.place, str(error).removeprefix(f"{conversation.place}: ")))
-    return kept, left_out
+        else:
+            kept.append((conversation, row))
+            count_cut += is_cut
+    return kept, left_out, count_cut
 
 
 def _row(
     conversation: Conversation, data: VisionDataSettings, processor: Any, template: ChatTemplate
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], bool]:
+    """A conversation's row, and whether its text was cut."""
     place = conversation.place
     counts = [image_tokens(processor, width=one.width, height=one.height) for one in conversation.headers]
     remaining, messages = list(counts), []
@@ -147,7 +163,9 @@ def _row(
         own = [remaining.pop(0) for _ in range(message["content"].count(MARKER))]
         content = with_pictures(message["content"], own, image_token=processor.image_token)
         messages.append({**message, "content": content})
-    example = chat_example(replace(conversation.chat, messages=messages), template, loss_on="response", place=place)
+    chat = replace(conversation.chat, messages=messages)
+    template.check_shows(chat, place=place)
+    example = chat_example(chat, template, loss_on="response", place=place)
     _check_pictures(example, sum(counts), processor, place=place)
     row: dict[str, Any] = {
         **_cut(example, data.max_length_tokens, processor, place=place),
@@ -158,7 +176,7 @@ def _row(
             f"{place}: no answer is left in its first {data.max_length_tokens} tokens; raise data.max_length_tokens, or"
             " leave such samples out (data.skip_bad)"
         )
-    return row
+    return row, len(example["input_ids"]) > data.max_length_tokens
 
 
 def _check_pictures(example: Example, count: int, processor: Any, *, place: str) -> None:
@@ -195,7 +213,26 @@ def _left_out(source: str, found: Sequence[tuple[str, str]]) -> list[str]:
     return [f"{source}: {len(found)} samples left out ({first})"]
 
 
-def _learned(row: Example, template: ChatTemplate) -> str:
+def _unused(samples: Samples, data: VisionDataSettings, template: ChatTemplate, *, source: str) -> list[str]:
+    read = {*SAMPLE_FIELDS, *IMAGE_FIELDS} | ({data.together} if data.together else set())
+    unused = [*unused_fields(samples, read=read), *(f"{name} of messages" for name in template.unshown)]
+    return [f"{source}: fields not used: {', '.join(unused)}"] if unused else []
+
+
+def _sizes(rows: Sequence[Mapping[str, Any]], image_token_id: int) -> str:
+    """How many samples have pictures, and how many tokens they have."""
+    pictures = [row["input_ids"].count(image_token_id) for row in rows if row["images"]]
+    texts = [len(row["input_ids"]) - row["input_ids"].count(image_token_id) for row in rows]
+    said = [
+        f"{median_high(counts)} and {max(counts)} of {what}"
+        for what, counts in (("pictures", pictures), ("text", texts))
+        if counts
+    ]
+    start = f"{len(pictures)} of {len(rows)} samples have pictures"
+    return f"{start}; tokens a sample, median and most: {', '.join(said)}"
+
+
+def _learned(row: Mapping[str, Any], tokenizer: Any) -> str:
     """The text that carries the loss, its parts divided by `|`."""
     parts: list[list[int]] = [[]]
     for label in row["labels"]:
@@ -203,4 +240,4 @@ def _learned(row: Example, template: ChatTemplate) -> str:
             parts[-1].append(label)
         elif parts[-1]:
             parts.append([])
-    return " | ".join(repr(str(template.tokenizer.decode(part))) for part in parts if part)
+    return " | ".join(repr(str(tokenizer.decode(part))) for part in parts if part)
