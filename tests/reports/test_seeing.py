@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from moslora.errors import CheckpointError
+from moslora.evaluation.answers import Answer
+from moslora.evaluation.recording import evaluation_record
 from moslora.records import RunRecord
 from moslora.reports.page import make_report
 from tests.reports.conftest import comparison_record
@@ -62,6 +64,21 @@ def test_the_rule_and_the_answers_that_none_could_be_read_in_are_told(pictured: 
     unread = [one.unread for one in RunRecord.load(pictured / "run.json").evaluations if one.task == "mmbench"]
     assert unread[1]
     assert f"after training {100 * unread[1] / 240:.1f} % ({unread[1]} of 240)" in section
+
+
+def test_pairs_of_questions_are_counted_as_units(pictured: Path):
+    record = RunRecord.load(pictured / "run.json")
+    answers = [
+        Answer(n, "yes", "yes" if n % 3 else "no", n % 3 > 0, kind="ocr", unit=str(n // 2), unit_rule="mean_and_all")
+        for n in range(12)
+    ]
+    asked = {"task": "mme", "when": "after", "scoring": "generation", "prompt": "chat", "wall_seconds": 1.0}
+    record.evaluations = [evaluation_record(answers, rule="the word yes or no", **asked)]
+    record.save(pictured / "run.json")
+    section = sections(pictured)["runs-task-mme"]
+    assert '<th scope="row">ocr<small>6 units</small></th>' in " ".join(section.split()).replace("> <", "><")
+    told = "Accuracy is the mean credit (0 to 1) of 6 units of 12 answers, by the rule the word yes or no."
+    assert told in section
 
 
 def test_six_questions_are_shown_with_picture_answer_and_truth(pictured: Path):

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 
-from moslora.evaluation.recording import answer_count
-from moslora.records import ArmResult, ComparisonRecord, EvaluationRecord, Majority, Score
+from moslora.evaluation.recording import answer_count, scored_text
+from moslora.records import ArmResult, ComparisonRecord, EvaluationRecord, Majority, Score, Scored
 from moslora.reports.accuracy import Estimate, slug
 from moslora.reports.confusion import confusion
 from moslora.reports.drawing import Look, looks
@@ -119,7 +119,7 @@ def _table(moments: Sequence[EvaluationRecord], found: EvaluationRecord) -> Tabl
     head = ["kind", *(MOMENTS[one.when] for one in own), *([MAJORITY] if found.majority else [])]
     rows = [
         [
-            Cell(kind_name(kind), _questions(score)),
+            Cell(kind_name(kind), _counted(score, found)),
             *(_score(one.by_kind.get(kind)) for one in own),
             *([_always(found.majority_by_kind.get(kind))] if found.majority else []),
             *(_score(one.by_kind.get(kind)) for one in controls),
@@ -127,13 +127,15 @@ def _table(moments: Sequence[EvaluationRecord], found: EvaluationRecord) -> Tabl
         for kind, score in sorted(found.by_kind.items())
     ]
     whole = [*map(_score, own), *([_always(found.majority)] if found.majority else []), *map(_score, controls)]
-    rows.append([Cell("all", _questions(found)), *whole])
+    rows.append([Cell("all", _counted(found, found)), *whole])
     caption = f"{found.task}: accuracy by kind of question, beside what needs no look at the picture"
     return Table(caption, [*head, *(one.when for one in controls)], rows)
 
 
-def _questions(score: Score) -> str:
-    return f"{score.total:,} question{'s' if score.total != 1 else ''}"
+def _counted(score: Score, found: EvaluationRecord) -> str:
+    """Of how many questions an accuracy is, or of units, where one holds several answers."""
+    word = "unit" if answer_count(found) != found.total else "question"
+    return f"{score.total:,} {word}{'s' if score.total != 1 else ''}"
 
 
 def _score(score: Score | None) -> Cell | str:
@@ -148,10 +150,17 @@ def _always(score: Majority | None) -> Cell | str:
     return Cell(shown.text, f"{score.answer}: {shown.remark}" if score.answer else shown.remark)
 
 
+def _rule(scored: Scored) -> str:
+    """The rule's name, and of what the accuracy is the mean where that is not one answer each, right or wrong."""
+    if scored.is_counted and scored.units == scored.answers:
+        return f"Rule that reads the answers: {scored.rule}."
+    told = scored_text(scored)
+    return f"{told[:1].upper()}{told[1:]}."
+
+
 def _reading(moments: Sequence[EvaluationRecord]) -> list[str]:
     """By which rule the answers were read, and in how many it found nothing."""
-    rules = dict.fromkeys(one.scored.rule for one in moments if one.scored and one.scored.rule)
-    lines = [f"Rule that reads the answers: {rule}." for rule in rules]
+    lines = [*dict.fromkeys(_rule(one.scored) for one in moments if one.scored)]
     shares = [
         f"{MOMENTS.get(one.when, one.when)} {percent(one.unread / answer_count(one))} %"
         f" ({one.unread:,} of {answer_count(one):,})"
