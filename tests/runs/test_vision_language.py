@@ -154,6 +154,25 @@ def test_only_the_language_model_is_quantised(write_vision: WriteVision, tmp_pat
 
 
 @pytest.mark.filterwarnings("ignore:.*bitsandbytes:UserWarning")
+def test_beside_a_4_bit_language_model_the_rest_trains_in_float32_and_loads_in_16_bits(
+    write_vision: WriteVision, tmp_path: Path
+):
+    pytest.importorskip("bitsandbytes")
+    settings = ["model.quantize=nf4", "model.dtype=bfloat16", "training.gradient_checkpointing=true"]
+    recipe = load_recipe(write_vision(), [*settings, "evaluation.limit=2"])
+    plan = plan_run(recipe, RunFolder(tmp_path / "plan"))
+    loaded = load_model(recipe.model)
+    kept = {name: p.dtype for name, p in loaded.named_parameters() if "language_model.layers" not in name}
+    assert {*kept.values()} == {torch.bfloat16}
+    model = prepared(recipe, plan, loaded)
+    assert {p.dtype for p in model.parameters() if p.is_floating_point()} == {torch.float32}
+    record = run_recipe(recipe, tmp_path / "run", progress=False)
+    assert record.coverage
+    assert [part.dead for part in record.coverage.parts or ()] == [[], [], []]
+    assert fold_adapter(open_adapter(tmp_path / "run"), tmp_path / "folded").drift.is_within
+
+
+@pytest.mark.filterwarnings("ignore:.*bitsandbytes:UserWarning")
 def test_the_mixers_of_both_parts_are_in_the_path_of_a_4_bit_model(write_vision: WriteVision, tmp_path: Path):
     pytest.importorskip("bitsandbytes")
     recipe = load_recipe(write_vision(), ["model.quantize=nf4", "evaluation.tasks=[]"])
