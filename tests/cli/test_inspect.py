@@ -134,6 +134,10 @@ def test_a_recipe_for_a_model_of_parts_shows_each_part(moslora: Moslora, write_v
     assert ["language", "14", "of", "16", "4", "8", "0", "kaiming", f"{language:,}", "14", "-"] in rows
     assert ["vision", "12", "of", "20", "2", "8", "0", "kaiming", f"{vision:,}", "0", "-"] in rows
     assert ["projector", "whole", "-", "-", "-", "-", "2,112", "0", "-"] in rows
+    assert (
+        "not adapted: language embed_tokens, language lm_head, vision patch_embedding, vision position_embed" in shown
+    )
+    assert "note        never trained, since nothing reads it: model.vision_tower.encoder.layers.2\n" in shown
     assert ["language", "q_proj", "2", "4", "544"] in [row[:5] for row in rows]
     assert ["vision", "q_proj", "2", "2", "264"] in [row[:5] for row in rows]
 
@@ -142,7 +146,7 @@ def test_a_projector_trained_alone_is_shown(moslora: Moslora, write_vision: Writ
     found = json.loads(moslora("inspect", write_vision(adapter={"parts": None, "projector": "only"}), "--json").stdout)
     assert [part["trained_parameters"] for part in found["parts"]] == [0, 0, 2112]
     assert found["layers"] == []
-    assert found["notes"] == ["the projector alone is trained, no layer carries an adapter"]
+    assert found["notes"][0] == "the projector alone is trained, no layer carries an adapter"
 
 
 def test_a_run_of_parts_shows_what_was_seen_of_their_gradients(

@@ -6,14 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
+from types import MappingProxyType
 from typing import Any
 
-from moslora.adapter.coverage import coverage, covered_layers, kinds
+from moslora.adapter.coverage import Coverage, coverage, covered_layers, kinds
 from moslora.adapter.inspection import count_parameters, inspect_adapter
 from moslora.adapter.methods import METHODS, method_config
-from moslora.adapter.part_layers import part_of
+from moslora.adapter.part_layers import dead_modules, is_within, part_of
 from moslora.adapter.parts import ONLY, projector_choice
 from moslora.adapter.targets import unmatched_patterns
+from moslora.adapter.twin import base_of
 from moslora.errors import ConfigError
 from moslora.records import PartRecord
 from moslora.runs.adapters import FULL, PROJECTOR_ONLY, adapted_on_meta, load_adapted, open_adapter
@@ -84,13 +86,15 @@ def _inspect_folder(source: str, *, base: str | None) -> Inspection:
     records = part_records(model, parts, dead=dead)
     if opened.peft_type in (FULL, PROJECTOR_ONLY):
         note = NO_ADAPTER if opened.peft_type == FULL else NO_ADAPTER_BESIDE
-        return _inspection(f"model {opened.adapter}", model, [], notes=[note], parts=records)
+        return _inspection(f"model {opened.adapter}", model, [], notes=[note], parts=records, prefixes=parts)
     recorded, used = model.peft_config["default"].base_model_name_or_path, resolve_model(opened.model.path)
     notes = [f"recorded base {recorded}, opened with {used}"] if recorded and recorded != used else []
     reports = {report.name: {**report.to_dict(), "count": 1} for report in inspect_adapter(model)}
     rows = [reports.get(row["name"], row) for row in _rows(model)]
     notes += replaced_notes(model, coverage(model))
-    return _inspection(f"adapter {opened.adapter}", model, _with_part(rows, parts), notes=notes, parts=records)
+    return _inspection(
+        f"adapter {opened.adapter}", model, _with_part(rows, parts), notes=notes, parts=records, prefixes=parts
+    )
 
 
 def _inspect_recipe(recipe: Recipe) -> Inspection:
@@ -121,7 +125,7 @@ def _inspect_parts(recipe: Recipe, title: str, bare: Any, parts: Mapping[str, st
         model.requires_grad_(True)
     records = [part.model_copy(update={"quantised": quantised[part.part]}) for part in part_records(model, parts) or ()]
     notes = [NO_ADAPTER_BESIDE] if is_only else [NO_ADAPTER] if is_full else []
-    return _inspection(title, model, _with_part(_rows(model), parts), notes=notes, parts=records)
+    return _inspection(title, model, _with_part(_rows(model), parts), notes=notes, parts=records, prefixes=parts)
 
 
 def _with_part(rows: Sequence[dict[str, Any]], parts: Mapping[str, str]) -> list[dict[str, Any]]:
@@ -136,8 +140,10 @@ def _inspection(
     unmatched: Sequence[tuple[str, str]] = (),
     notes: Sequence[str] = (),
     parts: Sequence[PartRecord] | None = None,
+    prefixes: Mapping[str, str] = MappingProxyType({}),
 ) -> Inspection:
     found = coverage(model)
+    dead = dead_modules(base_of(model), prefixes)
     adapted = {row["name"] for row in rows} & {layer.layer for layer in found.layers}
     return Inspection(
         title=title,
@@ -146,13 +152,22 @@ def _inspection(
         layers_able=len(found.layers),
         adapted_weights=found.adapted_numbers,
         weights=found.numbers,
-        not_adapted=kinds(layer for layer in found.layers if not layer.is_adapted),
+        not_adapted=_left_out(found, dead, prefixes),
         bare_not_adapted=kinds(found.bare_left_out),
         unmatched=[*unmatched],
         layers=rows,
-        notes=[*notes],
+        notes=[*notes, *(f"never trained, since nothing reads it: {name}" for name in dead)],
         parts=[part.model_dump() for part in parts or ()],
     )
+
+
+def _left_out(found: Coverage, dead: Sequence[str], prefixes: Mapping[str, str]) -> list[str]:
+    """The kinds of layers that could carry the adapter and do not; of a model made of parts, with the part."""
+    layers = [layer for layer in found.layers if not layer.is_adapted]
+    if not prefixes:
+        return kinds(layers)
+    alive = [layer for layer in layers if not any(is_within(layer.layer, name) for name in dead)]
+    return sorted({f"{part_of(layer.layer, prefixes)} {layer.kind}" for layer in alive})
 
 
 def _without(value: Any, patterns: set[str]) -> Any:
