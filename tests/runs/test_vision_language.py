@@ -231,5 +231,8 @@ def test_answers_are_written_for_a_program_that_judges_them(write_vision: WriteV
     text = path.read_text()
     assert "prediction" in text
     assert picture not in text
+    asked = load_recipe(write_vision("judged", evaluation={"tasks": ["mm-vet"]}))
+    with pytest.raises(ConfigError, match="mm-vet is scored by another model"):
+        plan_run(asked, RunFolder(tmp_path / "judged"))
     with pytest.raises(ConfigError, match="mm-vet is scored by another model"):
         evaluate_adapter(opened, settings, with_agreement=False, report=lambda _line: None, progress=False)

@@ -70,6 +70,8 @@ class VisionLanguage(Kind):
 
     def material(self, recipe: VisionRecipe, sources: Sources, processor: Any, *, on_meta: Any) -> Material:
         """The conversations as token ids and pictures."""
+        for test_set in sources.test_sets:
+            _rule(test_set.task)
         return rows_of(recipe, sources, processor, vocabulary=Vocabulary.of(processor.tokenizer, on_meta))
 
     def check_model(self, recipe: VisionRecipe, model: Any) -> None:
