@@ -83,17 +83,26 @@ def above_frozen(dtype: str, dropout: float) -> dict[str, int]:
 
 
 def run() -> list[Row]:
-    rows, figures = [], []
+    figures, rows = [], []
     for dtype, dropout in SETTINGS:
-        label = f"{dtype}, dropout {dropout:g}"
         seconds, above = timed(dtype, dropout), above_frozen(dtype, dropout)
         figures.append({"dtype": dtype, "dropout": dropout, "seconds": seconds, "above_frozen_bytes": above})
-        middle, low, high = ratio(seconds, "moslora", "lora")
-        rows.append(Row(f"vision-language step, {label}", "PEFT LoRA", middle, TIME_TARGET, low, high))
-        middle, low, high = ratio(seconds, "none", "lora")
-        rows.append(Row(f"vision-language step, {label}: none", "PEFT LoRA", middle, None, low, high))
-        what = f"vision-language peak memory, {label}"
-        rows.append(Row(what, "PEFT LoRA", above["moslora"] / above["lora"], MEMORY_TARGET))
+        rows = store(figures)  # so that what was measured is not lost with what comes next
+    return rows
+
+
+def store(figures: list[dict[str, Any]]) -> list[Row]:
+    """Write the figures of some settings, and the rows of the table that they come to."""
+    rows = []
+    for figure in figures:
+        label = f"{figure['dtype']}, dropout {figure['dropout']:g}"
+        seconds, above = figure["seconds"], figure["above_frozen_bytes"]
+        for name, target in (("moslora", TIME_TARGET), ("none", None)):
+            what = f"vision-language step, {label}" + (": none" if name == "none" else "")
+            middle, low, high = ratio(seconds, name, "lora")
+            rows.append(Row(what, "PEFT LoRA", middle, target, low, high))
+        share = above["moslora"] / above["lora"]
+        rows.append(Row(f"vision-language peak memory, {label}", "PEFT LoRA", share, MEMORY_TARGET))
     save("vision", {"rows_a_batch": ROWS, "tokens": ROWS * (PATCHES + WORDS), "ranks": RANKS, "figures": figures}, rows)
     return rows
 

@@ -108,8 +108,9 @@ def test_gradients_are_watched_until_a_picture_must_have_come(write_vision: Writ
         assert check
         return check.steps
 
-    assert steps() == 4
-    assert steps(complete_share=0.1) == 35  # (1 - 0.1) ** (35 * 4) is about e ** -14
+    assert steps() == 15  # a batch is of pictures or of text
+    assert steps(alike=None) == 4
+    assert steps(alike=None, complete_share=0.1) == 35  # (1 - 0.1) ** (35 * 4) is about e ** -14
     assert steps(complete_share=0.0) == 4
     assert steps(complete_share=0.001) == 100
     assert gradient_check(recipe, plan, {}) is None
