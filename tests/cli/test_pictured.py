@@ -1,9 +1,17 @@
 """The commands on a run that answers about pictures."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForImageTextToText
 from typer.testing import Result
+
+from moslora.runs.adapters import load_adapted, open_adapter
+from moslora.runs.processors import describe_processor
 
 
 def test_a_run_about_pictures_is_trained_evaluated_and_reported(
@@ -24,3 +32,60 @@ def test_a_run_about_pictures_is_trained_evaluated_and_reported(
     page = (run / "report.html").read_text()
     assert page.count("<img ") == 3
     assert "3 of the questions, evaluated again" in page
+
+
+ALONE = {"adapter": {"parts": None, "projector": "only"}}
+
+
+@pytest.mark.parametrize("quantize", ["none", "nf4"])
+def test_a_projector_trained_alone_is_inspected_merged_and_scored(
+    write_vision: Callable[..., Path],
+    moslora: Callable[..., Result],
+    refused: Callable[..., str],
+    tmp_path: Path,
+    quantize: str,
+):
+    run, merged = tmp_path / "run", tmp_path / "merged"
+    moslora("train", write_vision(**ALONE, model={"quantize": quantize}, evaluation={"tasks": []}), "--output", run)
+    found = json.loads(moslora("inspect", run, "--json").stdout)
+    assert found["parameters"]["trainable"] == 2 * 32 * 32 + 2 * 32
+    assert [part["part"] for part in found["parts"] if part["trained_parameters"]] == ["projector"]
+    assert "is a projector that was trained alone, without an adapter to fold: merge" in refused("fold", run)
+    moslora("merge", run, "--output", merged, "--dtype", "float32")
+    trained = load_file(run / "projector" / "projector.safetensors")
+    model = AutoModelForImageTextToText.from_pretrained(merged)
+    assert all(torch.equal(model.get_parameter(name), tensor) for name, tensor in trained.items())
+    asked = ("--task", "easy-vqa", "--data", tmp_path / "data", "--limit", "2")
+    assert "0/2" in moslora("evaluate", merged, *asked).stdout
+
+
+def test_a_folder_outside_its_run_processes_pictures_as_in_training(
+    write_vision: Callable[..., Path], moslora: Callable[..., Result], refused: Callable[..., str], tmp_path: Path
+):
+    run, folded = tmp_path / "run", tmp_path / "folded"
+    moslora("train", write_vision(model={"padding": "square"}, evaluation={"tasks": []}), "--output", run)
+    moslora("fold", run, "--output", folded)
+    opened = open_adapter(folded)
+    _, processor = load_adapted(opened)
+    assert describe_processor(processor)["padding"] == "square"
+    assert opened.asked_with == "chat"
+    assert refused("evaluate", folded) == "no task given: add --task, for example --task easy-vqa"
+
+
+def test_a_model_of_pictures_without_a_note_is_known_by_its_type(
+    llava_folder: Path, moslora: Callable[..., Result], picture_data: Path
+):
+    asked = ("--task", "easy-vqa", "--data", picture_data, "--limit", "2")
+    assert "0/2" in moslora("evaluate", llava_folder, *asked).stdout
+
+
+def test_options_that_would_do_nothing_for_pictures_are_refused(
+    write_vision: Callable[..., Path], moslora: Callable[..., Result], refused: Callable[..., str], tmp_path: Path
+):
+    run = tmp_path / "run"
+    moslora("train", write_vision(evaluation={"tasks": []}, training={"max_steps": 2}), "--output", run)
+    asked = ("evaluate", run, "--task", "easy-vqa", "--data", tmp_path / "data")
+    assert "there is generation alone: leave it out" in refused(*asked, "--agreement")
+    assert "such a model is asked by chat alone; leave it out" in refused(*asked, "--prompt-style", "alpaca")
+    written = json.loads(moslora(*asked, "--limit", "1", "--predictions", tmp_path / "out", "--json").stdout)
+    assert [Path(path).is_file() for path in written["predictions"]] == [True]

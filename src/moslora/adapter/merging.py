@@ -59,13 +59,7 @@ def merged_by_peft(base: nn.Module, adapter_folder: str | Path, *, dtype: torch.
     Weights are stored in `dtype`, by default each in the base model's own; raises as `merged_model`.
     """
     stored = {name: parameter.dtype for name, parameter in base.named_parameters()}
-    quantised = [name for name, module in base.named_modules() if is_quantised(module)]
-    if quantised and dtype is None:
-        raise _quantised_error(quantised[0])
-    for name in quantised:
-        replace(base, name, dequantised(base.get_submodule(name)))
-    if quantised:
-        _forget_quantisation(base)
+    _dequantise(base, dtype)
     adapted: Any = load_adapter(base.float(), adapter_folder)
     _separate_ties(adapted.get_base_model())
     try:
@@ -76,6 +70,16 @@ def merged_by_peft(base: nn.Module, adapter_folder: str | Path, *, dtype: torch.
         parameter.data = parameter.data.to(dtype or stored[name])
     _declare_ties(merged)
     return forget_adapters(merged.eval())
+
+
+@torch.no_grad()
+def whole_model(model: nn.Module, *, dtype: torch.dtype | None = None) -> nn.Module:
+    """A model without an adapter as it is saved: dequantised, its weights in `dtype`; `model` is used up.
+
+    Raises ConfigError for a quantised model without `dtype`.
+    """
+    _dequantise(model, dtype)
+    return model.to(dtype).eval() if dtype is not None else model.eval()
 
 
 def is_quantised(module: nn.Module) -> bool:
@@ -113,6 +117,17 @@ def _merged_layer(layer: MixerLayer, adapter_name: str, *, dtype: torch.dtype | 
         bias = plain.bias + layer.lora_B[adapter_name].bias * layer.scaling[adapter_name]
         plain.bias = nn.Parameter(bias.to(plain.bias.dtype), requires_grad=False)
     return plain
+
+
+def _dequantise(model: nn.Module, dtype: torch.dtype | None) -> None:
+    """Plain layers in float32 in place of the quantised ones, for weights that will be stored in `dtype`."""
+    quantised = [name for name, module in model.named_modules() if is_quantised(module)]
+    if quantised and dtype is None:
+        raise _quantised_error(quantised[0])
+    for name in quantised:
+        replace(model, name, dequantised(model.get_submodule(name)))
+    if quantised:
+        _forget_quantisation(model)
 
 
 def _quantised_error(first: str) -> ConfigError:

@@ -63,6 +63,7 @@ def evaluate(
     quiet_libraries()
     from moslora.cli.summary import print_evaluations
     from moslora.runs.adapters import open_adapter, require_language_model
+    from moslora.runs.kinds import kind_of, other_ways
     from moslora.runs.recipe import scoring_settings
     from moslora.runs.scoring import evaluate_adapter
     from moslora.runs.validation import validated
@@ -74,11 +75,17 @@ def evaluate(
     given = own | {name: value for name, value in chosen.items() if value}
     settings = validated(scoring_settings(opened.model.kind), given, source="evaluate")
     if not settings.tasks:
-        raise ConfigError("no task given: add --task, for example --task everyday")
+        example = "easy-vqa" if kind_of(opened.model.kind).sees_pictures else "everyday"
+        raise ConfigError(f"no task given: add --task, for example --task {example}")
+    if agreement and not other_ways(settings):
+        raise ConfigError(f"--agreement compares ways of scoring, and there is {settings.scoring} alone: leave it out")
     if predictions is not None:
         from moslora.runs.predicting import predict
 
         written = predict(opened, settings, predictions, report=lambda line: remarks.print(line, style="dim"))
+        if as_json:
+            print_json({"predictions": [str(path) for path in written]})
+            return
         results.print(*(f"predictions: {path}" for path in written), sep="\n")
         return
     found = evaluate_adapter(

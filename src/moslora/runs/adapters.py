@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +75,14 @@ def open_adapter(source: str | Path, *, base: str | None = None, prompt: str | N
     """
     if prompt is not None and prompt not in STYLES:
         raise unknown_name("prompt style", prompt, STYLES)
-    source = Path(source)
+    opened = _opened(Path(source), base=base, prompt=prompt)
+    styles = kind_of(opened.model.kind).prompts
+    if prompt is not None and prompt not in styles:
+        raise ConfigError(f"--prompt-style {prompt}: such a model is asked by {', '.join(styles)} alone; leave it out")
+    return replace(opened, prompt_style=styles[0]) if len(styles) == 1 else opened
+
+
+def _opened(source: Path, *, base: str | None, prompt: str | None) -> Opened:
     if source.name in ("adapter", "model") and (source.parent / "run.json").is_file():
         source = source.parent
     if (source / "run.json").is_file():
@@ -97,10 +104,11 @@ def open_adapter(source: str | Path, *, base: str | None = None, prompt: str | N
     prompt = prompt or prompt_of(source)
     if (source / "config.json").is_file() and not (source / "adapter_config.json").is_file():
         return _opened_folder(source, base=base, prompt=prompt)
-    fields, kind = _adapter_fields(source), kind_noted(source)
+    fields = _adapter_fields(source)
     path = base or fields.get("base_model_name_or_path")
     if not path:
         raise CheckpointError(f"{source} does not say which base model it belongs to: give it with --base")
+    kind = kind_noted(source, model=path)
     head = head_of(fields, source / "adapter_model.safetensors") if kind == LANGUAGE else None
     return Opened(source, model_settings(kind, path=path), fields["peft_type"], prompt, own_head=head)
 
@@ -114,6 +122,8 @@ def load_adapted(opened: Opened, *, is_trainable: bool = False) -> tuple[Any, An
     if opened.peft_type == PROJECTOR_ONLY:
         prefix = kind_of(opened.model.kind).parts(model)[PROJECTOR]
         load_projector(model, prefix, opened.adapter / PROJECTOR_FILE)
+        if is_trainable:
+            train_only(model, prefix)
         return model, processor
     return load_adapter(model, opened.adapter, is_trainable=is_trainable).eval(), processor
 
@@ -185,7 +195,7 @@ def _opened_folder(folder: Path, *, base: str | None, prompt: str | None) -> Ope
     """A full model outside a run, such as a merged one."""
     if base is not None:
         raise ConfigError(f"{folder} holds a full model, which has no other base: leave out --base {base}")
-    return Opened(folder, model_settings(kind_noted(folder), path=str(folder)), FULL, prompt)
+    return Opened(folder, model_settings(kind_noted(folder, model=str(folder)), path=str(folder)), FULL, prompt)
 
 
 def _opened_model(run: RunFolder, recipe: Recipe, *, base: str | None, prompt: str | None) -> Opened:

@@ -9,12 +9,13 @@ import torch
 
 from moslora.adapter.card import serving_note
 from moslora.adapter.export import save_folded, save_merged, write_merged
-from moslora.adapter.merging import merged_by_peft
+from moslora.adapter.merging import merged_by_peft, whole_model
 from moslora.adapter.proving import prove_copy
+from moslora.adapter.twin import base_of
 from moslora.adapter.verification import Drift, coarsest_dtype, probe_output
 from moslora.errors import ConfigError, python_text
 from moslora.files import check_new_folder, check_writable
-from moslora.runs.adapters import FULL, MOSLORA, Opened, load_adapted
+from moslora.runs.adapters import FULL, MOSLORA, PROJECTOR_ONLY, Opened, load_adapted
 from moslora.runs.kinds import kind_of
 from moslora.runs.models import load_model, resolve_model
 from moslora.runs.origin import write_origin
@@ -95,6 +96,8 @@ def fold_adapter(opened: Opened, folder: Path, *, allow_drift: bool = False) -> 
 def merge_adapter(opened: Opened, folder: Path, *, dtype: str | None, allow_drift: bool = False) -> Export:
     """Merge an adapter into a full model in `folder`: ours by `save_merged`, one of PEFT's own methods by PEFT.
 
+    Of a projector that was trained alone, the model it was trained in is written with it.
+
     Raises what `save_merged` raises, and ConfigError for a run of full fine-tuning.
     """
     if opened.peft_type == FULL:
@@ -106,17 +109,17 @@ def merge_adapter(opened: Opened, folder: Path, *, dtype: str | None, allow_drif
         )
     _check_place(opened, folder)
     model, processor = load_adapted(opened)
-    labels = model.get_base_model().config.num_labels
+    labels = base_of(model).config.num_labels
     wanted = getattr(torch, dtype) if dtype else None
-    sizes = (p.numel() * (wanted or p.dtype).itemsize for p in model.get_base_model().parameters())
+    sizes = (p.numel() * (wanted or p.dtype).itemsize for p in base_of(model).parameters())
     check_writable(folder, needed_bytes=sum(sizes))
     probe = _probe(opened, processor, model)
     if opened.peft_type == MOSLORA:
         drift = save_merged(model, folder, dtype=wanted, probe=probe, allow_drift=allow_drift, tokenizer=processor)
     else:
         expected, adapted_dtype = probe_output(model, probe), coarsest_dtype(model)
+        merged = _merged(opened, model, dtype=wanted)
         del model
-        merged = merged_by_peft(load_model(opened.model, opened.head), opened.adapter, dtype=wanted)
         drift = write_merged(
             merged,
             folder,
@@ -129,6 +132,13 @@ def merge_adapter(opened: Opened, folder: Path, *, dtype: str | None, allow_drif
         )
     write_origin(folder, prompt=opened.prompt_style, kind=opened.model.kind)
     return _noted(opened, _export(opened, folder, drift, num_labels=labels), name="merged")
+
+
+def _merged(opened: Opened, model: Any, *, dtype: torch.dtype | None) -> Any:
+    """A model with what was trained in it, by PEFT; a projector that was trained alone is in its place already."""
+    if opened.peft_type == PROJECTOR_ONLY:
+        return whole_model(model, dtype=dtype)
+    return merged_by_peft(load_model(opened.model, opened.head), opened.adapter, dtype=dtype)
 
 
 def _probe(opened: Opened, processor: Any, model: Any) -> dict[str, torch.Tensor]:
@@ -145,6 +155,8 @@ def _check_place(opened: Opened, folder: Path) -> None:
 def _nothing_to_fold(opened: Opened) -> str:
     if opened.peft_type == FULL:
         return f"{opened.adapter} is a full model, without an adapter to fold"
+    if opened.peft_type == PROJECTOR_ONLY:
+        return f"{opened.adapter} is a projector that was trained alone, without an adapter to fold: merge it instead"
     if opened.peft_type == "LORA":
         return f"{opened.adapter} is plain LoRA already: there is nothing to fold, load it with PEFT as it is"
     return f"{opened.adapter} is a {opened.peft_type} adapter without mixers, which LoRA cannot hold: merge it instead"

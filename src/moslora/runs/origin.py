@@ -14,6 +14,7 @@ from moslora.files import write_atomically
 from moslora.runs.recipe import LANGUAGE, RECIPES
 
 ORIGIN_NAME = "moslora.json"
+OF_TYPE = {"llava": "vision_language", "llava_next": "vision_language"}  # type of a model: the kind that runs it
 
 
 def write_origin(folder: str | Path, *, prompt: str | None, kind: str) -> None:
@@ -24,9 +25,13 @@ def write_origin(folder: str | Path, *, prompt: str | None, kind: str) -> None:
         write_atomically(Path(folder) / ORIGIN_NAME, text + "\n")
 
 
-def kind_noted(folder: str | Path) -> str:
-    """The kind that a folder notes; a language model's if it notes none. Raises CheckpointError."""
-    kind = _noted(Path(folder)).get("kind", LANGUAGE)
+def kind_noted(folder: str | Path, *, model: str) -> str:
+    """The kind that a folder notes; if it notes none, that of the base `model`'s type, where it is a local folder.
+
+    Raises CheckpointError.
+    """
+    noted = _noted(Path(folder))
+    kind = noted.get("kind", LANGUAGE) if noted else OF_TYPE.get(_model_type(Path(model)), LANGUAGE)
     if kind not in RECIPES:
         raise CheckpointError(
             f"{Path(folder) / ORIGIN_NAME} names the kind {kind!r}, which is none of {', '.join(RECIPES)}: correct it"
@@ -41,6 +46,14 @@ def prompt_of(folder: str | Path) -> str | None:
         path = Path(folder) / ORIGIN_NAME
         raise CheckpointError(f"{path} names the prompt {prompt!r}, which is none of {', '.join(STYLES)}: correct it")
     return prompt
+
+
+def _model_type(folder: Path) -> str:
+    """What transformers calls a model's layout; nothing where its configuration cannot be read."""
+    try:
+        return str(json.loads((folder / "config.json").read_bytes()).get("model_type"))
+    except (OSError, ValueError, AttributeError):
+        return ""
 
 
 def _noted(folder: Path) -> dict[str, Any]:

@@ -34,6 +34,7 @@ from transformers.utils import SAFE_WEIGHTS_NAME
 from moslora.adapter.head import contiguous_head_input
 from moslora.files import write_atomically
 from moslora.training.grouping import AlikeSampler, GroupSampler
+from moslora.training.quantised import whole_parts_may_train
 from moslora.training.validation import SampleLoss, mean_over_tokens, sample_losses
 
 STATE_FILE = "trainer_state.json"  # written last, so a checkpoint that has it is complete
@@ -92,14 +93,15 @@ def train(
     checkpoint = newest_checkpoint(Path(str(arguments.output_dir))) if resume else None
     forget_after(metrics_path, step=_step(checkpoint))
     with StopAfterStep() as stop, ShowProgress(is_hidden=not progress) as bar, contiguous_head_input(model):
-        trainer = MethodTrainer(
-            model=model,
-            args=arguments,
-            train_dataset=list(examples),  # pyright: ignore[reportArgumentType]
-            eval_dataset=list(validation) if validation else None,  # pyright: ignore[reportArgumentType]
-            data_collator=collate,
-            callbacks=[stop, WriteMetrics(metrics_path), bar, *callbacks],
-        )
+        with whole_parts_may_train(model):
+            trainer = MethodTrainer(
+                model=model,
+                args=arguments,
+                train_dataset=list(examples),  # pyright: ignore[reportArgumentType]
+                eval_dataset=list(validation) if validation else None,  # pyright: ignore[reportArgumentType]
+                data_collator=collate,
+                callbacks=[stop, WriteMetrics(metrics_path), bar, *callbacks],
+            )
         trainer.make_optimizer, trainer.groups, trainer.alike = make_optimizer, groups, alike
         trainer.remove_callback(PrinterCallback)
         trainer.remove_callback(ProgressCallback)

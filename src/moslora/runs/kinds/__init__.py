@@ -36,6 +36,7 @@ class Kind(Protocol):
 
     head: ClassVar[Head]  # the class of transformers that loads a base model
     sees_pictures: ClassVar[bool]
+    prompts: ClassVar[tuple[str, ...]]  # the styles in which a model may be asked
 
     def load_processor(self, settings: Any, *, saved: Path | None = None) -> Any:
         """The model's processor; `saved` is a trained adapter's folder, whose own must do the same."""

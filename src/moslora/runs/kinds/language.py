@@ -13,7 +13,7 @@ from moslora.adapter.heads import Head
 from moslora.adapter.verification import token_probe
 from moslora.data.everyday import everyday, without_question
 from moslora.data.packing import check_packing
-from moslora.data.prompts import PROMPTS, prompt_ids
+from moslora.data.prompts import PROMPTS, STYLES, prompt_ids
 from moslora.data.tasks import EVERYDAY, Task
 from moslora.data.tokens import pad_token_id
 from moslora.data.vocabulary import Vocabulary
@@ -39,6 +39,7 @@ class Language(Kind):
 
     head: ClassVar[Head] = LANGUAGE_MODEL
     sees_pictures: ClassVar[bool] = False
+    prompts: ClassVar[tuple[str, ...]] = STYLES
 
     def load_processor(self, settings: ModelSettings, *, saved: Path | None = None) -> PreTrainedTokenizerBase:
         """The model's tokenizer."""

@@ -16,6 +16,7 @@ from moslora.adapter.heads import Head
 from moslora.adapter.part_layers import LANGUAGE, is_within
 from moslora.adapter.twin import base_of
 from moslora.data.images import ImageHeader, blank, check_image, open_image
+from moslora.data.prompts import CHAT
 from moslora.data.references import MARKER
 from moslora.data.tokens import pad_token_id
 from moslora.data.vision_tasks import Question, VisionTask, options_only
@@ -49,13 +50,20 @@ class VisionLanguage(Kind):
 
     head: ClassVar[Head] = HEADS["vision_language"]
     sees_pictures: ClassVar[bool] = True
+    prompts: ClassVar[tuple[str, ...]] = (CHAT,)
 
     def load_processor(self, settings: VisionModelSettings, *, saved: Path | None = None) -> Any:
-        """The model's processor, which agrees with its configuration, and with the one saved in a trained folder."""
+        """The model's processor, which agrees with its configuration, and with the one saved in a trained folder.
+
+        Where no recipe says how pictures are padded, the saved one does.
+        """
         config = AutoConfig.from_pretrained(resolve_model(settings.path), revision=settings.revision)
+        has_own = saved is not None and (saved / "processor_config.json").is_file()
+        was = load_processor(str(saved), config) if has_own else None
+        if was is not None and "padding" not in settings.model_fields_set:
+            return was
         processor = load_processor(settings.path, config, pad=settings.padding, revision=settings.revision)
-        if saved is not None and (saved / "processor_config.json").is_file():
-            was = load_processor(str(saved), config)
+        if was is not None:
             check_same_processing(describe_processor(was), describe_processor(processor))
         return processor
 
