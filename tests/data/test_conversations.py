@@ -195,6 +195,7 @@ def test_no_word_of_a_turn_says_who_speaks():
         ({"image": 3}, "a picture is int, expected a path, bytes or {'bytes', 'path'}; "),
         ({"images": [Image.new("RGB", (1, 1))]}, "a picture is Image, expected a path"),
         ({"image": {"bytes": None, "path": None}}, "a picture is NoneType, expected"),
+        ({"messages": None}, "has neither conversations nor messages (it has: id, messages); correct the sample"),
         ({"video": "a.mp4"}, "field 'video' is not read, pictures and text are (to go without: data.ignore)"),
         ({"chosen": "x"}, "field 'chosen' is for training on preferences"),
         ({"messages": [{"role": "user", "content": [{"type": "audio"}]}]}, "message 1: a part is 'audio', allowed: "),
@@ -263,7 +264,7 @@ def test_more_than_half_left_out_is_an_error_anyway(folder):
     assert str(caught.value).startswith(
         "a.json: 2 of 3 samples cannot be read, more than 50%; the first: a.json: sample 2: image '"
     )
-    assert str(caught.value).endswith("(check data.image_folder and data.format)")
+    assert str(caught.value).endswith("(check data.train and data.image_folder)")
 
 
 @pytest.mark.parametrize("skip_bad", [False, True])

@@ -207,6 +207,15 @@ def test_a_sample_that_would_teach_nothing_is_named(
         rows("data.max_length_tokens=64")
 
 
+def test_a_sample_whose_answers_are_marked_is_not_told_to_be_cut(
+    picture_data: Path, rows: Callable[..., list[dict[str, Any]]]
+):
+    turns = [{"role": "user", "content": "Say red."}, {"role": "assistant", "content": "red", "train": False}]
+    (picture_data / "train.json").write_text(json.dumps([{"messages": turns}]))
+    with pytest.raises(DataError, match=r"sample 1: every answer is marked not to be learned; take a mark away, or"):
+        rows()
+
+
 def test_a_template_that_hides_the_answers_is_refused(write_vision: WriteVision, llava_folder: Path, tmp_path: Path):
     hiding = shutil.copytree(llava_folder, tmp_path / "hiding")
     (hiding / "chat_template.jinja").write_text(

@@ -12,7 +12,8 @@ import torch
 from safetensors.torch import load_file
 
 from moslora.adapter.part_layers import PROJECTOR
-from moslora.errors import ConfigError
+from moslora.adapter.projector import projector_of
+from moslora.errors import ConfigError, DataError
 from moslora.records import RunRecord
 from moslora.runs.adapters import load_adapted, open_adapter
 from moslora.runs.exporting import fold_adapter, merge_adapter
@@ -28,6 +29,8 @@ from moslora.runs.steps import as_loaded, gradient_check, prepared
 from moslora.runs.vision_settings import VisionEvaluationSettings
 
 WriteVision = Callable[..., Path]
+LINEAR = {"target_modules": "all-linear", "r": 2}
+BOTH: dict[str, Any] = {"parts": {"language": LINEAR, "vision": LINEAR}, "projector": "trained"}
 
 
 def test_both_parts_and_the_projector_are_trained_scored_and_saved(write_vision: WriteVision, tmp_path: Path):
@@ -88,13 +91,51 @@ def test_a_projector_trains_in_float32_and_is_scored_as_it_is_loaded(write_visio
     assert {tensor.dtype for key, tensor in saved.items() if prefix in key} == {torch.float32}
 
 
-def test_a_vision_part_that_sees_no_picture_stops_the_run(write_vision: WriteVision, tmp_path: Path):
+def test_parts_that_would_see_no_picture_are_refused_before_weights_are_loaded(
+    write_vision: WriteVision, tmp_path: Path
+):
     turns = [{"from": "human", "value": "Say red."}, {"from": "gpt", "value": "red"}]
     (tmp_path / "words.json").write_text(json.dumps([{"id": str(n), "conversations": turns} for n in range(8)]))
-    recipe = load_recipe(write_vision(data={"train": str(tmp_path / "words.json")}))
-    with pytest.raises(ConfigError, match=r"the vision part \(model.vision_tower\) has no gradient after 4 steps"):
-        run_recipe(recipe, tmp_path / "run", progress=False)
-    assert RunRecord.load(tmp_path / "run" / "run.json").status == "failed"
+    words = {"data": {"train": str(tmp_path / "words.json")}}
+    for adapter, idle in [
+        ({}, "projector and vision"),
+        ({"projector": "frozen"}, "vision"),
+        ({"parts": None, "projector": "only"}, "projector"),
+        ({"parts": None, "projector": None, "method": "full"}, "projector and vision"),
+    ]:
+        given = {name: value for name, value in (BOTH | adapter).items() if value is not None}
+        recipe = load_recipe(write_vision(**words), [f"adapter={json.dumps(given)}"])
+        with pytest.raises(DataError, match=f"no training sample has a picture, so {idle} would not be trained: add"):
+            plan_run(recipe, RunFolder(tmp_path / "run"))
+    part = '{"language": {"r": 2}}'
+    recipe = load_recipe(write_vision(**words), [f"adapter.parts={part}", "adapter.projector=frozen"])
+    assert len(plan_run(recipe, RunFolder(tmp_path / "run")).material.rows) == 8
+
+
+def test_a_picture_whose_pixels_are_broken_is_named_with_its_sample(
+    write_vision: WriteVision, picture_data: Path, tmp_path: Path
+):
+    path = picture_data / "easy-vqa" / "images" / "0.png"
+    content = bytearray(path.read_bytes())
+    content[45:60] = bytes(15)
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"train\.json: sample 1: image '.*0\.png': broken or cut off"):
+        run_recipe(load_recipe(write_vision()), tmp_path / "run", progress=False)
+
+
+def test_pissa_saves_the_projector_that_trained_beside_it(
+    write_vision: WriteVision, llava_folder: Path, tmp_path: Path
+):
+    recipe = load_recipe(write_vision(), ["adapter.method=pissa", "evaluation.tasks=[]"])
+    run_recipe(recipe, tmp_path / "run", progress=False)
+    model, _ = load_adapted(open_adapter(tmp_path / "run"))
+    prefix = kind_of(recipe.kind).parts(model)[PROJECTOR]
+    before = {name: tensor for name, tensor in load_model(recipe.model).named_parameters() if prefix in name}
+    after = projector_of(model, prefix)
+    assert len(before) == 4
+    assert not any(
+        torch.equal(tensor, after.get_parameter(name.removeprefix(f"{prefix}."))) for name, tensor in before.items()
+    )
 
 
 def test_gradients_are_watched_until_a_picture_must_have_come(write_vision: WriteVision, tmp_path: Path):

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from peft import PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from peft.optimizers import create_loraplus_optimizer
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.optim import Optimizer
 from transformers import TrainerCallback
@@ -159,6 +159,15 @@ def save_trained(model: Any, folder: Path, *, method: str, start: Mapping[str, t
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "PiSSA changes the base weights")  # said of the conversion itself
             model.save_pretrained(str(folder), path_initial_model_for_weight_conversion=str(drawn))
+    _add_left_out(model, folder / "adapter_model.safetensors")
+
+
+def _add_left_out(model: Any, path: Path) -> None:
+    """Add the tensors of modules that are trained whole, which PEFT's conversion drops."""
+    written, trained = load_file(path), get_peft_model_state_dict(model)
+    left_out = {name: tensor.contiguous() for name, tensor in trained.items() if name not in written}
+    if left_out:
+        save_file({**written, **left_out}, path, metadata={"format": "pt"})
 
 
 def _drawn_first(chosen: Method, options: Mapping[str, Any], *, task_type: Any) -> MosloraConfig:

@@ -15,6 +15,7 @@ from moslora.data.messages import Chat, Message, read_chat
 from moslora.data.references import MARKER, picture, with_markers
 from moslora.errors import DataError
 
+FORMS = ("conversations", "messages")  # the field that holds a sample's turns
 MOST_LEFT_OUT = 0.5  # a larger share of bad samples says that the folder or the format is wrong
 
 DROPPED = "the model's opening turn is dropped"
@@ -98,7 +99,7 @@ def read_conversations(
     if len(left_out) > MOST_LEFT_OUT * len(samples):
         raise DataError(
             f"{source}: {len(left_out)} of {len(samples)} samples cannot be read, more than {MOST_LEFT_OUT:.0%}; "
-            f"the first: {': '.join(left_out[0])} (check data.image_folder and data.format)"
+            f"the first: {': '.join(left_out[0])} (check data.train and data.image_folder)"
         )
     return Read(conversations, left_out, _counted(conversations))
 
@@ -108,6 +109,9 @@ def read_conversation(sample: Mapping[str, Any], *, place: str, folder: Path | N
 
     Raises DataError as `read_conversations` does.
     """
+    if all(sample.get(name) is None for name in FORMS):
+        has = ", ".join(map(str, sample)) or "none"
+        raise DataError(f"{place}: has neither {' nor '.join(FORMS)} (it has: {has}); correct the sample")
     text, references = with_markers(sample, place=place)
     images = [picture(reference, folder=folder, place=place) for reference in references]
     chat = read_chat(text, place=place)

@@ -31,7 +31,7 @@ def collator(
     nothing_said = {"input_ids": [processor.image_token_id] * grey_tokens, "labels": [IGNORED] * grey_tokens}
 
     def batch_of(rows: list[dict[str, Any]]) -> dict[str, Any]:
-        pictures = [open_image(image, place="a training sample") for row in rows for image in row["images"]]
+        pictures = [open_image(image, place=row["place"]) for row in rows for image in row["images"]]
         texts = [{name: row[name] for name in TEXT} for row in rows]
         if needs_picture and not pictures and torch.is_grad_enabled():
             pictures, texts = [GREY], [*texts, nothing_said]

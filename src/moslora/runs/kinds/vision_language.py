@@ -13,7 +13,7 @@ from torch import nn
 from transformers import AutoConfig
 
 from moslora.adapter.heads import Head
-from moslora.adapter.part_layers import LANGUAGE, is_within
+from moslora.adapter.part_layers import LANGUAGE, is_within, part_of
 from moslora.adapter.twin import base_of
 from moslora.data.images import ImageHeader, blank, check_image, open_image
 from moslora.data.prompts import CHAT
@@ -21,7 +21,7 @@ from moslora.data.references import MARKER
 from moslora.data.tokens import pad_token_id
 from moslora.data.vision_tasks import Question, VisionTask, options_only
 from moslora.data.vocabulary import Vocabulary
-from moslora.errors import ConfigError
+from moslora.errors import ConfigError, DataError
 from moslora.evaluation.asking import Prompt
 from moslora.evaluation.asking import answers as ask
 from moslora.evaluation.recording import evaluation_record
@@ -77,10 +77,23 @@ class VisionLanguage(Kind):
         return read_sources(recipe)
 
     def material(self, recipe: VisionRecipe, sources: Sources, processor: Any, *, on_meta: Any) -> Material:
-        """The conversations as token ids and pictures."""
+        """The conversations as token ids and pictures; one must have a picture if that is to train a part."""
         for test_set in sources.test_sets:
             _rule(test_set.task)
-        return rows_of(recipe, sources, processor, vocabulary=Vocabulary.of(processor.tokenizer, on_meta))
+        found = rows_of(recipe, sources, processor, vocabulary=Vocabulary.of(processor.tokenizer, on_meta))
+        if not found.complete_share and (idle := self._trained(on_meta) - {LANGUAGE}):
+            raise DataError(
+                f"{', '.join(recipe.data.sources)}: no training sample has a picture, so {' and '.join(sorted(idle))}"
+                " would not be trained: add samples with pictures, or leave vision out of adapter.parts and set"
+                " adapter.projector: frozen"
+            )
+        return found
+
+    def _trained(self, model: nn.Module) -> set[str]:
+        """The parts of which anything is set to be trained."""
+        parts = self.parts(model)
+        named = base_of(model).named_parameters()
+        return {part_of(name, parts) for name, parameter in named if parameter.requires_grad}
 
     def check_model(self, recipe: VisionRecipe, model: Any) -> None:
         """All that can be refused shows without the weights."""

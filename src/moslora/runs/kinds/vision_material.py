@@ -84,7 +84,8 @@ def rows_of(recipe: VisionRecipe, sources: Sources, processor: Any, *, vocabular
         rows += [row for _, row in kept]
         groups += [own_groups[_number(conversation)] for conversation, _ in kept]
         remarks += [*found.remarks, *_left_out(name, found.left_out + left_out)]
-        remarks += [f"{name}: {cut} samples were longer than data.max_length_tokens and cut"] if cut else []
+        longer = f"{cut} sample was" if cut == 1 else f"{cut} samples were"
+        remarks += [f"{name}: {longer} longer than data.max_length_tokens and cut"] if cut else []
         remarks += _unused(samples, data, template, source=name)
     trained, held_out = split(groups, data)
     chosen, validation = [rows[i] for i in trained], [rows[i] for i in held_out]
@@ -170,12 +171,13 @@ def _row(
     row: dict[str, Any] = {
         **_cut(example, data.max_length_tokens, processor, place=place),
         "images": conversation.images,
+        "place": place,
     }
     if all(label == IGNORED for label in row["labels"]):
-        raise DataError(
-            f"{place}: no answer is left in its first {data.max_length_tokens} tokens; raise data.max_length_tokens, or"
-            " leave such samples out (data.skip_bad)"
-        )
+        reason = f"no answer is left in its first {data.max_length_tokens} tokens; raise data.max_length_tokens"
+        if all(label == IGNORED for label in example["labels"]):
+            reason = "every answer is marked not to be learned; take a mark away"
+        raise DataError(f"{place}: {reason}, or leave such samples out (data.skip_bad)")
     return row, len(example["input_ids"]) > data.max_length_tokens
 
 
@@ -210,7 +212,7 @@ def _left_out(source: str, found: Sequence[tuple[str, str]]) -> list[str]:
     if not found:
         return []
     first = "; ".join(f"{place.removeprefix(f'{source}: ')}: {reason}" for place, reason in found[:3])
-    return [f"{source}: {len(found)} samples left out ({first})"]
+    return [f"{source}: {len(found)} sample{'s' * (len(found) > 1)} left out ({first})"]
 
 
 def _unused(samples: Samples, data: VisionDataSettings, template: ChatTemplate, *, source: str) -> list[str]:
