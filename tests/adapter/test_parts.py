@@ -264,6 +264,11 @@ def test_ts_mixing_may_leave_a_part_without_its_mixer(prepared):
             {"parts": {"vision": {"use_dora": True}}},
             "adapter.parts.vision.use_dora cannot differ by part: put it beside parts (a part may have target_modules,",
         ),
+        (
+            "lora",
+            {"r": 16, "parts": {"language": {"r": 8}, "vision": {"r": 4}}},
+            "adapter.r=16 would do nothing, since each part has its own: change those (adapter.parts.language.r), or",
+        ),
         ("moslora", {"parts": {"vision": {"rank": 4}}}, "unknown option in adapter.parts.vision: 'rank'"),
         (
             "moslora",

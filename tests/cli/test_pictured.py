@@ -89,3 +89,23 @@ def test_options_that_would_do_nothing_for_pictures_are_refused(
     assert "such a model is asked by chat alone; leave it out" in refused(*asked, "--prompt-style", "alpaca")
     written = json.loads(moslora(*asked, "--limit", "1", "--predictions", tmp_path / "out", "--json").stdout)
     assert [Path(path).is_file() for path in written["predictions"]] == [True]
+
+
+@pytest.mark.parametrize("method", ["loha", "lokr", "vera", "adalora", "dora", "pissa"])
+def test_the_other_methods_merge_with_the_projector_that_trained_beside_them(
+    write_vision: Callable[..., Path], moslora: Callable[..., Result], tmp_path: Path, method: str
+):
+    parts = {part: {"target_modules": ["q_proj", "v_proj"], "r": 4} for part in ("language", "vision")}
+    adapter = {"method": method, "parts": parts, "projector": "trained"}
+    moslora("train", write_vision(adapter=adapter, evaluation={"tasks": []}), "--output", tmp_path / "run")
+    assert "verified: logits differ by" in moslora("merge", tmp_path / "run").stdout
+
+
+def test_recipes_that_ask_for_what_cannot_be_are_refused_before_weights_are_loaded(
+    write_vision: Callable[..., Path], model_folder: Path, refused: Callable[..., str], tmp_path: Path
+):
+    asked = ("train", write_vision(), "--output", tmp_path / "run", "--set")
+    said = refused(*asked, "evaluation.question_removed=true")
+    assert said == "evaluation.question_removed would do nothing: no question of easy-vqa has options; set it to false"
+    said = refused(*asked, f"model.path={model_folder}")
+    assert "is a model of LlamaConfig, which AutoModelForImageTextToText does not load: check the kind of run" in said

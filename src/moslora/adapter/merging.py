@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.integrations import dequantize_module_weight
-from peft.utils.other import AuxiliaryTrainingWrapper
+from peft.utils.other import AuxiliaryTrainingWrapper, ModulesToSaveWrapper
 from torch import nn
 
 from moslora.adapter.layers import MixerLayer
@@ -62,6 +62,7 @@ def merged_by_peft(base: nn.Module, adapter_folder: str | Path, *, dtype: torch.
     _dequantise(base, dtype)
     adapted: Any = load_adapter(base.float(), adapter_folder)
     _separate_ties(adapted.get_base_model())
+    _take_saved_modules(adapted.get_base_model())
     try:
         merged = adapted.merge_and_unload(safe_merge=True)
     except ValueError as error:
@@ -128,6 +129,13 @@ def _dequantise(model: nn.Module, dtype: torch.dtype | None) -> None:
         replace(model, name, dequantised(model.get_submodule(name)))
     if quantised:
         _forget_quantisation(model)
+
+
+def _take_saved_modules(model: nn.Module) -> None:
+    """Put the modules that were trained whole in the place of their wrappers; PEFT's LoHa, LoKr and VeRA cannot."""
+    for name, module in list(model.named_modules()):
+        if isinstance(module, ModulesToSaveWrapper):
+            replace(model, name, module.modules_to_save[module.active_adapters[0]])
 
 
 def _quantised_error(first: str) -> ConfigError:

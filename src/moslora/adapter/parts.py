@@ -184,7 +184,17 @@ def _checked_parts(
             raise ConfigError(f"adapter.parts.{part}={own!r}: give a mapping of options, or leave the part out")
         for option in own:
             _check_option(part, option, own[option], method=method)
+    _check_is_used(common, given)
     return {part: dict(given[part]) for part in allowed if part in given}
+
+
+def _check_is_used(common: Mapping[str, Any], given: Mapping[str, Mapping[str, Any]]) -> None:
+    for option in PATTERNS:
+        if option in common and all(option in own for own in given.values()):
+            raise ConfigError(
+                f"adapter.{option}={common[option]} would do nothing, since each part has its own: change those"
+                f" (adapter.parts.{next(iter(given))}.{option}), or remove it"
+            )
 
 
 def _check_option(part: str, option: str, value: Any, *, method: str) -> None:

