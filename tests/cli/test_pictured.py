@@ -107,5 +107,5 @@ def test_recipes_that_ask_for_what_cannot_be_are_refused_before_weights_are_load
     asked = ("train", write_vision(), "--output", tmp_path / "run", "--set")
     said = refused(*asked, "evaluation.question_removed=true")
     assert said == "evaluation.question_removed would do nothing: no question of easy-vqa has options; set it to false"
-    said = refused(*asked, f"model.path={model_folder}")
+    said = refused("inspect", write_vision(), "--set", f"model.path={model_folder}")
     assert "is a model of LlamaConfig, which AutoModelForImageTextToText does not load: check the kind of run" in said
