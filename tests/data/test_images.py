@@ -1,4 +1,5 @@
 import base64
+import hashlib
 import io
 import struct
 import warnings
@@ -8,7 +9,16 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
-from moslora.data.images import ImageHeader, blank, check_image, decoded, encoded, open_image, pad_to_square
+from moslora.data.images import (
+    ImageHeader,
+    blank,
+    check_image,
+    content_hash,
+    decoded,
+    encoded,
+    open_image,
+    pad_to_square,
+)
 from moslora.errors import DataError
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
@@ -256,6 +266,17 @@ def test_a_blank_picture_has_one_colour():
 
 def test_an_encoded_picture_is_the_same_picture():
     assert (np.asarray(open_image(encoded(noise()), place="x")) == np.asarray(noise())).all()
+
+
+def test_a_picture_is_known_by_its_content_wherever_it_lies(tmp_path):
+    red, blue = (encoded(blank((4, 4), colour=colour)) for colour in ((200, 0, 0), (0, 0, 200)))
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_bytes(red)
+    found = {content_hash(one, place="sample 1") for one in (red, str(tmp_path / "a.png"), str(tmp_path / "b.png"))}
+    assert found == {hashlib.sha256(red).hexdigest()}
+    assert content_hash(blue, place="sample 1") not in found
+    with pytest.raises(DataError, match=r"sample 1: image '.*c\.png': no such file"):
+        content_hash(str(tmp_path / "c.png"), place="sample 1")
 
 
 def test_base64_is_decoded_over_line_breaks_and_other_text_is_refused():

@@ -6,6 +6,7 @@ A picture is a path or the bytes of a file. Every message names the sample and t
 
 import base64
 import binascii
+import hashlib
 import io
 import warnings
 from collections.abc import Iterator
@@ -67,6 +68,12 @@ def open_image(image: Picture, *, place: str, max_pixels: int = MAX_PIXELS) -> I
     with _opened(image, place=place, max_pixels=max_pixels) as (picture, _):
         picture.load()
         return _to_rgb(ImageOps.exif_transpose(picture), place=f"{place}: image {shown(image)}")
+
+
+def content_hash(image: Picture, *, place: str) -> str:
+    """The SHA-256 of a picture's file, in hexadecimal. Raises DataError naming `place` for one that cannot be read."""
+    with _stream(image, f"{place}: image {shown(image)}") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def pad_to_square(image: Image.Image, colour: Colour) -> Image.Image:

@@ -98,17 +98,19 @@ def trained(
     """Train a prepared model in place on the plan's rows. `also` are callbacks beside the method's own."""
     method, settings = recipe.adapter.method, recipe.training
     rates = rates_by_module(recipe, model)
-    return train(
-        model,
-        plan.material.rows,
-        groups=plan.material.groups,
-        alike=plan.material.alike,
-        arguments=plan.arguments,
-        collate=kind_of(recipe.kind).collator(model, plan.processor),
-        validation=validation,
-        metrics_path=place.metrics_path,
-        make_optimizer=optimiser(method, plan.options, weight_decay=settings.weight_decay, rates=rates),
-        callbacks=[*callbacks(model, method), *also],
-        resume=resume,
-        progress=progress,
-    )
+    given: dict[str, Any] = {"arguments": plan.arguments, "progress": progress}
+    rows = [*plan.material.rows, *(validation or ())]
+    with kind_of(recipe.kind).batches(recipe, model, plan.processor, rows, **given) as collate:
+        return train(
+            model,
+            plan.material.rows,
+            groups=plan.material.groups,
+            alike=plan.material.alike,
+            collate=collate,
+            validation=validation,
+            metrics_path=place.metrics_path,
+            make_optimizer=optimiser(method, plan.options, weight_decay=settings.weight_decay, rates=rates),
+            callbacks=[*callbacks(model, method), *also],
+            resume=resume,
+            **given,
+        )

@@ -25,6 +25,7 @@ class VisionDataSettings(SampleSettings):
     max_length_tokens: Annotated[int, Field(ge=8)] = 2048  # pictures included; a picture is never cut
     ignore: list[Text] = Field(default_factory=list)  # fields of samples, and of their messages, to leave out knowingly
     skip_bad: bool = False  # leave out, and count, samples with a picture or a text that cannot be used
+    cache_features: bool = False  # compute a frozen tower's features once, and keep them as files
 
     @property
     def trained_with(self) -> str:

@@ -4,7 +4,8 @@
 name none.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from types import MappingProxyType
@@ -12,6 +13,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 
 import torch
 from torch import nn
+from transformers import TrainingArguments
 
 from moslora.adapter.heads import Head
 from moslora.evaluation.scores import Answer
@@ -61,6 +63,20 @@ class Kind(Protocol):
     def collator(self, model: nn.Module, processor: Any) -> Collate:
         """What makes batches of rows, with their labels."""
         ...
+
+    @contextmanager
+    def batches(
+        self,
+        recipe: Any,
+        model: nn.Module,
+        processor: Any,
+        rows: Sequence[Any],
+        *,
+        arguments: TrainingArguments,
+        progress: bool,
+    ) -> Iterator[Collate]:
+        """What makes batches of these rows while the model trains; a kind may prepare both, and undo it at the end."""
+        yield self.collator(model, processor)
 
     def test_sets(self, settings: Any) -> list[TestSet]:
         """The test sets of the tasks."""

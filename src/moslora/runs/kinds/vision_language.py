@@ -1,7 +1,8 @@
 """Runs of vision-language models: pictures and text in, text out; the language model and the tower carry adapters."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -10,10 +11,10 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import nn
-from transformers import AutoConfig
+from transformers import AutoConfig, TrainingArguments
 
 from moslora.adapter.heads import Head
-from moslora.adapter.part_layers import LANGUAGE, is_within, part_of
+from moslora.adapter.part_layers import LANGUAGE, VISION, is_within, part_of
 from moslora.adapter.twin import base_of
 from moslora.data.images import ImageHeader, blank, check_image, open_image
 from moslora.data.prompts import CHAT
@@ -31,6 +32,7 @@ from moslora.evaluation.vision import rule as rule_of
 from moslora.records import EvaluationRecord
 from moslora.runs.kinds import Asked, Kind
 from moslora.runs.kinds.picture_speaking import PictureSpeaker
+from moslora.runs.kinds.vision_caching import check_cacheable, features_of, pictures_of
 from moslora.runs.kinds.vision_examples import examples_of
 from moslora.runs.kinds.vision_material import load_test_sets, question_ids, read_sources, rows_of
 from moslora.runs.kinds.vision_scoring import scored
@@ -38,8 +40,9 @@ from moslora.runs.material import Material, Sources, TestSet
 from moslora.runs.models import HEADS, resolve_model
 from moslora.runs.processors import check_same_processing, describe_processor, image_tokens, load_processor
 from moslora.runs.vision_settings import VisionEvaluationSettings, VisionModelSettings, VisionRecipe
+from moslora.training.cached_tower import cached_tower
 from moslora.training.trainer import Collate
-from moslora.training.vision_language import GREY, collator, pixels
+from moslora.training.vision_language import GREY, See, collator, pixels
 
 PICTURE_BLANKED, QUESTION_REMOVED = "picture blanked", "question removed"
 PARTS = {"language": "model.language_model", "vision": "model.vision_tower", "projector": "model.multi_modal_projector"}
@@ -86,6 +89,8 @@ class VisionLanguage(Kind):
                 f"evaluation.question_removed would do nothing: no question of {', '.join(recipe.evaluation.tasks)} has"
                 " options; set it to false"
             )
+        if recipe.data.cache_features:
+            check_cacheable(on_meta, self.parts(on_meta)[VISION])
         found = rows_of(recipe, sources, processor, vocabulary=Vocabulary.of(processor.tokenizer, on_meta))
         if not found.complete_share and (idle := self._trained(on_meta) - {LANGUAGE}):
             raise DataError(
@@ -104,8 +109,30 @@ class VisionLanguage(Kind):
     def check_model(self, recipe: VisionRecipe, model: Any) -> None:
         """All that can be refused shows without the weights."""
 
-    def collator(self, model: nn.Module, processor: Any) -> Collate:
-        """Padded rows of tokens, and their pictures' pixels."""
+    @contextmanager
+    def batches(
+        self,
+        recipe: VisionRecipe,
+        model: nn.Module,
+        processor: Any,
+        rows: Sequence[Any],
+        *,
+        arguments: TrainingArguments,
+        progress: bool,
+    ) -> Iterator[Collate]:
+        """Rows with their pictures' pixels, or with the features that the tower gives for them, computed once."""
+        if not recipe.data.cache_features:
+            yield self.collator(model, processor)
+            return
+        tower = self.parts(model)[VISION]
+        features = features_of(model, processor, tower=tower, arguments=arguments)
+        size = arguments.per_device_eval_batch_size
+        features.fill(pictures_of(rows), batch_size=size, progress=progress)
+        with cached_tower(model, tower, features):
+            yield self.collator(model, processor, see=features)
+
+    def collator(self, model: nn.Module, processor: Any, *, see: See | None = None) -> Collate:
+        """Padded rows of tokens, and their pictures' pixels, or what else `see` gives of them."""
         grey = image_tokens(processor, width=GREY.width, height=GREY.height)
         return collator(
             model,
@@ -113,6 +140,7 @@ class VisionLanguage(Kind):
             pad_token_id=pad_token_id(processor.tokenizer),
             grey_tokens=grey,
             learns_from_text=self._learns_from_text(model),
+            see=see,
         )
 
     def _learns_from_text(self, model: nn.Module) -> bool:

@@ -1,0 +1,70 @@
+"""Which towers' features may be kept from one run to the next, and where they are kept."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import TrainingArguments
+
+from moslora.adapter.part_layers import is_within
+from moslora.adapter.twin import base_of
+from moslora.data.images import Picture
+from moslora.errors import ConfigError
+from moslora.runs.models import cache_folder
+from moslora.runs.processors import describe_processor
+from moslora.training.cached_tower import Features
+
+CACHEABLE = "llava"
+CHANCES = (  # the settings of towers that make what they give a matter of chance in training
+    "attention_dropout",
+    "attention_probs_dropout_prob",
+    "dropout",
+    "drop_path_rate",
+    "hidden_dropout_prob",
+)
+ADVICE = "set data.cache_features to false"
+
+
+def check_cacheable(model: Any, tower: str) -> None:
+    """Refuse a model with its adapters whose tower, the module of this name in the base, would not give the same again.
+
+    The weights are not looked at. Raises ConfigError.
+    """
+    base = base_of(model)
+    if base.config.model_type != CACHEABLE:
+        raise ConfigError(
+            f"data.cache_features: a '{base.config.model_type}' model cuts pictures into tiles, whose features are not"
+            f" kept (allowed: '{CACHEABLE}'); {ADVICE}"
+        )
+    trained = [name for name, one in base.named_parameters() if one.requires_grad and is_within(name, tower)]
+    if trained:
+        raise ConfigError(
+            f"data.cache_features: the vision tower is trained ({len(trained)} tensors, {trained[0]} first), so its"
+            f" features change; leave vision out of adapter.parts, or {ADVICE}"
+        )
+    config = base.config.vision_config
+    if drawn := [f"{name} {chance}" for name in CHANCES if (chance := getattr(config, name, 0))]:
+        raise ConfigError(
+            f"data.cache_features: the vision tower's features are partly drawn at random in training"
+            f" ({', '.join(drawn)}), and kept ones would not be; {ADVICE}"
+        )
+
+
+def features_of(model: nn.Module, processor: Any, *, tower: str, arguments: TrainingArguments) -> Features:
+    """The features of the tower of this name, as training with these arguments computes them."""
+    base = base_of(model)
+    layers = base.config.vision_feature_layer
+    return Features(
+        base.get_submodule(tower),
+        processor,
+        layers=[layers] if isinstance(layers, int) else layers,
+        autocast=torch.bfloat16 if arguments.bf16 else torch.float16 if arguments.fp16 else None,
+        about=describe_processor(processor),
+        cache=cache_folder() / "features",
+    )
+
+
+def pictures_of(rows: Sequence[Mapping[str, Any]]) -> list[Picture]:
+    """The pictures of rows, each once."""
+    return list(dict.fromkeys(image for row in rows for image in row["images"]))
