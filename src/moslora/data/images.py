@@ -73,7 +73,7 @@ def open_image(image: Picture, *, place: str, max_pixels: int = MAX_PIXELS) -> I
 def content_hash(image: Picture, *, place: str) -> str:
     """The SHA-256 of a picture's file, in hexadecimal. Raises DataError naming `place` for one that cannot be read."""
     with _stream(image, f"{place}: image {shown(image)}") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+        return hashlib.sha256(stream.read()).hexdigest()
 
 
 def pad_to_square(image: Image.Image, colour: Colour) -> Image.Image:
