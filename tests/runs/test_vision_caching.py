@@ -11,7 +11,7 @@ from safetensors.torch import load, load_file
 from transformers import CLIPVisionModel
 
 from moslora.data.images import open_image
-from moslora.errors import ConfigError, OutputError
+from moslora.errors import ConfigError, DataError, OutputError
 from moslora.records import RunRecord
 from moslora.runs.folder import RunFolder
 from moslora.runs.kinds.vision_caching import check_cacheable, features_of
@@ -221,12 +221,12 @@ def test_features_of_another_tower_processor_layer_or_precision_are_kept_apart(f
 
 def test_several_layers_are_read_by_their_numbers(features: Callable[..., Features], picture_data: Path):
     kept = features(change=lambda model: setattr(model.config, "vision_feature_layer", [-2, 1]))
-    pictures = [str(picture_data / "easy-vqa" / "images" / f"{number}.png") for number in (0, 1)]
+    pictures = [(str(picture_data / "easy-vqa" / "images" / f"{number}.png"), "sample") for number in (0, 1)]
     values = kept(pictures)["pixel_values"]
     assert values.shape == (2, 2, 17, 32)
     states: Any = CachedTower(kept.layers)(values).hidden_states
     with torch.no_grad():
-        opened = [open_image(one, place="") for one in pictures]
+        opened = [open_image(image, place=place) for image, place in pictures]
         seen = kept.processor.image_processor(opened, return_tensors="pt")["pixel_values"]
         right: Any = kept.tower(seen, output_hidden_states=True).hidden_states
     for layer in (-2, 1):
@@ -239,7 +239,7 @@ def test_a_disk_without_room_is_told_early(
 ):
     monkeypatch.setattr("moslora.training.cached_tower.SPARE_BYTES", 2**70)
     with pytest.raises(OutputError, match=r"the features need 0\.0 GB and the disk of .* set MOSLORA_CACHE"):
-        features().fill([str(picture_data / "easy-vqa/images/0.png")], batch_size=1, progress=False)
+        features().fill([(str(picture_data / "easy-vqa/images/0.png"), "sample 1")], batch_size=1, progress=False)
 
 
 @pytest.mark.parametrize("adapter", [{}, {"method": "full", "parts": None, "projector": None}])
@@ -276,3 +276,15 @@ def test_two_processes_train_on_kept_features_as_one_does_on_pixels(
     launched("train", str(path), "--output", str(tmp_path / "two"))
     assert len(files(cache)) == PICTURES
     torch.testing.assert_close(tensors(tmp_path / "two"), tensors(tmp_path / "plain"), rtol=1e-3, atol=1e-4)
+
+
+def test_a_picture_whose_pixels_are_broken_is_named_with_its_sample(
+    train: Train, picture_data: Path, seen: list[int], cache: Path
+):
+    broken = picture_data / "easy-vqa" / "images" / "7.png"
+    content = broken.read_bytes()
+    start = content.index(b"IDAT") + 4
+    broken.write_bytes(content[:start] + b"\0" * 8 + content[start + 8 :])
+    with pytest.raises(DataError, match=r"more\.json: sample 8: image '.*7\.png': broken"):
+        train("run")
+    assert sum(seen) == len(files(cache)) < PICTURES

@@ -27,7 +27,7 @@ from moslora.adapter.twin import base_of, replace
 from moslora.data.images import Picture, content_hash, open_image
 from moslora.errors import OutputError
 from moslora.files import write_atomically
-from moslora.training.vision_language import PLACE, pixels
+from moslora.training.vision_language import Placed, pixels
 
 FEATURES, CHECK = "features", "crc32"
 NOT_DECIDING = ("transformers_version", "_name_or_path", "name_or_path")  # of a tower's configuration
@@ -68,18 +68,18 @@ class Features:
         self.folder = cache / features_key(tower, [about, self.layers, str(autocast)])
         self._files: dict[Picture, Path] = {}
 
-    def __call__(self, images: Sequence[Picture]) -> dict[str, torch.Tensor]:
+    def __call__(self, shown: Sequence[Placed]) -> dict[str, torch.Tensor]:
         """What a model whose tower is a `CachedTower` reads of pictures: features (B, L, N, C); nothing of none."""
-        return {"pixel_values": torch.stack([self._of(image) for image in images])} if images else {}
+        return {"pixel_values": torch.stack([self._of(one) for one in shown])} if shown else {}
 
-    def fill(self, images: Sequence[Picture], *, batch_size: int, progress: bool) -> None:
+    def fill(self, shown: Sequence[Placed], *, batch_size: int, progress: bool) -> None:
         """Compute the features that are not kept yet; each of several processes computes its share of them.
 
         What a killed process had computed stays. Raises DataError for a picture that cannot be read, and OutputError
         for a disk that is too full.
         """
         state = PartialState()
-        missing = {file: image for image in images if not (file := self._file(image)).is_file()}
+        missing = {file: one for one in shown if not (file := self._file(one)).is_file()}
         share = [*missing.values()][state.process_index :: state.num_processes]
         batches = [share[start : start + batch_size] for start in range(0, len(share), batch_size)]
         console = Console(stderr=True)
@@ -90,26 +90,28 @@ class Features:
                 self._check_room(size_bytes * len(batches))
         state.wait_for_everyone()
 
-    def _of(self, image: Picture) -> torch.Tensor:
-        kept = _read(self._file(image))
-        return self._compute([image])[0] if kept is None else kept
+    def _of(self, one: Placed) -> torch.Tensor:
+        kept = _read(self._file(one))
+        return self._compute([one])[0] if kept is None else kept
 
-    def _file(self, image: Picture) -> Path:
+    def _file(self, one: Placed) -> Path:
+        image, place = one
         if image not in self._files:
-            name = content_hash(image, place=PLACE)
+            name = content_hash(image, place=place)
             self._files[image] = self.folder / name[:2] / f"{name}.safetensors"
         return self._files[image]
 
     @torch.no_grad()
-    def _compute(self, images: Sequence[Picture]) -> list[torch.Tensor]:
+    def _compute(self, shown: Sequence[Placed]) -> list[torch.Tensor]:
         """The features (L, N, C) of each picture, on the CPU, which are written too."""
-        seen = pixels([open_image(image, place=PLACE) for image in images], self.processor)["pixel_values"]
+        opened = [open_image(image, place=place) for image, place in shown]
+        seen = pixels(opened, self.processor)["pixel_values"]
         device = next(self.tower.parameters()).device
         with torch.autocast(device.type, dtype=self.autocast, enabled=self.autocast is not None):
             states = self.tower(seen.to(device), output_hidden_states=True).hidden_states
         found = [*torch.stack([states[layer] for layer in self.layers], dim=1).cpu()]
-        for image, features_LNC in zip(images, found, strict=True):
-            file = self._file(image)
+        for one, features_LNC in zip(shown, found, strict=True):
+            file = self._file(one)
             file.parent.mkdir(parents=True, exist_ok=True)
             content = {FEATURES: features_LNC.contiguous()}
             write_atomically(file, save(content, metadata={CHECK: _checksum(features_LNC)}))

@@ -1,6 +1,5 @@
 """Which towers' features may be kept from one run to the next, and where they are kept."""
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -9,7 +8,6 @@ from transformers import TrainingArguments
 
 from moslora.adapter.part_layers import is_within
 from moslora.adapter.twin import base_of
-from moslora.data.images import Picture
 from moslora.errors import ConfigError
 from moslora.runs.models import cache_folder
 from moslora.runs.processors import describe_processor
@@ -63,8 +61,3 @@ def features_of(model: nn.Module, processor: Any, *, tower: str, arguments: Trai
         about=describe_processor(processor),
         cache=cache_folder() / "features",
     )
-
-
-def pictures_of(rows: Sequence[Mapping[str, Any]]) -> list[Picture]:
-    """The pictures of rows, each once."""
-    return list(dict.fromkeys(image for row in rows for image in row["images"]))

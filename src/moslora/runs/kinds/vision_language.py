@@ -32,7 +32,7 @@ from moslora.evaluation.vision import rule as rule_of
 from moslora.records import EvaluationRecord
 from moslora.runs.kinds import Asked, Kind
 from moslora.runs.kinds.picture_speaking import PictureSpeaker
-from moslora.runs.kinds.vision_caching import check_cacheable, features_of, pictures_of
+from moslora.runs.kinds.vision_caching import check_cacheable, features_of
 from moslora.runs.kinds.vision_examples import examples_of
 from moslora.runs.kinds.vision_material import load_test_sets, question_ids, read_sources, rows_of
 from moslora.runs.kinds.vision_scoring import scored
@@ -42,7 +42,7 @@ from moslora.runs.processors import check_same_processing, describe_processor, i
 from moslora.runs.vision_settings import VisionEvaluationSettings, VisionModelSettings, VisionRecipe
 from moslora.training.cached_tower import cached_tower
 from moslora.training.trainer import Collate
-from moslora.training.vision_language import GREY, See, collator, pixels
+from moslora.training.vision_language import GREY, See, collator, pictures_of, pixels
 
 PICTURE_BLANKED, QUESTION_REMOVED = "picture blanked", "question removed"
 PARTS = {"language": "model.language_model", "vision": "model.vision_tower", "projector": "model.multi_modal_projector"}
