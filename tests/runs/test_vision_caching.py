@@ -242,6 +242,14 @@ def test_a_disk_without_room_is_told_early(
         features().fill([(str(picture_data / "easy-vqa/images/0.png"), "sample 1")], batch_size=1, progress=False)
 
 
+def test_a_cache_that_cannot_be_written_is_one_line(features: Callable[..., Features], picture_data: Path, cache: Path):
+    kept = features()
+    cache.parent.mkdir(exist_ok=True)
+    cache.write_text("a file where the folder should be")
+    with pytest.raises(OutputError, match=r"cannot write to .*features.*: set MOSLORA_CACHE to another folder"):
+        kept([(str(picture_data / "easy-vqa/images/0.png"), "sample 1")])
+
+
 @pytest.mark.parametrize("adapter", [{}, {"method": "full", "parts": None, "projector": None}])
 def test_a_tower_that_is_trained_is_refused(write_vision: Callable[..., Path], tmp_path: Path, adapter: dict[str, Any]):
     recipe = load_recipe(write_vision(adapter=adapter), ["data.cache_features=true"])

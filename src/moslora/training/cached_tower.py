@@ -9,10 +9,10 @@ import hashlib
 import json
 import shutil
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from accelerate import PartialState
@@ -32,6 +32,7 @@ from moslora.training.vision_language import Placed, pixels
 FEATURES, CHECK = "features", "crc32"
 NOT_DECIDING = ("transformers_version", "_name_or_path", "name_or_path")  # of a tower's configuration
 SPARE_BYTES = 2**30  # for the run beside the features
+Item = TypeVar("Item")
 
 
 class CachedTower(nn.Module):
@@ -79,15 +80,14 @@ class Features:
         for a disk that is too full.
         """
         state = PartialState()
-        missing = {file: one for one in shown if not (file := self._file(one)).is_file()}
-        share = [*missing.values()][state.process_index :: state.num_processes]
-        batches = [share[start : start + batch_size] for start in range(0, len(share), batch_size)]
-        console = Console(stderr=True)
-        bar = track(batches, "features of pictures", console=console, disable=not progress or not batches)
-        for number, batch in enumerate(bar):
+        known = {self._file(one): one for one in _with_bar(shown, "reading pictures", progress=progress)}
+        share = [*known.items()][state.process_index :: state.num_processes]  # the same, whoever has begun
+        missing = [one for file, one in share if not file.is_file()]
+        batches = [missing[start : start + batch_size] for start in range(0, len(missing), batch_size)]
+        for number, batch in enumerate(_with_bar(batches, "computing features", progress=progress)):
             size_bytes = sum(one.nbytes for one in self._compute(batch))
             if number == 0:
-                self._check_room(size_bytes * len(batches))
+                self._check_room(size_bytes * len(batches) * state.num_processes)
         state.wait_for_everyone()
 
     def _of(self, one: Placed) -> torch.Tensor:
@@ -111,10 +111,7 @@ class Features:
             states = self.tower(seen.to(device), output_hidden_states=True).hidden_states
         found = [*torch.stack([states[layer] for layer in self.layers], dim=1).cpu()]
         for one, features_LNC in zip(shown, found, strict=True):
-            file = self._file(one)
-            file.parent.mkdir(parents=True, exist_ok=True)
-            content = {FEATURES: features_LNC.contiguous()}
-            write_atomically(file, save(content, metadata={CHECK: _checksum(features_LNC)}))
+            _write(self._file(one), features_LNC.contiguous())
         return found
 
     def _check_room(self, needed_bytes: int) -> None:
@@ -147,6 +144,16 @@ def features_key(tower: Any, about: Any) -> str:
     return digest.hexdigest()[:16]
 
 
+def _write(file: Path, features: torch.Tensor) -> None:
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"data.cache_features: cannot write to {file.parent} ({error.strerror}): set MOSLORA_CACHE to another folder"
+        ) from error
+    write_atomically(file, save({FEATURES: features}, metadata={CHECK: _checksum(features)}))
+
+
 def _read(file: Path) -> torch.Tensor | None:
     """The features in a file; None where it is missing or damaged."""
     try:
@@ -155,6 +162,10 @@ def _read(file: Path) -> torch.Tensor | None:
     except (OSError, SafetensorError):
         return None
     return features if check == _checksum(features) else None
+
+
+def _with_bar(items: Sequence[Item], what: str, *, progress: bool) -> Iterable[Item]:
+    return track(items, what, console=Console(stderr=True), disable=not progress or not items)
 
 
 def _checksum(tensor: torch.Tensor) -> str:
