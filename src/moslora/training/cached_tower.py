@@ -149,7 +149,8 @@ def _write(file: Path, features: torch.Tensor) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(
-            f"data.cache_features: cannot write to {file.parent} ({error.strerror}): set MOSLORA_CACHE to another folder"
+            f"data.cache_features: cannot write to {file.parent} ({error.strerror}): set MOSLORA_CACHE to another"
+            " folder, or cache_features to false"
         ) from error
     write_atomically(file, save({FEATURES: features}, metadata={CHECK: _checksum(features)}))
 
