@@ -109,3 +109,13 @@ def test_recipes_that_ask_for_what_cannot_be_are_refused_before_weights_are_load
     assert said == "evaluation.question_removed would do nothing: no question of easy-vqa has options; set it to false"
     said = refused("inspect", write_vision(), "--set", f"model.path={model_folder}")
     assert "is a model of LlamaConfig, which AutoModelForImageTextToText does not load: check the kind of run" in said
+
+
+def test_a_question_that_names_the_marker_itself_is_refused_before_weights_are_loaded(
+    write_vision: Callable[..., Path], refused: Callable[..., str], picture_data: Path, tmp_path: Path
+):
+    path = picture_data / "easy-vqa" / "questions.json"
+    path.write_text(json.dumps([["Is it red?", "yes", 0], ["What is <image> in HTML?", "a tag", 1]]))
+    said = refused("train", write_vision(), "--output", tmp_path / "run")
+    assert "its own text names <image>, which stands for a picture; write it otherwise there" in said
+    assert said.startswith("task easy-vqa: question ")

@@ -51,7 +51,20 @@ def _samples(name: str, data: VisionDataSettings) -> Samples:
 def load_test_sets(settings: VisionEvaluationSettings) -> list[TestSet]:
     """The questions of the tasks. Raises DataError for a set that is not there."""
     tasks = [vision_task(name) for name in settings.tasks]
-    return [TestSet(task, task.read(_test_file(task, settings), limit=settings.limit)) for task in tasks]
+    found = [TestSet(task, task.read(_test_file(task, settings), limit=settings.limit)) for task in tasks]
+    for test_set in found:
+        _check_markers(test_set)
+    return found
+
+
+def _check_markers(test_set: TestSet) -> None:
+    """A text that holds the marker itself would stand for a picture that is not there."""
+    for question in test_set.samples:
+        if question.content.count(MARKER) != len(question.images):
+            raise DataError(
+                f"task {test_set.task.name}: question {question.index}: its own text names {MARKER}, which stands for a"
+                " picture; write it otherwise there, or take the question out"
+            )
 
 
 def _test_file(task: VisionTask, settings: VisionEvaluationSettings) -> Path:
