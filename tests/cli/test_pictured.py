@@ -119,3 +119,16 @@ def test_a_question_that_names_the_marker_itself_is_refused_before_weights_are_l
     said = refused("train", write_vision(), "--output", tmp_path / "run")
     assert "its own text names <image>, which stands for a picture; write it otherwise there" in said
     assert said.startswith("task easy-vqa: question ")
+
+
+def test_a_broken_picture_of_a_question_is_told_before_training(
+    write_vision: Callable[..., Path], refused: Callable[..., str], picture_data: Path, tmp_path: Path
+):
+    path = picture_data / "easy-vqa" / "images" / "2.png"
+    path.write_bytes(path.read_bytes()[:60])
+    words = tmp_path / "data" / "few.json"
+    words.write_text(json.dumps(json.loads((picture_data / "train.json").read_text())[:2]))
+    said = refused("train", write_vision(data={"train": str(words)}), "--output", tmp_path / "run")
+    assert said.startswith("task easy-vqa: question ")
+    assert "2.png': broken or cut off" in said
+    assert not (tmp_path / "run").exists()

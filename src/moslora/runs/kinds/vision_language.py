@@ -83,6 +83,7 @@ class VisionLanguage(Kind):
         """The conversations as token ids and pictures; one must have a picture if that is to train a part."""
         for test_set in sources.test_sets:
             _rule(test_set.task)
+            _check_pictures(test_set)
         sets = sources.test_sets
         if recipe.evaluation.question_removed and sets and not any(map(_has_options, sets)):
             raise ConfigError(
@@ -230,6 +231,13 @@ def answer_all(
         batch_size=batch_size,
         progress=progress,
     )
+
+
+def _check_pictures(test_set: TestSet) -> None:
+    """Look at the headers of the questions' pictures, so that none stops a run that has been trained."""
+    for question in test_set.samples:
+        for image in question.images:
+            check_image(image, place=f"task {test_set.task.name}: question {question.index}")
 
 
 def _has_options(test_set: TestSet) -> bool:
