@@ -104,8 +104,8 @@ class VisionLanguage(Kind):
     def _trained(self, model: nn.Module) -> set[str]:
         """The parts of which anything is set to be trained."""
         parts = self.parts(model)
-        named = base_of(model).named_parameters()
-        return {part_of(name, parts) for name, parameter in named if parameter.requires_grad}
+        trained = (name for name, parameter in base_of(model).named_parameters() if parameter.requires_grad)
+        return {part for name in trained if (part := part_of(name, parts))}
 
     def check_model(self, recipe: VisionRecipe, model: Any) -> None:
         """All that can be refused shows without the weights."""
