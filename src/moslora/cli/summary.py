@@ -89,8 +89,10 @@ def _kind_table(moments: dict[str, dict[str, Score]]) -> Table:
 def _next(record: RunRecord, folder: Path, *, has_mixers: bool) -> str:
     if has_mixers and "folded" not in record.artifacts:
         return command("fold", folder)
-    has_task = bool(record.recipe["evaluation"]["tasks"])
-    return command("evaluate", folder, *([] if has_task else ["--task", EVERYDAY]))
+    if record.recipe["evaluation"]["tasks"]:
+        return command("evaluate", folder)
+    sees_pictures = record.recipe.get("kind") == "vision_language"
+    return command("evaluate", folder, "--task", "easy-vqa" if sees_pictures else EVERYDAY)
 
 
 def _table(*headings: str) -> Table:
