@@ -9,7 +9,6 @@ import pytest
 from moslora.comparison.compare import collect
 from moslora.comparison.matrix import arms_of, final_run
 from moslora.comparison.plan import Plan
-from moslora.data.tasks import task
 from moslora.evaluation.recording import evaluation_record
 from moslora.evaluation.scores import Answer
 from moslora.records import RunRecord
@@ -63,7 +62,7 @@ def leave(plan: Plan, folder: Path, answers: Sequence[Answer], *, arm: str, seed
     if answers:
         asked = {"task": "everyday", "when": "after", "scoring": SCORING, "prompt": "plain", "wall_seconds": 1.0}
         record.evaluations = [evaluation_record(answers, **asked, rule=rule)]
-        path = answers_path(place / "answers", task=task("everyday"), when="after", scoring=SCORING)
+        path = answers_path(place / "answers", task="everyday", when="after", scoring=SCORING)
         save_answers(path, answers)
     else:
         place.with_name(f"{place.name}.failed").write_text("training diverged (loss nan): lower it\n")
