@@ -2,6 +2,7 @@
 
 import ctypes
 import gc
+import sys
 from pathlib import Path
 
 import torch
@@ -14,11 +15,8 @@ def release_memory() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    trim = getattr(
-        ctypes.CDLL(None), "malloc_trim", None
-    )  # glibc keeps freed memory, which would count for the next run
-    if trim is not None:
-        trim(0)
+    if sys.platform == "linux":  # glibc keeps freed memory, which would count for the next run
+        getattr(ctypes.CDLL(None), "malloc_trim", lambda _kept: None)(0)
 
 
 def forget_peak_memory() -> None:
