@@ -10,8 +10,9 @@ from transformers import GenerationConfig
 
 from moslora.adapter.twin import base_of
 from moslora.data.probing import sees_left_padding
-from moslora.data.tokens import end_token_id, pad_token_id
+from moslora.data.tokens import pad_token_id
 from moslora.evaluation.inference import (
+    end_token_ids,
     evaluation_mode,
     generation_defaults,
     input_device,
@@ -46,12 +47,10 @@ def answers(
     sampled, and the model's own generation settings are set aside.
     """
     tokenizer, base = processor.tokenizer, base_of(model)
-    own = getattr(base.generation_config, "eos_token_id", None)  # a chat model has several
-    ends = {end_token_id(tokenizer), *(own if isinstance(own, list) else [] if own is None else [own])}
     settings = GenerationConfig(
         max_new_tokens=max_new_tokens,
         do_sample=False,
-        eos_token_id=sorted(ends),
+        eos_token_id=end_token_ids(model, tokenizer),
         pad_token_id=pad_token_id(tokenizer),
     )
     texts = [""] * len(prompts)

@@ -17,10 +17,11 @@ from moslora.adapter.twin import accepts, base_of
 from moslora.data.probing import sees_left_padding
 from moslora.data.prompts import prompt_ids, response_ids
 from moslora.data.tasks import RESPONSE_START, Task, check_answers
-from moslora.data.tokens import end_token_id, pad_token_id
+from moslora.data.tokens import pad_token_id
 from moslora.data.vocabulary import Vocabulary
 from moslora.errors import DataError
 from moslora.evaluation.inference import (
+    end_token_ids,
     evaluation_mode,
     generation_defaults,
     input_device,
@@ -196,14 +197,12 @@ def score_by_generation(
 def _generation_settings(
     model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, *, num_beams: int, max_new_tokens: int
 ) -> GenerationConfig:
-    """The paper's search. The end tokens are the tokenizer's and the model's own (a chat model has several)."""
-    own = getattr(base_of(model).generation_config, "eos_token_id", None)
-    ends = {end_token_id(tokenizer), *(own if isinstance(own, list) else [own] if own is not None else [])}
+    """The paper's search."""
     return GenerationConfig(
         num_beams=num_beams,
         max_new_tokens=max_new_tokens,
         do_sample=False,
-        eos_token_id=sorted(ends),
+        eos_token_id=end_token_ids(model, tokenizer),
         pad_token_id=pad_token_id(tokenizer),
     )
 

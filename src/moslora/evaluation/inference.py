@@ -8,10 +8,11 @@ from typing import Any, TypeVar
 import torch
 from rich.console import Console
 from rich.progress import Progress
-from transformers import GenerationConfig
+from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from moslora.adapter.head import contiguous_head_input
 from moslora.adapter.twin import accepts, base_of
+from moslora.data.tokens import end_token_id
 from moslora.errors import ConfigError
 
 RowT = TypeVar("RowT")
@@ -99,6 +100,12 @@ def input_device(model: torch.nn.Module) -> torch.device:
     embeddings: Any = model.get_input_embeddings()  # pyright: ignore[reportCallIssue]
     device = embeddings.weight.device
     return torch.device("cpu") if device.type == "meta" else device
+
+
+def end_token_ids(model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """What ends an answer: the tokenizer's end token, and the model's own ones (a chat model has several)."""
+    own = getattr(base_of(model).generation_config, "eos_token_id", None)
+    return sorted({end_token_id(tokenizer), *(own if isinstance(own, list) else [] if own is None else [own])})
 
 
 @contextmanager

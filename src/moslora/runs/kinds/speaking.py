@@ -6,12 +6,11 @@ import torch
 from peft import PeftModel
 from transformers import GenerationConfig, PreTrainedTokenizerBase, TextStreamer, set_seed
 
-from moslora.adapter.twin import base_of
 from moslora.data.prompts import CHAT, prompt_ids
-from moslora.data.tokens import end_token_id, pad_token_id
+from moslora.data.tokens import pad_token_id
 from moslora.data.vocabulary import Vocabulary
 from moslora.errors import ConfigError
-from moslora.evaluation.inference import evaluation_mode, generation_defaults, input_device
+from moslora.evaluation.inference import end_token_ids, evaluation_mode, generation_defaults, input_device
 
 
 class Speaker:
@@ -37,13 +36,11 @@ class Speaker:
             )
         self.model, self.tokenizer, self.style = model, tokenizer, style
         self.messages: list[dict[str, str]] = []
-        own = getattr(base_of(model).generation_config, "eos_token_id", None)  # a chat model has several
-        ends = {end_token_id(tokenizer), *(own if isinstance(own, list) else [] if own is None else [own])}
         sampling: dict[str, Any] = {"temperature": temperature} if temperature > 0 else {}
         self.settings = GenerationConfig(
             max_new_tokens=max_new_tokens,
             pad_token_id=pad_token_id(tokenizer),
-            eos_token_id=sorted(ends),
+            eos_token_id=end_token_ids(model, tokenizer),
             do_sample=temperature > 0,
             **sampling,
         )
