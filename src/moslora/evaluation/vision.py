@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from moslora.data.vision_tasks import Question
 from moslora.errors import DataError, unknown_name
+from moslora.evaluation.answers import UNIT_RULES
 from moslora.evaluation.vqa import normalised, soft_accuracy
 
 _BLANKED = str.maketrans(dict.fromkeys(".()[],:;!*#{}", " "))
@@ -44,12 +45,16 @@ class UnitCredit:
 
 @dataclass(frozen=True)
 class Rule:
-    """How a text earns its credit, and how those of a unit become one; `record` says so in a run's record."""
+    """How a text earns its credit, in what steps, and how those of a unit become one (a name in `UNIT_RULES`).
+
+    `record` says so in a run's record.
+    """
 
     name: str
     record: str
     credit: Callable[[str, Question], Credit]
-    combine: Callable[[Sequence[float]], float] = min
+    unit_rule: str = "all"
+    step: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -102,7 +107,7 @@ def unit_credits(questions: Sequence[Question], credits: Sequence[Credit], *, ru
     found = []
     for unit, members in units.items():
         first = members[0][0]
-        value = rule.combine([credit.value for _, credit in members])
+        value = UNIT_RULES[rule.unit_rule]([credit.value for _, credit in members])
         is_read = all(credit.is_read for _, credit in members)
         found.append(UnitCredit(unit, value, first.weight, is_read, first.kind, first.group))
     return found
@@ -136,11 +141,6 @@ def _accuracies(pictures: Mapping[str, list[float]]) -> tuple[float, float]:
     single = [value for values in pictures.values() for value in values]
     both = [min(values) for values in pictures.values()]
     return 100 * sum(single) / len(single), 100 * sum(both) / len(both)
-
-
-def _pair(values: Sequence[float]) -> float:
-    """A picture's share of MME's score: the mean of its accuracy and of both right, so 0, 1/4 or 1 for two."""
-    return (sum(values) / len(values) + min(values)) / 2
 
 
 def _by_letter(read: Callable[[str, Mapping[str, str]], str | None]) -> Callable[[str, Question], Credit]:
@@ -202,6 +202,7 @@ def _short(text: str, question: Question) -> Credit:
 
 
 _ALL_PASSES = "a question is right if all of its passes are"
+SOFT_STEP = 1 / 30  # ten people's answers, each a third of what three that agree are worth
 _NORMALISED = "answers made alike as by LLaVA's EvalAIAnswerProcessor"
 
 RULES = {
@@ -224,12 +225,12 @@ RULES = {
             "the letter, else 'X. ' at the start, else 'The answer is X.' once (LLaVA's ScienceQA)",
             _by_letter(_answer_is),
         ),
-        Rule("soft", f"agreement with ten people's answers (VQA accuracy); {_NORMALISED}", _soft),
+        Rule("soft", f"agreement with ten people's answers (VQA accuracy); {_NORMALISED}", _soft, step=SOFT_STEP),
         Rule(
             "yes-no",
             "the word yes or no, not both (VLMEvalKit); a picture earns 1 for both of its questions, 1/4 for one (MME)",
             _yes_or_no,
-            _pair,
+            unit_rule="mean_and_all",
         ),
         Rule("short", f"equal to an answer; {_NORMALISED}", _short),
     )

@@ -7,9 +7,6 @@ from moslora.data.vision_tasks import Question
 from moslora.evaluation.answers import Answer
 from moslora.evaluation.vision import Rule, credits_of
 
-STEPS = {"soft": 1 / 30}  # ten people's answers, each a third of what three that agree are worth
-UNIT_RULES = {"yes-no": "mean_and_all"}
-
 
 def scored(questions: Sequence[Question], texts: Sequence[str], *, rule: Rule) -> list[Answer]:
     """The answers, in the questions' order. Raises DataError for a question whose answer is not known."""
@@ -25,9 +22,9 @@ def scored(questions: Sequence[Question], texts: Sequence[str], *, rule: Rule) -
             options=len(question.options) if question.options else None,
             group=question.group,
             credit=credit.value,
-            step=STEPS.get(rule.name, 1.0),
+            step=rule.step,
             unit=question.unit if members[question.unit] > 1 else None,
-            unit_rule=UNIT_RULES.get(rule.name, "all"),
+            unit_rule=rule.unit_rule,
             weight=question.weight,
             is_read=credit.is_read,
         )
