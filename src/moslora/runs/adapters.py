@@ -138,6 +138,8 @@ def check_options(method: str, options: Mapping[str, Any]) -> None:
 
 def whole_options(settings: ModelSettings, method: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """A method's options for the model as a whole, where they are given by its parts. Raises ConfigError."""
+    if not OF_PARTS & options.keys():
+        return dict(options)
     return _whole(kind_of(settings.kind), meta_model(settings), method, options)
 
 
