@@ -19,7 +19,7 @@ from moslora.adapter.base_model import describe_base
 from moslora.adapter.config import MosloraConfig
 from moslora.adapter.fused import llama_names, split_rows
 from moslora.adapter.importing import convert, read_config, read_tensors
-from moslora.adapter.part_layers import LANGUAGE, PROJECTOR, VISION, exact_pattern
+from moslora.adapter.part_layers import LANGUAGE, LLAVA_PARTS, PROJECTOR, VISION, exact_pattern
 from moslora.adapter.patterns import NO_MIXER
 from moslora.adapter.projectors import Projector, read_projector
 from moslora.adapter.targets import names_to_match
@@ -27,11 +27,9 @@ from moslora.errors import CheckpointError
 
 FOLDERS = {LANGUAGE: "llm_adapter", VISION: "visual_encoder_adapter"}
 PROJECTORS = ("projector", "projector.pth", "projector.safetensors", "projector.bin", "mm_projector.bin")
-NAMES = {LANGUAGE: "language_model", VISION: "vision_tower", PROJECTOR: "multi_modal_projector"}
-PREFIXES = {part: f"model.{name}" for part, name in NAMES.items()}
 INSIDE = {  # patterns of PEFT for the layers of one adapter in a model of two
-    LANGUAGE: rf"^(?!{re.escape(PREFIXES[VISION])}\.).*",
-    VISION: rf"^{re.escape(PREFIXES[VISION])}\..*",
+    LANGUAGE: rf"^(?!{re.escape(LLAVA_PARTS[VISION])}\.).*",
+    VISION: rf"^{re.escape(LLAVA_PARTS[VISION])}\..*",
 }
 OWN = {"r": "rank_pattern", "lora_alpha": "alpha_pattern", "lora_dropout": "dropout_pattern"}
 SHARED = ("use_rslora", "use_dora", "lora_bias", "fan_in_fan_out")  # which one adapter has for all of its layers
@@ -111,7 +109,7 @@ def join(parts: Mapping[str, PartAdapter], projector: Projector | None, model: A
     config = MosloraConfig(
         **fields,
         target_modules=exact_pattern(names, names_to_match(model)),
-        modules_to_save=None if projector is None else [PREFIXES[PROJECTOR]],
+        modules_to_save=None if projector is None else [LLAVA_PARTS[PROJECTOR]],
         base_model_name_or_path=base,
         base_model_config=describe_base(model),
         auto_mapping={"base_model_class": type(model).__name__, "parent_library": type(model).__module__},
@@ -123,11 +121,11 @@ def join(parts: Mapping[str, PartAdapter], projector: Projector | None, model: A
 def target_modules(part: str, module: str) -> list[str]:
     """The modules of the LLaVA model for one of a part: one, or three for InternLM2's fused matrix."""
     if part == VISION:
-        return [f"{PREFIXES[VISION]}.{module.removeprefix('vision_model.')}"]
+        return [f"{LLAVA_PARTS[VISION]}.{module.removeprefix('vision_model.')}"]
     if module in HEADS:
         return [HEAD]
     inside = llama_names(module) or [module]
-    return [f"{PREFIXES[LANGUAGE]}.{name.removeprefix('model.')}" for name in inside]
+    return [f"{LLAVA_PARTS[LANGUAGE]}.{name.removeprefix('model.')}" for name in inside]
 
 
 def _placed(part: str, own: PartAdapter, model: Any, *, keeps_mixer: bool) -> tuple[dict[str, torch.Tensor], set[str]]:
@@ -185,7 +183,7 @@ def _check_fits(module: nn.Module | None, tensor: torch.Tensor, *, kind: str, ta
 
 
 def _placed_projector(projector: Projector, model: Any) -> dict[str, torch.Tensor]:
-    config, prefix = model.config, PREFIXES[PROJECTOR]
+    config, prefix = model.config, LLAVA_PARTS[PROJECTOR]
     projector.check_sizes(
         vision=config.vision_config.hidden_size, language=config.text_config.hidden_size, source="the projector"
     )

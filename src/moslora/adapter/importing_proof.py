@@ -11,9 +11,9 @@ from typing import Any
 import torch
 
 from moslora.adapter.importing import chains_of, composed, pairs_of, read_config, read_tensors
-from moslora.adapter.importing_parts import FOLDERS, PEFT_PREFIX, PREFIXES, target_modules
+from moslora.adapter.importing_parts import FOLDERS, PEFT_PREFIX, target_modules
 from moslora.adapter.inspection import lora_layers
-from moslora.adapter.part_layers import PROJECTOR
+from moslora.adapter.part_layers import LLAVA_PARTS, PROJECTOR
 from moslora.adapter.projectors import Projector
 from moslora.adapter.tensors import Comparison, TensorDrift
 from moslora.core.mixers import compose
@@ -46,7 +46,9 @@ def prove_joined(source: str | Path, adapted: Any, *, projector: Projector | Non
             expected |= {*targets}
     proof.same_names(expected, layers)
     if projector is not None:
-        wrapped = adapted.get_submodule(f"{PEFT_PREFIX}{PREFIXES[PROJECTOR]}").modules_to_save["default"].state_dict()
+        wrapped = (
+            adapted.get_submodule(f"{PEFT_PREFIX}{LLAVA_PARTS[PROJECTOR]}").modules_to_save["default"].state_dict()
+        )
         proof.same_names(projector.tensors, wrapped)
         for name, tensor in projector.tensors.items():
             _check(proof, f"projector.{name}", tensor, wrapped[name])

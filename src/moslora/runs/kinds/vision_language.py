@@ -14,7 +14,7 @@ from torch import nn
 from transformers import AutoConfig, TrainingArguments
 
 from moslora.adapter.heads import Head
-from moslora.adapter.part_layers import LANGUAGE, VISION, is_within, part_of
+from moslora.adapter.part_layers import LANGUAGE, LLAVA_PARTS, VISION, part_of
 from moslora.adapter.twin import base_of
 from moslora.data.images import ImageHeader, blank, check_image, open_image
 from moslora.data.prompts import CHAT
@@ -45,7 +45,6 @@ from moslora.training.trainer import Collate
 from moslora.training.vision_language import GREY, See, collator, pictures_of, pixels
 
 PICTURE_BLANKED, QUESTION_REMOVED = "picture blanked", "question removed"
-PARTS = {"language": "model.language_model", "vision": "model.vision_tower", "projector": "model.multi_modal_projector"}
 
 
 class VisionLanguage(Kind):
@@ -73,7 +72,7 @@ class VisionLanguage(Kind):
     def parts(self, model: nn.Module) -> dict[str, str]:
         """The language model, the vision tower and the projector between them."""
         base = base_of(model)
-        return {part: prefix for part, prefix in PARTS.items() if _has(base, prefix)}
+        return {part: prefix for part, prefix in LLAVA_PARTS.items() if _has(base, prefix)}
 
     def read(self, recipe: VisionRecipe) -> Sources:
         """The conversations of every source, and the tasks' questions."""
@@ -140,15 +139,9 @@ class VisionLanguage(Kind):
             processor,
             pad_token_id=pad_token_id(processor.tokenizer),
             grey_tokens=grey,
-            learns_from_text=self._learns_from_text(model),
+            learns_from_text=LANGUAGE in self._trained(model),
             see=see,
         )
-
-    def _learns_from_text(self, model: nn.Module) -> bool:
-        """Whether anything is trained behind the projector."""
-        prefixes = [prefix for part, prefix in self.parts(model).items() if part != LANGUAGE]
-        trained = (name for name, parameter in base_of(model).named_parameters() if parameter.requires_grad)
-        return any(not any(is_within(name, prefix) for prefix in prefixes) for name in trained)
 
     def test_sets(self, settings: VisionEvaluationSettings) -> list[TestSet]:
         """The tasks' questions."""
