@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from moslora.adapter.experts import plain_layers
 from moslora.adapter.heads import Head, head_of
 from moslora.adapter.methods import method_config
@@ -183,6 +185,14 @@ def require_language_model(opened: Opened, command: str) -> None:
             f"{command} needs a language model, and {opened.adapter} is an adapter for {opened.head.class_name}"
             f" (task_type {opened.head.task_type}): use it in Python, or fold or merge it"
         )
+
+
+def text_probe(opened: Opened, tokenizer: Any, model: Any = None) -> dict[str, torch.Tensor]:
+    """What an export is compared on with what was opened: real text, and pictures where the model sees them.
+
+    `tokenizer` is the model's processor. Without `model` they are the inputs of a model that continues text.
+    """
+    return kind_of(opened.model.kind).probe(tokenizer, model, prompt=opened.prompt_style)
 
 
 def _without_weights(run: RunFolder, status: str) -> str:

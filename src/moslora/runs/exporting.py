@@ -15,8 +15,7 @@ from moslora.adapter.twin import base_of
 from moslora.adapter.verification import Drift, coarsest_dtype, probe_output
 from moslora.errors import ConfigError, python_text
 from moslora.files import check_new_folder, check_writable
-from moslora.runs.adapters import FULL, MOSLORA, PROJECTOR_ONLY, Opened, load_adapted
-from moslora.runs.kinds import kind_of
+from moslora.runs.adapters import FULL, MOSLORA, PROJECTOR_ONLY, Opened, load_adapted, text_probe
 from moslora.runs.models import load_model, resolve_model
 from moslora.runs.origin import write_origin
 from moslora.runs.ownership import check_unowned
@@ -86,7 +85,7 @@ def fold_adapter(opened: Opened, folder: Path, *, allow_drift: bool = False) -> 
     _check_place(opened, folder)
     model, processor = load_adapted(opened)
     labels, note = model.get_base_model().config.num_labels, serving_note(model)
-    drift = save_folded(model, folder, probe=_probe(opened, processor, model), allow_drift=allow_drift)
+    drift = save_folded(model, folder, probe=text_probe(opened, processor, model), allow_drift=allow_drift)
     processor.save_pretrained(folder)
     write_origin(folder, prompt=opened.prompt_style, kind=opened.model.kind)
     export = replace(_export(opened, folder, drift, num_labels=labels), note=note)
@@ -113,7 +112,7 @@ def merge_adapter(opened: Opened, folder: Path, *, dtype: str | None, allow_drif
     wanted = getattr(torch, dtype) if dtype else None
     sizes = (p.numel() * (wanted or p.dtype).itemsize for p in base_of(model).parameters())
     check_writable(folder, needed_bytes=sum(sizes))
-    probe = _probe(opened, processor, model)
+    probe = text_probe(opened, processor, model)
     if opened.peft_type == MOSLORA:
         drift = save_merged(model, folder, dtype=wanted, probe=probe, allow_drift=allow_drift, tokenizer=processor)
     else:
@@ -139,10 +138,6 @@ def _merged(opened: Opened, model: Any, *, dtype: torch.dtype | None) -> Any:
     if opened.peft_type == PROJECTOR_ONLY:
         return whole_model(model, dtype=dtype)
     return merged_by_peft(load_model(opened.model, opened.head), opened.adapter, dtype=dtype)
-
-
-def _probe(opened: Opened, processor: Any, model: Any) -> dict[str, torch.Tensor]:
-    return kind_of(opened.model.kind).probe(processor, model, prompt=opened.prompt_style)
 
 
 def _check_place(opened: Opened, folder: Path) -> None:

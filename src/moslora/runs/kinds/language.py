@@ -115,7 +115,10 @@ class Language(Kind):
         samples: list[dict[str, Any]] = [*everyday("test")]
         ids = prompt_ids(samples[:: len(samples) // 4], processor, style=prompt or PROMPTS[0])
         shortest = min(map(len, ids))
-        return token_probe(model, torch.tensor([row[:shortest] for row in ids]))
+        tokens = torch.tensor([row[:shortest] for row in ids])
+        if model is None:
+            return {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}
+        return token_probe(model, tokens)
 
     def speaker(self, model: Any, processor: PreTrainedTokenizerBase, *, prompt: str, **options: Any) -> Speaker:
         """Text as it is made."""
