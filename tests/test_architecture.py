@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1] / "src" / "moslora"
 LAYERS = [
     {"errors", "__init__", "estimation"},
     {"files"},
-    {"records"},
+    {"records", "painting"},
     {"core"},
     {"adapter"},
     {"data"},
