@@ -41,7 +41,8 @@ def test_a_file_gives_back_the_picture_and_how_it_was_made(tmp_path: Path) -> No
         request.prompt, 5, request.negative_prompt, steps=12, guidance=4.5, width=32, height=24, number=2
     )
     assert found.settings == settings
-    assert np.array_equal(np.asarray(found.image()), np.asarray(NOISE))
+    assert not found.is_withheld
+    assert np.array_equal(np.asarray(found.image), np.asarray(NOISE))
     with Image.open(path) as image:
         assert image.text["parameters"] == (  # pyright: ignore[reportAttributeAccessIssue]
             "a “red” cat – 猫\nNegative prompt: blurred, dark\n"
@@ -57,9 +58,9 @@ def test_readable_values_with_signs_of_their_own_are_quoted() -> None:
 def test_writing_again_replaces_the_picture(tmp_path: Path) -> None:
     request = Request("a cat", 1)
     write_picture(tmp_path, NOISE, request=request)
-    path = write_picture(tmp_path, Image.new("RGB", (8, 8), "red"), request=request)
-    assert [one.path for one in read_pictures(tmp_path)] == [path]
-    assert read_picture(path).image().getpixel((0, 0)) == (255, 0, 0)
+    path = write_picture(tmp_path, Image.new("RGB", (8, 8), "red"), request=request, is_withheld=True)
+    assert [(one.path, one.is_withheld) for one in read_pictures(tmp_path)] == [(path, True)]
+    assert read_picture(path).image.getpixel((0, 0)) == (255, 0, 0)
 
 
 def test_a_folder_that_is_not_there_is_an_error(tmp_path: Path) -> None:
@@ -105,4 +106,4 @@ def test_a_picture_that_was_cut_off_is_refused(tmp_path: Path) -> None:
     path = write_picture(tmp_path, NOISE, request=Request("a cat", 1))
     path.write_bytes(path.read_bytes()[:-600])
     with pytest.raises(DataError, match="broken or cut off"):
-        read_picture(path).image()
+        _ = read_picture(path).image

@@ -29,14 +29,19 @@ _READABLE = {"steps": "Steps", "guidance": "CFG scale", "seed": "Seed"}
 
 @dataclass(frozen=True)
 class Painted:
-    """A picture's file, what was asked for, and what else was noted about how it was made."""
+    """A picture's file, what was asked for, and what else was noted about how it was made.
+
+    `is_withheld` says that a safety checker replaced the picture by a black one.
+    """
 
     path: Path
     request: Request
     settings: dict[str, Any]
+    is_withheld: bool = False
 
+    @property
     def image(self) -> Image.Image:
-        """The picture in RGB. Raises DataError if the file is broken."""
+        """The picture in RGB, read anew. Raises DataError if the file is broken."""
         try:
             with Image.open(self.path) as image:
                 return image.convert("RGB")
@@ -54,7 +59,12 @@ def picture_name(request: Request) -> str:
 
 
 def write_picture(
-    folder: str | Path, image: Image.Image, *, request: Request, settings: Mapping[str, Any] | None = None
+    folder: str | Path,
+    image: Image.Image,
+    *,
+    request: Request,
+    settings: Mapping[str, Any] | None = None,
+    is_withheld: bool = False,
 ) -> Path:
     """Write a picture atomically into a folder that exists, under its `picture_name`; the path of the file.
 
@@ -62,7 +72,8 @@ def write_picture(
     """
     whole = replace(request, width=image.width, height=image.height)
     info = PngInfo()
-    info.add_text(KEY, json.dumps({"request": asdict(whole), "settings": dict(settings or {})}))
+    told = {"request": asdict(whole), "settings": dict(settings or {}), "is_withheld": is_withheld}
+    info.add_text(KEY, json.dumps(told))
     info.add_text(READABLE_KEY, readable(whole, settings or {}))
     stream = io.BytesIO()
     image.save(stream, "PNG", pnginfo=info)
@@ -97,7 +108,7 @@ def read_picture(path: str | Path) -> Painted:
     try:
         with Image.open(path, formats=["PNG"]) as image:
             found = json.loads(image.info[KEY])  # chunks before the pixels
-        return Painted(path, Request(**found["request"]), dict(found["settings"]))
+        return Painted(path, Request(**found["request"]), dict(found["settings"]), bool(found["is_withheld"]))
     except FileNotFoundError as error:
         raise DataError(f"there is no picture {path}; correct the path") from error
     except OSError as error:

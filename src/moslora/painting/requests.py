@@ -2,6 +2,9 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
+
+from PIL import Image
 
 from moslora.errors import ConfigError
 
@@ -42,6 +45,25 @@ class Request:
     def batch_key(self) -> tuple[object, ...]:
         """What the pictures of one batch must have in common."""
         return self.steps, self.guidance, self.width, self.height, bool(self.negative_prompt)
+
+
+class Picture(Protocol):
+    """A picture that was drawn, just now or in a file."""
+
+    @property
+    def request(self) -> Request:
+        """What was asked for."""
+        ...
+
+    @property
+    def image(self) -> Image.Image:
+        """The picture in RGB."""
+        ...
+
+    @property
+    def is_withheld(self) -> bool:
+        """Whether a safety checker replaced it by a black one."""
+        ...
 
 
 def requests_for(

@@ -4,12 +4,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from moslora.errors import DataError
-from moslora.painting.png import Painted
-from moslora.painting.requests import Request
+from moslora.painting.requests import Picture, Request
 from moslora.painting.sheet import Axis, Sheet, contact_sheet
 
 
-def side_by_side(methods: Mapping[str, Sequence[Painted]], *, most_rows: int | None = None, **options: Any) -> Sheet:
+def side_by_side(methods: Mapping[str, Sequence[Picture]], *, most_rows: int | None = None, **options: Any) -> Sheet:
     """A row for each prompt and seed, a column for each method, in their order; `options` as of `contact_sheet`.
 
     With `most_rows` the first seed of every prompt comes before the second of any. Raises DataError unless all methods
@@ -18,18 +17,18 @@ def side_by_side(methods: Mapping[str, Sequence[Painted]], *, most_rows: int | N
     requests = _shared_requests(methods)
     chosen = sorted(requests, key=lambda place: _turn(place, requests))[:most_rows]
     places = sorted(chosen)
-    by_place = {method: {_place(one.request): one for one in painted} for method, painted in methods.items()}
+    by_place = {method: {_place(one.request): one for one in pictures} for method, pictures in methods.items()}
     has_seeds = len({number for number, _ in places}) < len(places)
     rows = Axis(
         tuple(requests[place].prompt for place in places),
         notes=tuple(f"seed {seed}" for _, seed in places) if has_seeds else (),
     )
-    pictures = [[by_place[method][place].image() for method in methods] for place in places]
-    return contact_sheet(pictures, columns=Axis(tuple(methods)), rows=rows, **options)
+    grid = [[by_place[method][place].image for method in methods] for place in places]
+    return contact_sheet(grid, columns=Axis(tuple(methods)), rows=rows, **options)
 
 
-def _shared_requests(methods: Mapping[str, Sequence[Painted]]) -> dict[tuple[int, int], Request]:
-    found = {name: {_place(one.request): one.request for one in painted} for name, painted in methods.items()}
+def _shared_requests(methods: Mapping[str, Sequence[Picture]]) -> dict[tuple[int, int], Request]:
+    found = {name: {_place(one.request): one.request for one in pictures} for name, pictures in methods.items()}
     if not found or not all(found.values()):
         raise DataError(f"{len(found)} methods with nothing drawn make no sheet; draw the same prompts with each")
     first = next(iter(found))
