@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[1] / "src" / "moslora"
 # Each layer may import the ones before it; packages of one layer never import each other.
 LAYERS = [
     {"errors", "__init__", "estimation"},
-    {"files"},
+    {"files", "emoji"},
     {"records", "painting"},
     {"core"},
     {"adapter"},
@@ -22,7 +22,7 @@ LAYERS = [
     {"__main__"},
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
-TORCH_FREE = ["errors.py", "estimation.py", "files.py", "records.py", "__init__.py", "reports", "judging"]
+TORCH_FREE = ["errors.py", "estimation.py", "files.py", "records.py", "__init__.py", "emoji", "reports", "judging"]
 HEAVY = {"torch", "transformers", "peft", "datasets", "accelerate", "bitsandbytes", "diffusers"}
 MODULES = sorted(ROOT.rglob("*.py"))
 
