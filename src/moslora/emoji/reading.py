@@ -39,8 +39,8 @@ def read(picture: Image.Image) -> Reading:
     if mask.mean() < _EMPTY:
         return Reading(_background(pixels), None, None, None)
     copies = _copies(mask)
-    rows, columns = _span(mask.any(axis=1)), _span(mask.any(axis=0))
-    width = np.mean([stop - start for start, stop in copies])
+    rows, columns = _span(mask, axis=1), _span(mask, axis=0)
+    width = sum(stop - start for start, stop in copies) / len(copies)
     longest = max(width, rows[1] - rows[0]) / len(mask)
     return Reading(_background(pixels), _place(rows, columns, len(mask)), _size(longest), len(copies))
 
@@ -49,7 +49,8 @@ def thing_mask(picture: Image.Image) -> np.ndarray:
     """Where a picture differs from its border's colour, (height, width) of booleans without specks."""
     pixels = np.asarray(picture.convert("RGB")).astype(int)
     mask = np.abs(pixels - _border_colour(pixels)).max(axis=-1) > _NEAREST_THING
-    labels, _ = ndimage.label(mask, np.ones((3, 3)))
+    labels = np.empty(mask.shape, np.int32)
+    ndimage.label(mask, np.ones((3, 3)), output=labels)
     areas = np.bincount(labels.ravel())
     areas[0] = 0
     return (areas >= _SPECK * mask.size)[labels]
@@ -59,7 +60,7 @@ def copy_boxes(mask: np.ndarray) -> list[tuple[int, int, int, int]]:
     """Left, top, right and bottom of each copy in a mask that is not empty, from left to right."""
     boxes = []
     for start, stop in _copies(mask):
-        top, bottom = _span(mask[:, start:stop].any(axis=1))
+        top, bottom = _span(mask[:, start:stop], axis=1)
         boxes.append((start, top, stop, bottom))
     return boxes
 
@@ -89,8 +90,9 @@ def _copies(mask: np.ndarray) -> list[tuple[int, int]]:
     return [(int(start), int(stop)) for start, stop in zip(starts, stops, strict=True)]
 
 
-def _span(filled: np.ndarray) -> tuple[int, int]:
-    indices = np.flatnonzero(filled)
+def _span(mask: np.ndarray, *, axis: int) -> tuple[int, int]:
+    """First and last of the rows (axis 1) or columns (axis 0) that hold something; the last is not included."""
+    indices = np.flatnonzero(mask.any(axis=axis))
     return int(indices[0]), int(indices[-1]) + 1
 
 

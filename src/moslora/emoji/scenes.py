@@ -107,7 +107,7 @@ def _turned(scene: Scene, draw: random.Random, side: int) -> Image.Image:
         sprite = sprite.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     large = sprite.resize([2 * length for length in sprite.size], Image.Resampling.BICUBIC)
     large = large.rotate(draw.uniform(-_TURN, _TURN), Image.Resampling.BICUBIC, expand=True)
-    large = large.crop(large.getchannel("A").point(lambda value: 255 * (value > 127)).getbbox())
+    large = large.crop(large.getchannel("A").point([0] * 128 + [255] * 128).getbbox())
     scale = side / max(large.size)
     return large.resize([max(1, round(length * scale)) for length in large.size], Image.Resampling.LANCZOS)
 

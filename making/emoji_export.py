@@ -1,0 +1,50 @@
+"""Writes the averaged weights of a run as a pipeline folder in half precision, small enough to ship."""
+
+import json
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderTiny
+from torch import nn
+
+from making.emoji_parts import Shape, networks, pipeline, tokenizer
+
+# All package data of `moslora.emoji` together, in bytes.
+LIMIT = 24_000_000
+
+
+def export(run: Path, folder: Path, *, coder: AutoencoderTiny) -> None:
+    """Write the pipeline of a run's checkpoint to a folder, and `training.json` beside its parts."""
+    kept = torch.load(run / "checkpoint.pt", weights_only=True)
+    parts = averaged(kept)
+    whole = pipeline(parts, tokenizer(), coder)
+    whole.to(torch.float16)
+    whole.save_pretrained(folder)
+    for path in folder.rglob("*.safetensors"):
+        path.chmod(0o644)
+    _forget(folder / "vae" / "config.json", "block_out_channels")
+    told = {"step": kept["step"], "seconds": round(kept["seconds"]), "settings": kept["settings"]}
+    (folder / "training.json").write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    if size > LIMIT:
+        raise SystemExit(f"the pipeline has {size:,} bytes; package data may have {LIMIT:,}: use a smaller shape")
+
+
+def averaged(kept: dict) -> nn.ModuleDict:
+    """The networks of a checkpoint with their averaged weights."""
+    shape = Shape(
+        **{
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in kept["settings"]["shape"].items()
+        }
+    )
+    parts = networks(shape, tokenizer())
+    parts.load_state_dict(kept["average"])
+    return parts.eval()
+
+
+def _forget(path: Path, key: str) -> None:
+    """Drop a setting that the part sets for itself, and says so in a warning whenever it reads it."""
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config.pop(key, None)
+    path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,204 @@
+"""The training of the base model: one thread, resumable after any step, a JSON line every hundred steps."""
+
+import contextlib
+import dataclasses
+import json
+import random
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from making.emoji_parts import MAX_TOKENS, TIME_IDS, Shape, embedded, networks, scheduler, tokenizer
+from making.emoji_scenes import random_prompt, random_scene
+
+_LOG_EVERY, _VALIDATE_EVERY, _SAVE_SECONDS = 100, 500, 180
+# The steps of the noise schedule, and the numbers of the scenes kept for validation, which training never reaches.
+_TIMES, _VALIDATION = 1000, range(10**6, 10**6 + 64)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a run is: the same settings and seed give the same weights on the same machine."""
+
+    seed: int = 0
+    steps: int = 40_000
+    batch_size: int = 16
+    learning_rate: float = 1e-3
+    warm_up: int = 200
+    # Share of the steps, at the end, in which the learning rate falls to zero.
+    decay: float = 0.3
+    weight_decay: float = 0.01
+    ema: float = 0.999
+    unconditional: float = 0.1
+    # Scenes seen at first, what each step adds, and the most: drawing them takes as long as learning from them.
+    first_scenes: int = 2_000
+    scenes_a_step: float = 2.5
+    most_scenes: int = 40_000
+    shape: Shape = dataclasses.field(default_factory=Shape)
+
+    def scenes(self, step: int) -> int:
+        """How many scenes there are at a step."""
+        return min(self.most_scenes, self.first_scenes + int(self.scenes_a_step * step) // 500 * 500)
+
+    def rate(self, step: int) -> float:
+        """Learning rate of a step: a short rise, a plateau, a fall to zero."""
+        left = (self.steps - step) / max(1, self.decay * self.steps)
+        return self.learning_rate * min(1.0, (step + 1) / self.warm_up, left)
+
+
+class Training:
+    """Networks, optimizer, averaged weights and the step they have reached, kept in one file of `folder`."""
+
+    def __init__(self, folder: Path, *, settings: Settings, latents: Callable[[range], torch.Tensor]) -> None:
+        """`latents` maps numbers of scenes, a range, to their latents, (scenes, 4, 16, 16)."""
+        self.folder, self.settings, self._latents = folder, settings, latents
+        self.vocabulary = tokenizer()
+        torch.manual_seed(settings.seed)
+        self.parts = networks(settings.shape, self.vocabulary)
+        # The first encoder's last layer feeds nothing, as in SDXL; it stays what it was.
+        self.average = {name: value.clone() for name, value in self.parts.state_dict().items()}
+        self.optimizer = torch.optim.AdamW(
+            self.parts.parameters(),
+            settings.learning_rate,
+            betas=(0.9, 0.99),
+            weight_decay=settings.weight_decay,
+            fused=True,
+        )
+        self.noising = scheduler()
+        self.step, self.seconds = 0, 0.0
+        self._pool = torch.empty(0)
+        self._losses: list[float] = []
+
+    @property
+    def checkpoint(self) -> Path:
+        """The file that everything is kept in."""
+        return self.folder / "checkpoint.pt"
+
+    def resume(self) -> None:
+        """Go on from the checkpoint; other settings than its own are an error, but for the number of steps."""
+        kept = torch.load(self.checkpoint, weights_only=True)
+        mine = {**dataclasses.asdict(self.settings), "steps": kept["settings"]["steps"]}
+        if json.loads(json.dumps(mine)) != kept["settings"]:
+            raise SystemExit(f"the checkpoint's settings are {kept['settings']}, not {mine}; use another folder")
+        self.parts.load_state_dict(kept["parts"])
+        self.optimizer.load_state_dict(kept["optimizer"])
+        self.average, self.step, self.seconds, self._losses = (
+            kept[name] for name in ("average", "step", "seconds", "losses")
+        )
+
+    def save(self) -> None:
+        """Write the checkpoint, or leave the one before."""
+        partial = self.checkpoint.with_suffix(".partial")
+        torch.save(
+            {
+                "settings": json.loads(json.dumps(dataclasses.asdict(self.settings))),
+                "parts": self.parts.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "average": self.average,
+                "step": self.step,
+                "seconds": self.seconds,
+                "losses": self._losses,
+            },
+            partial,
+        )
+        partial.replace(self.checkpoint)
+
+    def run(self, *, minutes: float, steps: int | None = None) -> None:
+        """Train until the time, these steps or all steps are over, or until a signal asks to stop; then save."""
+        last = self.settings.steps if steps is None else min(self.settings.steps, self.step + steps)
+        began = saved = time.monotonic()
+        with _stop_signals() as stop:
+            while self.step < last and not stop and time.monotonic() - began < 60 * minutes:
+                self._one_step()
+                if time.monotonic() - saved > _SAVE_SECONDS:
+                    self.save()
+                    saved = time.monotonic()
+            self.save()
+
+    def _one_step(self) -> None:
+        began = time.monotonic()
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.settings.rate(self.step)
+        loss = self._loss(*self._batch())
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.parts.parameters(), 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.step += 1
+        self._update_average()
+        self._losses.append(loss.item())
+        self.seconds += time.monotonic() - began
+        if self.step % _LOG_EVERY == 0:
+            self._log()
+
+    def _batch(self) -> tuple[torch.Tensor, list[str], torch.Tensor, torch.Tensor]:
+        """Latents, prompts, times and noise of a step, from the seed and the step alone."""
+        scenes = self.settings.scenes(self.step)
+        if len(self._pool) != scenes:
+            self._pool = self._latents(range(scenes))
+        draw = random.Random(f"batch {self.settings.seed} {self.step}")
+        chance = torch.Generator().manual_seed(draw.getrandbits(60))
+        numbers = [draw.randrange(scenes) for _ in range(self.settings.batch_size)]
+        prompts = [random_prompt(random_scene(number, self.settings.seed), draw) for number in numbers]
+        prompts = [None if draw.random() < self.settings.unconditional else prompt for prompt in prompts]
+        clean = self._pool[numbers].float()
+        times = torch.randint(_TIMES, (len(numbers),), generator=chance)
+        return clean, prompts, times, torch.randn(clean.shape, generator=chance)
+
+    def _loss(self, clean: torch.Tensor, prompts: list, times: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        noisy = self.noising.add_noise(clean, noise, times)
+        tokens = self.vocabulary(
+            [prompt or "" for prompt in prompts], padding="max_length", max_length=MAX_TOKENS, return_tensors="pt"
+        )
+        text, pooled = embedded(self.parts, tokens.input_ids)
+        # SDXL's pipelines put zeros where there is no prompt.
+        told = torch.tensor([prompt is not None for prompt in prompts]).float()[:, None]
+        conditions = {"text_embeds": pooled * told, "time_ids": torch.tensor([TIME_IDS] * len(clean)).float()}
+        guess = self.parts["unet"](noisy, times, text * told[..., None], added_cond_kwargs=conditions).sample
+        return F.mse_loss(guess, self.noising.get_velocity(clean, noise, times))
+
+    @torch.no_grad()
+    def _update_average(self) -> None:
+        kept = min(self.settings.ema, (1 + self.step) / (10 + self.step))
+        for name, value in self.parts.state_dict().items():
+            if value.is_floating_point():
+                self.average[name].lerp_(value, 1 - kept)
+
+    def _log(self) -> None:
+        line = {"step": self.step, "loss": round(sum(self._losses) / len(self._losses), 5)}
+        line |= {"rate": self.settings.rate(self.step), "scenes": len(self._pool), "seconds": round(self.seconds, 1)}
+        if self.step % _VALIDATE_EVERY == 0:
+            line["validation_loss"] = round(self.validation_loss(), 5)
+        self._losses = []
+        with (self.folder / "log.jsonl").open("a", encoding="utf-8") as log:
+            log.write(json.dumps(line) + "\n")
+
+    @torch.no_grad()
+    def validation_loss(self) -> float:
+        """Loss on a fixed grid of scenes, times and noise that training never meets."""
+        clean = self._latents(_VALIDATION).float()
+        chance = torch.Generator().manual_seed(self.settings.seed)
+        times = torch.arange(len(clean)) * _TIMES // len(clean)
+        noise = torch.randn(clean.shape, generator=chance)
+        prompts = [random_scene(number, self.settings.seed).prompt() for number in _VALIDATION]
+        return self._loss(clean, prompts, times, noise).item()
+
+
+@contextlib.contextmanager
+def _stop_signals() -> Iterator[list[int]]:
+    """A list that is empty until the process is told to end; the signals do what they did before when this is over."""
+    asked: list[int] = []
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    for number in before:
+        signal.signal(number, lambda received, _frame: asked.append(received))
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
