@@ -34,6 +34,10 @@ class DriftError(MosloraError):
     """A folded or merged model does not give the adapter's outputs."""
 
 
+class NoEffectError(DriftError):
+    """An adapter changes nothing of what the model gives without it."""
+
+
 class OutputError(MosloraError, OSError):
     """A file or folder cannot be written."""
 

@@ -48,18 +48,31 @@ def new_folder(folder: str | Path) -> Iterator[Path]:
     """
     folder = Path(folder).absolute()
     _check_unused(folder)
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-")
-    except OSError as error:
-        raise OutputError(f"cannot write to {folder.parent}: {error.strerror}; choose another folder") from None
-    staged = Path(temporary) / folder.name
+    temporary = _place_beside(folder)
+    staged = temporary / folder.name
     staged.mkdir()
     try:
         yield staged
         if folder.exists():
             folder.rmdir()
         staged.replace(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def new_file(path: str | Path) -> Iterator[Path]:
+    """The path of a file to write, beside `path` on the same disk; it becomes `path` when the block ends without error.
+
+    Raises OutputError when `path` exists, or its folder cannot be written.
+    """
+    path = Path(path).absolute()
+    if path.exists():
+        raise OutputError(f"{path} exists: choose another name, or remove it")
+    temporary = _place_beside(path)
+    try:
+        yield temporary / path.name
+        (temporary / path.name).replace(path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -97,6 +110,15 @@ def check_writable(path: str | Path, *, needed_bytes: int = 0) -> None:
             f"{path} needs {_gigabytes(needed_bytes)} and its disk has {_gigabytes(free_bytes)} free; "
             f"free some space or {ANOTHER}"
         )
+
+
+def _place_beside(path: Path) -> Path:
+    """A new hidden folder in the folder of `path`, which is made where it is missing."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}-"))
+    except OSError as error:
+        raise OutputError(f"cannot write to {path.parent}: {error.strerror}; choose another folder") from None
 
 
 def _check_unused(folder: Path) -> None:

@@ -1,6 +1,7 @@
 """A saved tiny base model, and what the adapter tests do to it again and again."""
 
 import copy
+import functools
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from transformers import (
 )
 
 from moslora import MosloraConfig
+from tests.diffusion import tiny_sd3, tiny_sd15, tiny_sdxl
 
 TARGETS = ["q_proj", "v_proj", "down_proj"]
 
@@ -148,3 +150,13 @@ def pictured():
         }
 
     return make
+
+
+PIPELINES = {"sdxl": tiny_sdxl, "sd15": tiny_sd15, "sd3": tiny_sd3}
+
+
+@pytest.fixture(scope="session")
+def pipeline_folder(tmp_path_factory):
+    """A tiny text-to-image pipeline: `sdxl`, `sd15` or `sd3`."""
+    place = tmp_path_factory.mktemp("pipelines")
+    return functools.cache(lambda kind: PIPELINES[kind](place / kind))

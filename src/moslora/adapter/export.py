@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel
+from peft.tuners.lora.layer import LoraLayer
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
@@ -20,7 +21,6 @@ from torch import nn
 from moslora.adapter.card import folded_card
 from moslora.adapter.config import MosloraConfig
 from moslora.adapter.experts import check_plain_targets
-from moslora.adapter.layers import mixer_layers
 from moslora.adapter.merging import merged_model
 from moslora.adapter.proving import A_KEYS, MIXER_KEY, prove_fold, prove_merge, saved_tensors
 from moslora.adapter.strictness import PREFIX
@@ -160,21 +160,32 @@ def write_merged(
     return drift
 
 
-def _mixer_config(model: Any, adapter_name: str) -> MosloraConfig:
+def check_in_use(model: Any, adapter_name: str) -> Any:
+    """The configuration of an adapter that can be exported: it is there, active, enabled and not merged.
+
+    Raises ConfigError.
+    """
     configs = getattr(model, "peft_config", {})
     if adapter_name not in configs:
         raise ConfigError(f"the model has no adapter '{adapter_name}' (it has: {', '.join(configs) or 'none'})")
-    config = configs[adapter_name]
+    for layer in model.modules():
+        if not isinstance(layer, LoraLayer):
+            continue
+        tuner: Any = layer
+        if tuner.merged:
+            raise ConfigError("adapters are merged into the base weights: call unmerge_adapter() first")
+        if tuner.disable_adapters:
+            raise ConfigError("the adapters are disabled, so there is nothing to compare with: enable them first")
+        if adapter_name in tuner.r and list(tuner.active_adapters) != [adapter_name]:
+            active = ", ".join(tuner.active_adapters) or "none"
+            raise ConfigError(f"adapter '{adapter_name}' is not the active one ({active}): call set_adapter() first")
+    return configs[adapter_name]
+
+
+def _mixer_config(model: Any, adapter_name: str) -> MosloraConfig:
+    config = check_in_use(model, adapter_name)
     if not isinstance(config, MosloraConfig):
         raise ConfigError(f"adapter '{adapter_name}' is a {type(config).__name__}, which has no mixer to fold")
-    for layer in mixer_layers(model).values():
-        if layer.merged:
-            raise ConfigError("adapters are merged into the base weights: call unmerge_adapter() first")
-        if layer.disable_adapters:
-            raise ConfigError("the adapters are disabled, so there is nothing to compare with: enable them first")
-        if adapter_name in layer.r and list(layer.active_adapters) != [adapter_name]:
-            active = ", ".join(layer.active_adapters) or "none"
-            raise ConfigError(f"adapter '{adapter_name}' is not the active one ({active}): call set_adapter() first")
     return config
 
 

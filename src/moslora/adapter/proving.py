@@ -16,7 +16,7 @@ from peft.tuners.lora.layer import LoraLayer
 from peft.utils.other import ModulesToSaveWrapper, TrainableTokensWrapper
 from torch import nn
 
-from moslora.adapter.layers import MixerLayer, groups_of, mixer_layers
+from moslora.adapter.layers import MixerLayer, groups_of
 from moslora.adapter.merging import dequantised, is_quantised
 from moslora.adapter.strictness import PREFIX
 from moslora.adapter.tensors import BLOCK, Comparison, TensorDrift, exact
@@ -44,11 +44,10 @@ def prove_fold(model: nn.Module, twin: PeftModel, *, adapter_name: str, written:
     other tensors that the adapter saves must be there, and nothing else.
     """
     proof = Comparison("the folded adapter")
-    ours = _carrying(mixer_layers(base_of(model)), adapter_name)
-    plain = _carrying(dict(base_of(twin).named_modules()), LOADED)
+    ours, plain = lora_layers_of(base_of(model), adapter_name), lora_layers_of(base_of(twin), LOADED)
     proof.same_names(ours, plain)
     for name, layer in ours.items():
-        _compare_factors(proof, name, layer, plain[name], adapter_name=adapter_name)
+        compare_factors(proof, name, layer, plain[name], adapter_name=adapter_name)
     expected = {key: t for key, t in saved_tensors(model, adapter_name).items() if not key.endswith(MIXER_KEY)}
     loaded = saved_tensors(twin, LOADED)
     proof.same_names(expected, written)
@@ -90,8 +89,9 @@ def prove_copy(expected: Mapping[str, torch.Tensor], loaded: nn.Module) -> Tenso
     return proof.result()
 
 
-def _carrying(modules: Mapping[str, nn.Module], adapter: str) -> dict[str, Any]:
-    return {name: module for name, module in modules.items() if isinstance(module, LoraLayer) and adapter in module.r}
+def lora_layers_of(model: nn.Module, adapter: str) -> dict[str, Any]:
+    """The layers that carry an adapter, ours or PEFT's own, by name."""
+    return {name: part for name, part in model.named_modules() if isinstance(part, LoraLayer) and adapter in part.r}
 
 
 def _factors(layer: Any, adapter: str) -> tuple[torch.Tensor, torch.Tensor]:
@@ -107,7 +107,7 @@ def _mixed(layer: Any, adapter: str) -> tuple[torch.Tensor, torch.Tensor]:
     Without a mixer they are those of A, for the product with B.
     """
     a, _ = _factors(layer, adapter)
-    if adapter not in layer.lora_mixer:
+    if adapter not in _mixers_of(layer):
         return exact(a), exact(a).abs() * (torch.finfo(wide_dtype(a)).eps * len(a))
     mixer = layer.lora_mixer[adapter]
     weight = exact(mixer.weight)
@@ -123,26 +123,58 @@ def _mixed(layer: Any, adapter: str) -> tuple[torch.Tensor, torch.Tensor]:
     return right.view(a.shape), size.view(a.shape)
 
 
-def _compare_factors(proof: Comparison, name: str, layer: Any, plain: Any, *, adapter_name: str) -> None:
-    """A' against M·A, B against B, scale against scale; the product B·A' is noted."""
+def compare_factors(
+    proof: Comparison,
+    name: str,
+    layer: Any,
+    plain: Any,
+    *,
+    adapter_name: str,
+    loaded_name: str = LOADED,
+    is_baked: bool = False,
+) -> None:
+    """A' against M·A, B against B, scale against scale; the product B·A' is noted.
+
+    With `is_baked`, B is compared with scale·B and the scale with 1, and A' and B may be filled up with zeros to a
+    higher rank.
+    """
     a, b = _factors(layer, adapter_name)
-    folded_a, folded_b = _factors(plain, LOADED)
-    proof.check_finite(name, a, b, *(mixer.weight for key, mixer in layer.lora_mixer.items() if key == adapter_name))
+    folded_a, folded_b = _factors(plain, loaded_name)
+    mixers = _mixers_of(layer)
+    proof.check_finite(name, a, b, *(mixer.weight for key, mixer in mixers.items() if key == adapter_name))
     right_a, slack = _mixed(layer, adapter_name)
-    if adapter_name not in layer.lora_mixer:
+    if adapter_name not in mixers:
         slack = torch.zeros_like(slack)  # A is passed on as it is
+    right_b, scale, b_path = b, layer.scaling[adapter_name], (b.dtype, folded_b.dtype)
+    if is_baked:
+        right_b, scale, b_path = exact(b) * scale, 1.0, (torch.float64, *b_path)
+        folded_a, folded_b = _without_zeros(proof, name, folded_a, folded_b, rank=len(a))
     proof.check(f"{name}: A", right_a, folded_a, path=(torch.float64, a.dtype, folded_a.dtype), slack=slack)
-    proof.check(f"{name}: B", b, folded_b, path=(b.dtype, folded_b.dtype))
-    scale, folded_scale = layer.scaling[adapter_name], plain.scaling[LOADED]
-    if scale != folded_scale:
+    proof.check(f"{name}: B", right_b, folded_b, path=b_path)
+    if plain.scaling[loaded_name] != scale:
         proof.refuse(
-            f"{name} is scaled by {folded_scale:g} instead of {scale:g} (undo set_scale and scale_layer first)"
+            f"{name} is scaled by {plain.scaling[loaded_name]:g} instead of {scale:g}"
+            " (undo set_scale and scale_layer first)"
         )
     groups = groups_of(layer)
-    right_OR, folded_OR = (scale * exact(ungrouped(part, groups=groups)).flatten(1) for part in (b, folded_b))
+    right_OR, folded_OR = (scale * exact(ungrouped(part, groups=groups)).flatten(1) for part in (right_b, folded_b))
     right_RI, folded_RI = right_a.flatten(1), exact(folded_a).flatten(1)
     for rows in _blocks(len(right_OR), right_RI.shape[1]):
         proof.note(name, right_OR[rows] @ right_RI, folded_OR[rows] @ folded_RI)
+
+
+def _mixers_of(layer: Any) -> Mapping[str, Any]:
+    """A layer's mixers by adapter; PEFT's own layers have none."""
+    return getattr(layer, "lora_mixer", {})
+
+
+def _without_zeros(
+    proof: Comparison, name: str, a: torch.Tensor, b: torch.Tensor, *, rank: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The first `rank` rows of A and columns of B, of which the others shall be zero."""
+    if a[rank:].count_nonzero() or b[:, rank:].count_nonzero():
+        proof.refuse(f"{name} has rank {len(a)} instead of {rank}")
+    return a[:rank], b[:, :rank]
 
 
 def _compare_merged(
