@@ -63,7 +63,10 @@ def test_the_subject_is_measured_between_base_and_held_out_photos() -> None:
         " texts: red, green or blue"
     )
     assert original.values.tolist() == [0, 1, 1, 0]  # the red ones are copies
-    assert "cosine 0.707, 99 % of 1 photos" in original.rule
+    assert original.rule.startswith(
+        "0 for a copy, else 1; a copy is nearer to a photo of the subject than 99 % of other photos are (cosine above"
+        " 0.707, from 1 held-out photos); mean colour;"
+    )
 
 
 def test_without_held_out_photos_the_training_photos_are_the_ceiling() -> None:
@@ -73,6 +76,7 @@ def test_without_held_out_photos_the_training_photos_are_the_ceiling() -> None:
     )
     assert similar.span == pytest.approx((0, 0.5**0.5))
     assert original.values.tolist() == [0, 0, 1, 1]
+    assert "(cosine above 0.707, from the 2 photos held against each other)" in original.rule
 
 
 def test_drift_is_told_as_likeness_to_the_base() -> None:

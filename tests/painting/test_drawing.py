@@ -67,6 +67,29 @@ def test_the_picture_is_the_one_that_the_pipeline_itself_draws(pipeline: Callabl
     assert np.array_equal(pixels(drawn), np.asarray(own.images[0]))
 
 
+def test_latents_with_a_mean_of_their_own_are_decoded_as_by_the_pipeline(pipeline: Callable[..., Any]) -> None:
+    pipe, asked = pipeline("sdxl"), [Request("a red cat", 3, steps=2, guidance=5.0)]
+    [usual] = draw(pipe, asked)
+    pipe.vae.register_to_config(latents_mean=[0.5, -1.0, 0.0, 2.0], latents_std=[0.5, 1.0, 2.0, 3.0])
+    [drawn] = draw(pipe, asked)
+    own = pipe("a red cat", num_inference_steps=2, guidance_scale=5.0, generator=torch.Generator().manual_seed(3))
+    assert np.array_equal(pixels(drawn), np.asarray(own.images[0]))
+    assert np.abs(pixels(drawn) - pixels(usual)).max() > 1
+
+
+class Inverted:
+    def apply_watermark(self, values: torch.Tensor) -> torch.Tensor:
+        return -values
+
+
+def test_a_watermark_of_the_pipeline_is_applied(pipeline: Callable[..., Any]) -> None:
+    pipe = pipeline("sdxl")
+    [drawn] = draw(pipe, requests(1)[:1])
+    pipe.watermark = Inverted()
+    [marked] = draw(pipe, requests(1)[:1])
+    assert np.abs(pixels(marked) + pixels(drawn) - 255).max() <= 1
+
+
 def test_neighbours_with_other_settings_are_drawn_apart(pipeline: Callable[..., Any]) -> None:
     pipe = pipeline("sdxl")
     few, many = Request("a cat", 1, steps=1), Request("a cat", 1, steps=2)

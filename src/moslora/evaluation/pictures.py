@@ -49,28 +49,24 @@ def measure_subject(
     shown_ND, base_ND = (features.pictures([one.image for one in pictures]) for pictures in (drawn, base_drawn))
     photos_MD = features.pictures(photos)
     held_HD = features.pictures(held_out) if held_out else None
-    ceiling = (
-        similarity.similarity_of_photos(photos_MD)
-        if held_HD is None
-        else similarity.subject_similarity(held_HD, photos_MD)
-    )
-    span = similarity.Span(
-        float(similarity.subject_similarity(base_ND, photos_MD).mean()), ceiling=float(ceiling.mean())
-    )
-    values = similarity.subject_similarity(shown_ND, photos_MD)
+    floor = similarity.subject_similarity(base_ND, photos_MD)
+    if held_HD is None:
+        ceiling, others = (
+            similarity.similarity_of_photos(photos_MD),
+            f"the {len(photos)} photos held against each other",
+        )
+    else:
+        ceiling = similarity.subject_similarity(held_HD, photos_MD)
+        others = f"{len(held_out)} held-out photos"
+    likeness = similarity.subject_similarity(shown_ND, photos_MD)
     threshold = similarity.copy_threshold(photos_MD, held_HD)
-    own = ~similarity.copies(shown_ND, photos_MD, threshold=threshold)
-    how = f"cosine {threshold:.3f}, {similarity.PERCENTILE:g} % of {len(held_out) or len(photos)} photos"
+    is_own = ~similarity.copies(shown_ND, photos_MD, threshold=threshold)
+    to_photos = f"{similarity.SUBJECT} (n = {len(photos)})"
+    own = f"{similarity.ORIGINALITY} (cosine above {threshold:.3f}, from {others})"
+    span = similarity.Span(float(floor.mean()), float(ceiling.mean()))
     return [
-        _measure(
-            "subject-similarity",
-            f"{similarity.SUBJECT} (n = {len(photos)})",
-            values,
-            drawn,
-            features=features,
-            span=span,
-        ),
-        _measure("originality", f"{similarity.ORIGINALITY} ({how})", own, drawn, features=features, step=1.0),
+        _measure("subject-similarity", to_photos, likeness, drawn, features=features, span=span),
+        _measure("originality", own, is_own, drawn, features=features, step=1.0),
     ]
 
 

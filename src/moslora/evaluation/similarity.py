@@ -22,7 +22,9 @@ CUT = "cut to 0 to 1"
 SUBJECT = f"mean cosine to the subject's photos, {CUT}"
 PROMPT = f"cosine to the prompt without the identifier, {CUT}"
 LIKENESS = f"cosine to the picture without the adapter, of the same prompt and noise (1 - drift), {CUT}"
-ORIGINALITY = "1, or 0 for a copy: nearer to a training photo than the share of held-out photos that the threshold is"
+ORIGINALITY = (
+    f"0 for a copy, else 1; a copy is nearer to a photo of the subject than {PERCENTILE:g} % of other photos are"
+)
 
 
 class Nearest(NamedTuple):

@@ -122,14 +122,13 @@ def _undisturbed(pipe: Any) -> Iterator[None]:
     parts = [part for part in pipe.components.values() if isinstance(part, nn.Module)]
     modes = {module: module.training for part in parts for module in part.modules()}
     scheduler, bar = pipe.scheduler, getattr(pipe, "_progress_bar_config", {})
-    device = pipe.device
-    others = [] if device.type == "cpu" else [device]
+    cards = [pipe.device] if pipe.device.type == "cuda" else []
     try:
         for part in parts:
             part.eval()
         pipe.scheduler = copy.deepcopy(scheduler)
         pipe.set_progress_bar_config(disable=True)
-        with torch.random.fork_rng(others, device_type="cuda" if device.type == "cpu" else device.type):
+        with torch.random.fork_rng(cards):
             yield
     finally:
         pipe.set_progress_bar_config(**bar)
