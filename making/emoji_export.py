@@ -1,6 +1,7 @@
 """Writes the averaged weights of a run as a pipeline folder in half precision, small enough to ship."""
 
 import json
+import shutil
 from pathlib import Path
 
 import torch
@@ -8,13 +9,26 @@ from diffusers import AutoencoderTiny
 from torch import nn
 
 from making.emoji_parts import Shape, networks, pipeline, tokenizer
+from moslora.emoji import sprites
 
 # All package data of `moslora.emoji` together, in bytes.
 LIMIT = 24_000_000
+_LICENSE = Path(__file__).with_name("taesd_license.txt")
+_CREDITS = """# Credits
+
+A tiny text-to-image pipeline, trained from nothing by `python -m making.emoji_sdxl` of this project's repository:
+{step:,} steps of {batch} pictures, seed {seed}, {hours:.1f} hours in one thread of a shared processor. `training.json`
+has every setting, `measures.json` what it can do. It learned from scenes of emoji by the artists of Noto (Apache
+License 2.0) and Twemoji (Creative Commons Attribution 4.0), credited in full beside the sheets of sprites, without
+these concepts: {subjects}.
+
+`vae/` holds TAESDXL (<https://github.com/madebyollin/taesd>), in half precision, otherwise unchanged; its licence is
+`vae/LICENSE.txt`.
+"""
 
 
 def export(run: Path, folder: Path, *, coder: AutoencoderTiny) -> None:
-    """Write the pipeline of a run's checkpoint to a folder, and `training.json` beside its parts."""
+    """Write the pipeline of a run's checkpoint to a folder, with its credits and `training.json` beside its parts."""
     kept = torch.load(run / "checkpoint.pt", weights_only=True)
     parts = averaged(kept)
     whole = pipeline(parts, tokenizer(), coder)
@@ -23,11 +37,23 @@ def export(run: Path, folder: Path, *, coder: AutoencoderTiny) -> None:
     for path in folder.rglob("*.safetensors"):
         path.chmod(0o644)
     _forget(folder / "vae" / "config.json", "block_out_channels")
+    shutil.copyfile(_LICENSE, folder / "vae" / "LICENSE.txt")
+    (folder / "CREDITS.md").write_text(_credits(kept), encoding="utf-8")
     told = {"step": kept["step"], "seconds": round(kept["seconds"]), "settings": kept["settings"]}
     (folder / "training.json").write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     if size > LIMIT:
         raise SystemExit(f"the pipeline has {size:,} bytes; package data may have {LIMIT:,}: use a smaller shape")
+
+
+def _credits(kept: dict) -> str:
+    return _CREDITS.format(
+        step=kept["step"],
+        batch=kept["settings"]["batch_size"],
+        seed=kept["settings"]["seed"],
+        hours=kept["seconds"] / 3600,
+        subjects=", ".join(sprites.SUBJECTS),
+    )
 
 
 def averaged(kept: dict) -> nn.ModuleDict:

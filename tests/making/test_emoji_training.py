@@ -141,6 +141,8 @@ def test_an_export_is_a_plain_pipeline_with_the_averaged_weights_and_can_be_meas
         part, rest = name.split(".", 1)
         torch.testing.assert_close(getattr(plain, part).state_dict()[rest], value.half().to(value.dtype))
     assert json.loads((tmp_path / "training.json").read_text())["step"] == 6
+    assert "\n6 steps of 2 pictures, seed 0" in (tmp_path / "CREDITS.md").read_text()
+    assert "Ollin Boer Bohan" in (tmp_path / "vae" / "LICENSE.txt").read_text()
     figures, sheet = measure(plain, trained=2, each=1)
     save(tmp_path, figures, sheet)
     assert (figures["drawn"]["pictures"], figures["held_out"]["pictures"]) == (2, 8)
