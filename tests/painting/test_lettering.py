@@ -2,7 +2,7 @@ from itertools import pairwise
 
 import pytest
 
-from moslora.painting.lettering import font, line_height, text_width, wrapped
+from moslora.painting.lettering import font_for, line_height, text_width, wrapped
 
 TEXT = "a cat on top of a purple rug in a forest of old oaks"
 
@@ -40,4 +40,16 @@ def test_lines_of_a_text_stay_apart() -> None:
 def test_larger_letters_are_wider_and_their_lines_higher() -> None:
     assert text_width(TEXT, 28) == pytest.approx(2 * text_width(TEXT, 14), rel=0.05)  # letters are hinted
     assert line_height(28) == pytest.approx(2 * line_height(14), abs=1)
-    assert all(font(14).getmask(sign).getbbox() for sign in "é×·–±“”…0")
+
+
+@pytest.mark.parametrize("text", ["a cat, 0.62 ± 0.04 · “x”…", "café – 3 × 4", "кот в снегу", "γάτα → łódź"])
+def test_every_letter_has_a_shape_of_its_own(text: str) -> None:
+    letters = font_for(text, 24)
+    signs = sorted({sign for sign in text if not sign.isspace()})
+    shapes = {bytes(letters.getmask(sign)) for sign in signs}
+    assert bytes(letters.getmask("\U0010ffff")) not in shapes  # the box of a sign that is missing
+    assert len(shapes) >= len(signs) - 1  # а and a are alike
+
+
+def test_plain_texts_are_set_in_pillows_own_font() -> None:
+    assert font_for("a cat", 14).getname() == font_for("", 14).getname() != font_for("café", 14).getname()

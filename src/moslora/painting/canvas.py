@@ -2,7 +2,7 @@
 
 from PIL import Image, ImageDraw
 
-from moslora.painting.lettering import font, line_height, wrapped
+from moslora.painting.lettering import font_for, line_height, wrapped
 
 Box = tuple[int, int, int, int]  # left, top, right, bottom, in pixels of the page
 
@@ -29,10 +29,11 @@ class Canvas:
     ) -> None:
         """Lines of text from `y` on, which is below them afterwards; `size` is that of the letters at scale 1."""
         pixels = size * self.scale
+        letters = font_for(text, pixels)
         for line in wrapped(text, width, size_pixels=pixels, most_lines=most_lines):
             self._reserve(self.y + line_height(pixels))
             start, anchor = (x + width / 2, "ma") if is_centred else (x, "la")
-            self._pen.text((start, self.y), line, fill=colour, font=font(pixels), anchor=anchor)
+            self._pen.text((start, self.y), line, fill=colour, font=letters, anchor=anchor)
             self.y += line_height(pixels)
 
     def paste(self, picture: Image.Image, box: Box) -> Box:

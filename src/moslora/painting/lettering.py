@@ -1,9 +1,12 @@
-"""Text set in the one font that comes with Pillow, wrapped to a width. Imports no torch.
+"""Text set in fonts that are there for certain, wrapped to a width. Imports no torch.
 
-The font holds Latin letters only; signs that it lacks are drawn as boxes.
+Pillow's own font has few letters beside those of English. A text with others is set in DejaVu Sans, which comes with
+matplotlib and has those of most alphabets; what that lacks, such as Chinese, is drawn as boxes.
 """
 
 from functools import cache
+from pathlib import Path
+from typing import Any
 
 from PIL import ImageFont
 from PIL.ImageFont import FreeTypeFont
@@ -13,14 +16,17 @@ from moslora.errors import MissingDependencyError
 LEADING = 1.35  # from line to line, as a share of the size
 ELLIPSIS = "…"
 
+_NOWHERE = "\U0010ffff"  # no font has it: what it looks like is what a missing sign looks like
+_PROBE_PIXELS = 24
 
-@cache
-def font(size_pixels: float) -> FreeTypeFont:
-    """The font in a size in pixels. Raises MissingDependencyError for a Pillow that was built without FreeType."""
-    found = ImageFont.load_default(size=size_pixels)
-    if not isinstance(found, FreeTypeFont):
-        raise MissingDependencyError("this Pillow cannot set text in sizes: pip install --force-reinstall pillow")
-    return found
+
+def font_for(text: str, size_pixels: float) -> FreeTypeFont:
+    """The font that has all signs of a text, in a size in pixels.
+
+    Raises MissingDependencyError for a Pillow that was built without FreeType.
+    """
+    is_plain = all(_has(sign) for sign in set(text) if not sign.isspace())
+    return _own(size_pixels) if is_plain else _wide(size_pixels)
 
 
 def line_height(size_pixels: float) -> int:
@@ -30,7 +36,7 @@ def line_height(size_pixels: float) -> int:
 
 def text_width(text: str, size_pixels: float) -> float:
     """How wide a text is in one line, in pixels."""
-    return font(size_pixels).getlength(text.replace("\n", " "))
+    return font_for(text, size_pixels).getlength(" ".join(text.split()))
 
 
 def wrapped(text: str, width: float, *, size_pixels: float, most_lines: int | None = None) -> list[str]:
@@ -38,7 +44,7 @@ def wrapped(text: str, width: float, *, size_pixels: float, most_lines: int | No
 
     What is beyond `most_lines` is left out, which an ellipsis at the end shows.
     """
-    letters = font(size_pixels)
+    letters = font_for(text, size_pixels)
     lines: list[str] = []
     for paragraph in text.splitlines():
         line = ""
@@ -66,3 +72,30 @@ def _pieces(word: str, width: float, letters: FreeTypeFont) -> list[str]:
             pieces.append("")
         pieces[-1] += letter
     return pieces
+
+
+@cache
+def _own(size_pixels: float) -> FreeTypeFont:
+    found = ImageFont.load_default(size=size_pixels)
+    if not isinstance(found, FreeTypeFont):
+        raise MissingDependencyError("this Pillow cannot set text in sizes: pip install --force-reinstall pillow")
+    return found
+
+
+@cache
+def _wide(size_pixels: float) -> FreeTypeFont:
+    import matplotlib  # only here: it is slow to import
+
+    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", size_pixels)
+
+
+@cache
+def _has(sign: str) -> bool:
+    """Whether Pillow's own font has a sign."""
+    shape, missing = (_shape(one) for one in (sign, _NOWHERE))
+    return shape != missing
+
+
+def _shape(sign: str) -> bytes:
+    mask: Any = _own(_PROBE_PIXELS).getmask(sign)
+    return bytes(mask)
