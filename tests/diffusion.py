@@ -12,6 +12,8 @@ from diffusers import (
     AutoencoderTiny,
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
+    FluxPipeline,
+    FluxTransformer2DModel,
     PNDMScheduler,
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
@@ -97,10 +99,6 @@ def tiny_sd15(folder: str | Path, *, seed: int = 0) -> Path:
 def tiny_sd3(folder: str | Path, *, seed: int = 0) -> Path:
     """Stable Diffusion 3: a flow-matching transformer, two CLIP encoders and a T5 encoder."""
     torch.manual_seed(seed)
-    characters = t5_tokenizer()
-    t5_config = T5Config(
-        vocab_size=len(characters), d_model=2 * WIDTH, d_kv=8, d_ff=WIDTH, num_layers=2, num_heads=4, dropout_rate=0.0
-    )
     transformer = SD3Transformer2DModel(
         sample_size=LATENT_SIZE,
         patch_size=2,
@@ -119,11 +117,37 @@ def tiny_sd3(folder: str | Path, *, seed: int = 0) -> Path:
         vae=_autoencoder("kl", scaling_factor=1.5305, shift_factor=0.0609),
         text_encoder=CLIPTextModelWithProjection(_text_config()),
         text_encoder_2=CLIPTextModelWithProjection(_text_config(hidden_act="gelu")),
-        text_encoder_3=T5EncoderModel(t5_config),
+        text_encoder_3=_t5_encoder(),
         tokenizer=clip_tokenizer(),
         tokenizer_2=clip_tokenizer(),
-        tokenizer_3=characters,
+        tokenizer_3=t5_tokenizer(),
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
+    )
+    return _saved(pipe, folder)
+
+
+def tiny_flux(folder: str | Path, *, seed: int = 0) -> Path:
+    """FLUX: a flow-matching transformer on latents packed 2 x 2, (1, 64, 16) for 32 pixels; a CLIP and a T5 encoder."""
+    torch.manual_seed(seed)
+    transformer = FluxTransformer2DModel(
+        in_channels=4 * 4,
+        num_layers=1,
+        num_single_layers=1,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=2 * WIDTH,
+        pooled_projection_dim=WIDTH,
+        axes_dims_rope=(4, 4, 8),
+        guidance_embeds=True,
+    )
+    pipe = FluxPipeline(
+        transformer=transformer,
+        vae=_autoencoder("kl", scaling_factor=0.3611, shift_factor=0.1159),
+        text_encoder=CLIPTextModel(_text_config()),
+        text_encoder_2=_t5_encoder(),
+        tokenizer=clip_tokenizer(),
+        tokenizer_2=t5_tokenizer(),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True),
     )
     return _saved(pipe, folder)
 
@@ -153,6 +177,11 @@ def _text_config(**options: Any) -> CLIPTextConfig:
         pad_token_id=tokenizer.pad_token_id,
         **options,
     )
+
+
+def _t5_encoder() -> T5EncoderModel:
+    sizes = {"d_model": 2 * WIDTH, "d_kv": 8, "d_ff": WIDTH, "num_layers": 2, "num_heads": 4}
+    return T5EncoderModel(T5Config(vocab_size=len(t5_tokenizer()), **sizes))
 
 
 def _autoencoder(kind: str, **options: float) -> AutoencoderKL | AutoencoderTiny:

@@ -6,12 +6,13 @@ import pytest
 import torch
 from diffusers import DiffusionPipeline
 
-from tests.diffusion import tiny_sd3, tiny_sd15, tiny_sdxl
+from tests.diffusion import tiny_flux, tiny_sd3, tiny_sd15, tiny_sdxl
 
 MAKERS = {
     "StableDiffusionXLPipeline": tiny_sdxl,
     "StableDiffusionPipeline": tiny_sd15,
     "StableDiffusion3Pipeline": tiny_sd3,
+    "FluxPipeline": tiny_flux,
 }
 
 
@@ -37,7 +38,7 @@ def test_a_tiny_pipeline_loads_from_its_folder_and_draws_what_the_prompt_says(na
     assert type(pipe).__name__ == name
     assert not [record.message for record in heard.records if "Expected types" in record.message]
     cat, same_cat, dog = (draw(pipe, f"a photo of a {word}") for word in ("cat", "cat", "dog"))
-    assert cat.shape == (1, 4, 16, 16)
+    assert cat.shape == ((1, 64, 16) if name == "FluxPipeline" else (1, 4, 16, 16))
     assert torch.equal(cat, same_cat)
     assert (cat - dog).abs().max() > 1e-2
     assert draw(pipe, "a photo of a cat", "pil")[0].size == (32, 32)

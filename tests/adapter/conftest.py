@@ -17,7 +17,6 @@ from transformers import (
 )
 
 from moslora import MosloraConfig
-from tests.diffusion import tiny_sd3, tiny_sd15, tiny_sdxl
 
 TARGETS = ["q_proj", "v_proj", "down_proj"]
 
@@ -152,11 +151,10 @@ def pictured():
     return make
 
 
-PIPELINES = {"sdxl": tiny_sdxl, "sd15": tiny_sd15, "sd3": tiny_sd3}
-
-
 @pytest.fixture(scope="session")
 def pipeline_folder(tmp_path_factory):
-    """A tiny text-to-image pipeline: `sdxl`, `sd15` or `sd3`."""
+    """A tiny text-to-image pipeline: `sdxl`, `sd15`, `sd3` or `flux`."""
+    from tests import diffusion  # which takes seconds to import
+
     place = tmp_path_factory.mktemp("pipelines")
-    return functools.cache(lambda kind: PIPELINES[kind](place / kind))
+    return functools.cache(lambda kind: getattr(diffusion, f"tiny_{kind}")(place / kind))

@@ -213,18 +213,29 @@ def test_diffusers_finds_the_file_in_a_folder_by_its_usual_name(exported, tmp_pa
     assert torch.equal(made.drawn_from(tmp_path), made.drawn_from())
 
 
-def test_a_transformer_s_file_has_the_names_of_diffusers(pipeline_folder, plain, tmp_path):
-    pipe, file = plain("sd3"), tmp_path / "adapter.safetensors"
-    targets = r"(?!text_encoder_3).*\.(to_q|add_k_proj|to_out\.0|proj_out|out_proj)"
-    model = adapted(pipeline_folder("sd3"), mixed(target_modules=targets))
-    drift = save_pipeline_lora(model, file, load_pipeline=lambda: pipe)
+TRANSFORMERS = {
+    "sd3": (
+        {"transformer", "text_encoder", "text_encoder_2"},
+        r"(?!text_encoder_3).*(to_q|add_k_proj|proj_out|out_proj)",
+    ),
+    "flux": ({"transformer", "text_encoder"}, r"transformer\.(proj_out|.*to_q|.*proj_mlp)|text_encoder\..*q_proj"),
+}
+
+
+@pytest.mark.parametrize("kind", TRANSFORMERS)
+def test_a_transformer_s_file_has_the_names_of_diffusers(kind, pipeline_folder, plain, tmp_path):
+    (parts, targets), pipe, file = TRANSFORMERS[kind], plain(kind), tmp_path / "adapter.safetensors"
+    model = adapted(pipeline_folder(kind), mixed(target_modules=targets, rank_pattern={"to_q": 2}))
+    probe = functools.partial(latents_probe, pixels=32)
+    drift = save_pipeline_lora(model, file, load_pipeline=lambda: pipe, probe=probe)
     assert drift.is_within
-    assert {key.partition(".")[0] for key in load_file(file)} == {"transformer", "text_encoder", "text_encoder_2"}
+    assert {key.partition(".")[0] for key in load_file(file)} == parts
     with wearing(pipe, model):
-        expected = latents_probe(pipe)
+        expected = probe(pipe)
     pipe.load_lora_weights(file)
-    assert (latents_probe(pipe) - expected).abs().max() < 1e-3 * drift.effect
+    found = probe(pipe)
     pipe.unload_lora_weights()
+    assert (found - expected).abs().max() < 1e-3 * drift.effect
 
 
 @pytest.mark.parametrize("format", FORMATS)

@@ -6,6 +6,7 @@ alpha is right too. What was written is proved by the plain pipeline that loads 
 
 import dataclasses
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -109,11 +110,13 @@ def write_lora_file(path: Path, layers: Mapping[str, Factors], *, naming: Naming
     the rank. In kohya's format a part has one rank: diffusers 0.42 loses the alphas of attention layers where they
     differ, so smaller factors are filled up with zeros.
     """
-    ranks = {name: len(a) for name, (a, _) in layers.items()}
+    ranks: dict[str, dict[str, int]] = {}
+    for name, (a, _) in layers.items():
+        ranks.setdefault(_part(name), {})[_module(name)] = len(a)
     tensors: dict[str, torch.Tensor] = {}
     for name, factors in layers.items():
         if naming.format == "kohya":
-            rank = max(rank for other, rank in ranks.items() if _part(other) == _part(name))
+            rank = max(ranks[_part(name)].values())
             factors = _filled(*factors, rank=rank)
             tensors[f"{naming.layer(name)}.alpha"] = torch.tensor(float(rank))
         tensors |= zip(naming.keys(name), (factor.contiguous() for factor in factors), strict=True)
@@ -172,21 +175,23 @@ def _readable(layers: Mapping[str, Factors], model: nn.Module, *, format: str) -
     return more
 
 
-def _metadata(ranks: Mapping[str, int]) -> dict[str, Any]:
-    """The fields of plain LoRA's configuration for each part; few, since readers refuse a field they do not know."""
+def _metadata(ranks: Mapping[str, Mapping[str, int]]) -> dict[str, Any]:
+    """The fields of plain LoRA's configuration for each part; few, since readers refuse a field they do not know.
+
+    A denoiser's names are whole, since FLUX's `proj_out` is also the end of others; a text encoder's are ends, since
+    they may have `text_model.` before them.
+    """
     fields: dict[str, Any] = {}
-    for part in dict.fromkeys(map(_part, ranks)):
-        own = {_module(name): rank for name, rank in ranks.items() if _part(name) == part}
+    for part, own in ranks.items():
+        is_encoder = part.startswith("text_encoder")
         common = Counter(own.values()).most_common(1)[0][0]
-        others = {module: rank for module, rank in own.items() if rank != common}
-        if not part.startswith("text_encoder"):  # there names are whole; an encoder's may have `text_model.` before
-            others = {f"^{module}": rank for module, rank in others.items()}
+        others = {module if is_encoder else f"^{module}": rank for module, rank in own.items() if rank != common}
         fields |= {
             f"{part}.r": common,
             f"{part}.lora_alpha": common,
             f"{part}.rank_pattern": others,
             f"{part}.alpha_pattern": others,
-            f"{part}.target_modules": sorted(own),
+            f"{part}.target_modules": sorted(own) if is_encoder else "|".join(map(re.escape, sorted(own))),
         }
     return fields
 

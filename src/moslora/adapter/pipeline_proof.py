@@ -34,8 +34,8 @@ PROBE_PIXELS = 256
 class PipelineDrift(Drift):
     """How far the latents of a plain pipeline with the file are from the adapter's, as `Drift` says for outputs.
 
-    `effect` is the largest |difference| that the adapter makes to a latent, for comparison; `layers` and `tensors` were
-    compared number by number first.
+    `effect` is the largest |difference| that the adapter makes to a latent: where that is below the tolerance, the
+    latents cannot tell a right file from a wrong one, and what is proved are the tensors.
     """
 
     effect: float
@@ -50,10 +50,10 @@ def latents_probe(
     pixels: int | None = None,
     **options: Any,
 ) -> torch.Tensor:
-    """The latents (1, channels, height, width), float32 on the CPU, that a pipeline draws from one prompt and noise.
+    """The latents that a pipeline draws from one prompt and noise, in float32 on the CPU.
 
-    The picture is a square of `pixels`, by default the pipeline's own size and 256 at most. `options` go to the
-    pipeline.
+    They are (1, channels, height, width), FLUX's (1, tokens, channels). The picture is a square of `pixels`, by default
+    of the pipeline's own size and 256 at most. `options` go to the pipeline.
     """
     size = pixels or min(_own_pixels(pipe), PROBE_PIXELS)
     generator = torch.Generator("cpu").manual_seed(seed)
