@@ -139,6 +139,15 @@ def test_dropout_is_off_while_drawing(pipeline: Callable[..., Any]) -> None:
     assert torch.equal(calm.latents, drawn.latents)
 
 
+def test_what_a_model_draws_at_random_itself_leaves_the_random_state_too(pipeline: Callable[..., Any]) -> None:
+    pipe, drawn = pipeline("sdxl"), []
+    pipe.unet.register_forward_hook(lambda *_: drawn.append(torch.rand(3)))
+    state = torch.get_rng_state()
+    list(draw(pipe, requests(1)[:1]))
+    assert drawn
+    assert torch.equal(torch.get_rng_state(), state)
+
+
 def test_an_autoencoder_in_float32_decodes_what_a_model_in_16_bits_draws(pipeline: Callable[..., Any]) -> None:
     pipe = pipeline("sdxl", dtype=torch.bfloat16)
     [narrow] = draw(pipe, requests(1)[:1])
