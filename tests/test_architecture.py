@@ -23,6 +23,9 @@ LAYERS = [
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 TORCH_FREE = ["errors.py", "estimation.py", "files.py", "records.py", "__init__.py", "emoji", "reports", "judging"]
+TORCH_FREE += [
+    f"painting/{name}.py" for name in ("canvas", "lettering", "png", "prompts", "requests", "sheet", "side_by_side")
+]
 HEAVY = {"torch", "transformers", "peft", "datasets", "accelerate", "bitsandbytes", "diffusers"}
 MODULES = sorted(ROOT.rglob("*.py"))
 
