@@ -56,5 +56,7 @@ def load_rows() -> list[tuple[str, Row]]:
     found = []
     for path in sorted(FOLDER.glob("*.json")):
         record = json.loads(path.read_text(encoding="utf-8"))
+        if "name" not in record:  # the simulations keep tables of another form
+            continue
         found += [(record["name"], Row(**row)) for row in record.get("rows", ())]
     return found

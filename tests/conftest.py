@@ -34,6 +34,7 @@ from transformers.models.siglip.image_processing_pil_siglip import SiglipImagePr
 
 from moslora.runs.models import DEMO_PACKAGE
 from tests.pictures import CHAT_TEMPLATE, llava_folder, picture_data, write_vision  # noqa: F401 - fixtures
+from tests.subjects import photos, pipelines, write_subject  # noqa: F401 - fixtures
 
 # A shell lets programs in the background ignore Ctrl-C, and what they start inherits that: tests interrupt theirs.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -64,8 +64,10 @@ def dead_modules(model: Any, parts: Mapping[str, str]) -> list[str]:
     """The vision modules that no gradient reaches, since the model takes the features of an earlier layer.
 
     These are the layers behind the last one that the configuration names (`vision_feature_layer`), and the tower's
-    pooling head. Empty for models that do not choose a layer.
+    pooling head. Empty for models that do not choose a layer; a model of ours tells them itself.
     """
+    if hasattr(model, "dead_modules"):
+        return model.dead_modules()
     config = getattr(model, "config", None)
     chosen = next((value for key in FEATURE_LAYERS if (value := getattr(config, key, None)) is not None), None)
     prefix = parts.get(VISION)

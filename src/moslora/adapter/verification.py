@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from accelerate.utils import send_to_device
 from torch import nn
 
 from moslora.adapter.tensors import TensorDrift
@@ -96,7 +97,7 @@ def probe_output(model: nn.Module, probe: Mapping[str, torch.Tensor]) -> torch.T
         model.eval()
         run = model.__dict__.get("_original_forward", model)  # what accelerate has put autocast around
         with own_dtype(device):
-            output = run(**{key: value.to(device) for key, value in probe.items()})
+            output = run(**send_to_device(dict(probe), device))
     finally:
         for module, mode in modes.items():
             module.training = mode

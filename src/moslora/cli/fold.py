@@ -1,17 +1,27 @@
 """`moslora fold`: the adapter as plain LoRA."""
 
+from typing import Annotated
+
+import typer
+
 from moslora.cli.options import AdapterArgument, BaseOption, DriftOption, JsonOption, OutputOption, print_json, results
-from moslora.errors import python_line, python_text
+from moslora.errors import python_line
 
 EXAMPLES = (
     "moslora fold runs/demo",
     "moslora fold path/to/adapter --output lora",
+    "# a text-to-image adapter for ComfyUI and others",
+    "moslora fold runs/subject-demo --format kohya --output lora-kohya",
 )
 
 
 def fold(
     adapter: AdapterArgument,
     output: OutputOption = None,
+    format: Annotated[
+        str | None,
+        typer.Option(help="peft; of a text-to-image adapter diffusers (the default) or kohya, for ComfyUI."),
+    ] = None,
     allow_drift: DriftOption = False,
     base: BaseOption = None,
     as_json: JsonOption = False,
@@ -22,21 +32,20 @@ def fold(
     quiet_libraries()
     from moslora.runs.adapters import open_adapter
     from moslora.runs.exporting import fold_adapter
+    from moslora.runs.kinds import kind_of
 
     opened = open_adapter(adapter, base=base)
     folder = output or opened.home / "folded"
-    export = fold_adapter(opened, folder, allow_drift=allow_drift)
+    export = fold_adapter(opened, folder, format=format, allow_drift=allow_drift)
     if as_json:
         print_json(export.to_dict())
         return
     results.print(f"folded into plain LoRA: {folder}")
     for line in export.verdicts():
         results.print(line)
-    results.print("load it with plain PEFT, without moslora:")
-    code = (
-        f"from peft import PeftModel; from transformers import {export.class_name};"
-        f" model = PeftModel.from_pretrained({export.base_code()}, {python_text(folder)})"
-    )
+    plain = "PEFT" if "peft" in kind_of(opened.model.kind).fold_formats else kind_of(opened.model.kind).library
+    results.print(f"load it with plain {plain}, without moslora:")
+    code = kind_of(opened.model.kind).folded_code(export.base_code(), folder, class_name=export.class_name)
     results.print(f"  {python_line(code)}")
     if export.note:
         results.print(f"note: {export.note}")

@@ -33,6 +33,7 @@ def merge(
     quiet_libraries()
     from moslora.runs.adapters import open_adapter
     from moslora.runs.exporting import merge_adapter
+    from moslora.runs.kinds import kind_of
 
     opened = open_adapter(adapter, base=base)
     folder = output or opened.home / "merged"
@@ -43,6 +44,7 @@ def merge(
     results.print(f"merged into a full model: {folder}")
     for line in export.verdicts():
         results.print(line)
-    results.print("load it with transformers alone:")
-    code = f"from transformers import {export.class_name}; model = {export.merged_code()}"
+    library = kind_of(opened.model.kind).library
+    results.print(f"load it with {library} alone:")
+    code = f"from {library} import {export.class_name}; model = {export.merged_code()}"
     results.print(f"  {python_line(code)}")

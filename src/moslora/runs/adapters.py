@@ -23,7 +23,7 @@ from moslora.runs.folder import RunFolder
 from moslora.runs.groups import ModelSettings, Recipe
 from moslora.runs.kinds import Kind, kind_of
 from moslora.runs.models import load_model, meta_model
-from moslora.runs.origin import kind_noted, prompt_of
+from moslora.runs.origin import base_noted, kind_noted, prompt_of
 from moslora.runs.recipe import LANGUAGE, model_settings, parse_recipe
 
 MOSLORA = "MOSLORA"  # PEFT's name for ours
@@ -107,7 +107,7 @@ def _opened(source: Path, *, base: str | None, prompt: str | None) -> Opened:
     if (source / "config.json").is_file() and not (source / "adapter_config.json").is_file():
         return _opened_folder(source, base=base, prompt=prompt)
     fields = _adapter_fields(source)
-    path = base or fields.get("base_model_name_or_path")
+    path = base or fields.get("base_model_name_or_path") or base_noted(source)
     if not path:
         raise CheckpointError(f"{source} does not say which base model it belongs to: give it with --base")
     kind = kind_noted(source, model=path)

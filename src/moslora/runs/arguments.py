@@ -104,7 +104,7 @@ def check_optimizer(recipe: Recipe, arguments: TrainingArguments, on_meta: nn.Mo
 def rates_by_module(recipe: Recipe, model: nn.Module) -> dict[str, float]:
     """The learning rates of the model's modules that have their own, by the modules' names in the base model."""
     parts = kind_of(recipe.kind).parts(model)
-    return {parts[part]: rate for part, rate in recipe.training.rates_by_part.items()}
+    return {parts[part]: rate for part, rate in recipe.training.rates_by_part.items() if part in parts}
 
 
 def check_checkpointing(recipe: Recipe, on_meta: nn.Module) -> None:

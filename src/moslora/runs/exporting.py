@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from moslora.adapter.card import serving_note
-from moslora.adapter.export import save_folded, save_merged, write_merged
+from moslora.adapter.export import save_merged, write_merged
 from moslora.adapter.merging import merged_by_peft, whole_model
 from moslora.adapter.proving import prove_copy
 from moslora.adapter.twin import base_of
@@ -16,6 +16,7 @@ from moslora.adapter.verification import Drift, coarsest_dtype, probe_output
 from moslora.errors import ConfigError, python_text
 from moslora.files import check_new_folder, check_writable
 from moslora.runs.adapters import FULL, MOSLORA, PROJECTOR_ONLY, Opened, load_adapted, text_probe
+from moslora.runs.kinds import kind_of
 from moslora.runs.models import load_model, resolve_model
 from moslora.runs.origin import write_origin
 from moslora.runs.ownership import check_unowned
@@ -31,6 +32,8 @@ class Export:
     class_name: str  # of transformers, that loads the base
     options: dict[str, Any]  # that it is loaded with
     note: str | None = None  # what a reader should know of it
+    outputs: str = "logits"  # what was compared
+    asked: str = "questions"  # on what
 
     def verdicts(self) -> tuple[str, str]:
         """The verification in two lines: of the tensors, of the outputs."""
@@ -44,8 +47,8 @@ class Export:
             exactness = f"verified: {tensors.compared} tensors are loaded as they were written"
         state = "verified" if self.drift.is_within else "DIFFERS (accepted with --allow-drift)"
         return exactness, (
-            f"{state}: logits differ by {self.drift.difference:.3g} on the probe questions"
-            f" (allowed {self.drift.tolerance:.3g}, largest logit {self.drift.largest_output:.3g})"
+            f"{state}: {self.outputs} differ by {self.drift.difference:.3g} on the probe {self.asked}"
+            f" (allowed {self.drift.tolerance:.3g}, largest {self.outputs[:-1]} {self.drift.largest_output:.3g})"
         )
 
     def base_code(self) -> str:
@@ -66,28 +69,40 @@ class Export:
         return {"folder": str(self.folder), "base": self.base, **asdict(self.drift), "verified": self.drift.is_within}
 
 
-def _export(opened: Opened, folder: Path, drift: Drift, *, num_labels: int) -> Export:
+def _export(opened: Opened, folder: Path, drift: Drift, *, num_labels: int | None) -> Export:
     """The export, with what loads its base model again."""
     settings, options = opened.model, {}
     if settings.revision is not None:
         options["revision"] = settings.revision
     if settings.trust_remote_code:
         options["trust_remote_code"] = True
-    if not opened.head.is_language_model:
+    if not opened.head.is_language_model and num_labels is not None:
         options["num_labels"] = num_labels
-    return Export(folder, resolve_model(settings.path), drift, opened.head.class_name, options)
+    base, kind = resolve_model(settings.path), kind_of(settings.kind)
+    return Export(folder, base, drift, opened.head.class_name, options, outputs=kind.outputs, asked=kind.probed)
 
 
-def fold_adapter(opened: Opened, folder: Path, *, allow_drift: bool = False) -> Export:
-    """Fold an adapter into plain LoRA in `folder`. Raises what `save_folded` raises."""
-    if opened.peft_type != MOSLORA:
+def _labels(model: Any) -> int | None:
+    """The number of labels that a model's configuration has; None of one without a configuration."""
+    return getattr(getattr(base_of(model), "config", None), "num_labels", None)
+
+
+def fold_adapter(opened: Opened, folder: Path, *, format: str | None = None, allow_drift: bool = False) -> Export:
+    """Fold an adapter into plain LoRA in `folder`, in a format of its kind. Raises what `save_folded` raises."""
+    kind = kind_of(opened.model.kind)
+    chosen = format or kind.fold_formats[0]
+    if chosen not in kind.fold_formats:
+        raise ConfigError(f"--format {format}: such an adapter is folded as {' or '.join(kind.fold_formats)}")
+    if opened.peft_type != MOSLORA and not (opened.peft_type == "LORA" and chosen != "peft"):
         raise ConfigError(_nothing_to_fold(opened))
     _check_place(opened, folder)
     model, processor = load_adapted(opened)
-    labels, note = model.get_base_model().config.num_labels, serving_note(model)
-    drift = save_folded(model, folder, probe=text_probe(opened, processor, model), allow_drift=allow_drift)
-    processor.save_pretrained(folder)
-    write_origin(folder, prompt=opened.prompt_style, kind=opened.model.kind)
+    labels, note = _labels(model), serving_note(model)
+    probe = text_probe(opened, processor, model)
+    given: dict[str, Any] = {"format": chosen, "probe": probe, "allow_drift": allow_drift}
+    drift = kind.write_folded(opened.model, model, processor, folder, **given)
+    base = None if chosen == "peft" else opened.model.path
+    write_origin(folder, prompt=opened.prompt_style, kind=opened.model.kind, base=base)
     export = replace(_export(opened, folder, drift, num_labels=labels), note=note)
     return _noted(opened, export, name="folded")
 
@@ -108,7 +123,7 @@ def merge_adapter(opened: Opened, folder: Path, *, dtype: str | None, allow_drif
         )
     _check_place(opened, folder)
     model, processor = load_adapted(opened)
-    labels = base_of(model).config.num_labels
+    labels = _labels(model)
     wanted = getattr(torch, dtype) if dtype else None
     sizes = (p.numel() * (wanted or p.dtype).itemsize for p in base_of(model).parameters())
     check_writable(folder, needed_bytes=sum(sizes))

@@ -31,7 +31,8 @@ class Material:
     `groups` names the group of each row that `data.together` keeps together, `validation_groups` that of each
     validation row; None without it. Where `alike` is given, batches are of rows of one kind and of like lengths in
     tokens: those it holds of each row. `remarks` are what a reader of the record should know of the data. Rows may
-    leave a part of the model unused, as a text without a picture does: `complete_share` of them use every part.
+    leave a part of the model unused, as a text without a picture does: `complete_share` of them use every part. With
+    `visits` batches are of numbered visits to rows (`moslora.training.visits`), and run on through the epochs.
     """
 
     rows: Sequence[Any]
@@ -42,6 +43,7 @@ class Material:
     validation_groups: list[Hashable] | None = None
     complete_share: float = 1.0
     alike: list[tuple[Hashable, int]] | None = None
+    visits: bool = False
 
     def notes(self) -> list[str]:
         """The numbers of rows, and the remarks."""

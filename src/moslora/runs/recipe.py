@@ -16,6 +16,7 @@ from moslora.runs.groups import ModelSettings, Recipe, ScoringSettings
 from moslora.runs.language_settings import LanguageRecipe
 from moslora.runs.settings import override
 from moslora.runs.shipped import Shipped
+from moslora.runs.subject_settings import SubjectRecipe
 from moslora.runs.validation import validated
 from moslora.runs.vision_settings import VisionRecipe
 
@@ -23,7 +24,9 @@ SHIPPED = Shipped(
     "recipe", "recipes", missing="there is no recipe file {path}", kept_by="a run keeps its own as {path}/recipe.yaml"
 )
 LANGUAGE = "language"
-RECIPES: Mapping[str, type[Recipe]] = MappingProxyType({LANGUAGE: LanguageRecipe, "vision_language": VisionRecipe})
+RECIPES: Mapping[str, type[Recipe]] = MappingProxyType(
+    {LANGUAGE: LanguageRecipe, "vision_language": VisionRecipe, "subject": SubjectRecipe}
+)
 
 
 def recipe_class(kind: Any) -> type[Recipe]:

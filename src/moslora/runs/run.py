@@ -24,6 +24,7 @@ from moslora.adapter.preparing import check_quantisable, save_trained, starting_
 from moslora.adapter.projector import FILE as PROJECTOR_FILE
 from moslora.adapter.projector import save_projector
 from moslora.adapter.storage import load_adapter
+from moslora.adapter.twin import base_of
 from moslora.core.folding import is_finite
 from moslora.errors import ConfigError
 from moslora.files import check_writable, new_folder, write_atomically
@@ -173,13 +174,14 @@ def _trained(run: ActiveRun, plan: Plan, model: PreTrainedModel) -> nn.Module:
     run.report(f"training {run.record.parameters.trainable:,} of {run.record.parameters.total:,} parameters")
     parts = kind_of(run.recipe.kind).parts(adapted)
     check = gradient_check(run.recipe, plan, parts)
+    watchers = kind_of(run.recipe.kind).watchers(run.recipe, adapted, folder=run.place.path)
     result = trained(
         run.recipe,
         plan,
         adapted,
         place=run.place,
         validation=plan.material.validation,
-        also=[check] if check else [],
+        also=[*watchers, *([check] if check else [])],
         resume=run.place.checkpoints.is_dir(),
         progress=run.progress,
     )
@@ -238,7 +240,9 @@ def _save_trained(run: ActiveRun, plan: Plan, model: nn.Module, *, start: dict[s
         else:
             save_trained(model, staged, method=method, start=start)
         plan.processor.save_pretrained(str(staged))
-        write_origin(staged, prompt=run.recipe.asked_with, kind=run.recipe.kind)
+        write_origin(
+            staged, prompt=run.recipe.asked_with, kind=run.recipe.kind, base=getattr(base_of(model), "path", None)
+        )
     run.record.artifacts[place.name] = place.name
     if METHODS[method].changes_base:
         return load_adapter(load_model(run.recipe.model), place)

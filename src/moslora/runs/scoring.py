@@ -60,6 +60,7 @@ def score(
             run.add(evaluation)
         if when != "before":
             keep_examples(kind, test_set, run.place.answers, when=when, scoring=settings.scoring)
+    kind.keep(run.place.path, when=when)
 
 
 def evaluate_adapter(
@@ -107,6 +108,8 @@ def evaluate_adapter(
             found.append(evaluation)
         if folder is not None:
             keep_examples(kind, test_set, folder, when=EVALUATED, scoring=settings.scoring)
+    if folder is not None:
+        kind.keep(folder.parent if opened.run else folder, when=EVALUATED)
     _replace_in_record(opened, found)
     return found
 

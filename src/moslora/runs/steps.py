@@ -106,6 +106,7 @@ def trained(
             plan.material.rows,
             groups=plan.material.groups,
             alike=plan.material.alike,
+            visited_steps=plan.total_steps if plan.material.visits else None,
             collate=collate,
             validation=validation,
             metrics_path=place.metrics_path,

@@ -5,21 +5,16 @@ Read from top to bottom: `train` builds the Trainer, finds where to resume, runs
 
 import json
 import shutil
-import signal
-import sys
-import threading
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from peft import PeftModel
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from safetensors.torch import save
 from torch import nn
 from torch.optim import Optimizer
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset, Sampler, SequentialSampler
 from transformers import (
     PrinterCallback,
     ProgressCallback,
@@ -36,6 +31,8 @@ from moslora.files import write_atomically
 from moslora.training.grouping import AlikeSampler, GroupSampler
 from moslora.training.quantised import whole_parts_may_train
 from moslora.training.validation import SampleLoss, mean_over_tokens, sample_losses
+from moslora.training.visits import Visits
+from moslora.training.watching import ShowProgress, StopAfterStep
 
 STATE_FILE = "trainer_state.json"  # written last, so a checkpoint that has it is complete
 MakeOptimizer = Callable[[nn.Module, type[Optimizer], dict[str, Any]], Optimizer]
@@ -73,6 +70,7 @@ def train(
     validation: Sequence[Any] | None = None,
     groups: Sequence[Hashable] | None = None,
     alike: Sequence[tuple[Hashable, int]] | None = None,
+    visited_steps: int | None = None,
     metrics_path: Path,
     make_optimizer: MakeOptimizer | None = None,
     callbacks: Sequence[TrainerCallback] = (),
@@ -83,7 +81,8 @@ def train(
 
     `collate` makes a batch of rows. With `groups`, which names each example's group, the examples of a group stay
     together in the shuffled order; with `alike`, each example's kind and length, batches are of one kind and of like
-    lengths. `make_optimizer` builds the optimiser from the model, the optimiser's class and its settings, where not all
+    lengths. With `visited_steps` so many steps are done on `Visits` to the examples, whatever the arguments say.
+    `make_optimizer` builds the optimiser from the model, the optimiser's class and its settings, where not all
     parameters learn alike; `callbacks` are the method's own.
 
     With `resume`, training goes on from the newest complete checkpoint in `arguments.output_dir`, to the same weights
@@ -97,7 +96,7 @@ def train(
             trainer = MethodTrainer(
                 model=model,
                 args=arguments,
-                train_dataset=list(examples),  # pyright: ignore[reportArgumentType]
+                train_dataset=_dataset(examples, arguments, visited_steps),  # pyright: ignore[reportArgumentType]
                 eval_dataset=list(validation) if validation else None,  # pyright: ignore[reportArgumentType]
                 data_collator=collate,
                 callbacks=[stop, WriteMetrics(metrics_path), bar, *callbacks],
@@ -127,6 +126,8 @@ class MethodTrainer(Trainer):
 
     def _get_train_sampler(self, train_dataset: "Dataset[Any] | None" = None) -> "Sampler[int] | None":
         seed = self.args.data_seed or 0
+        if isinstance(train_dataset or self.train_dataset, Visits):
+            return SequentialSampler(range(len(self.train_dataset)))  # pyright: ignore[reportArgumentType]
         if self.groups is not None:
             return GroupSampler(self.groups, seed=seed)
         if self.alike is not None:
@@ -135,7 +136,7 @@ class MethodTrainer(Trainer):
 
     @property
     def _samples_a_step(self) -> int:
-        return self.args.train_batch_size * self.args.world_size * self.args.gradient_accumulation_steps
+        return _samples_a_step(self.args)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         """Write what is trained of a model without an adapter, by the names it is loaded by.
@@ -172,6 +173,17 @@ class MethodTrainer(Trainer):
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+
+def _dataset(examples: Sequence[Any], arguments: TrainingArguments, visited_steps: int | None) -> Any:
+    if visited_steps is None:
+        return list(examples)
+    arguments.max_steps = visited_steps
+    return Visits(examples, seed=arguments.data_seed or 0, count=visited_steps * _samples_a_step(arguments))
+
+
+def _samples_a_step(arguments: TrainingArguments) -> int:
+    return arguments.train_batch_size * arguments.world_size * arguments.gradient_accumulation_steps
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
@@ -218,70 +230,6 @@ class WriteMetrics(TrainerCallback):
         if state.is_world_process_zero and "train_runtime" not in logs:
             with self.path.open("a", encoding="utf-8") as lines:
                 lines.write(json.dumps({"step": state.global_step, **logs}) + "\n")
-
-
-class StopAfterStep(TrainerCallback):
-    """On Ctrl-C (or SIGTERM) finishes the step, saves a checkpoint and ends training; a second one ends it at once."""
-
-    SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
-    def __init__(self) -> None:
-        self.was_asked = False
-
-    def __enter__(self) -> Self:
-        """Take over the signals, where this is the main thread."""
-        is_main = threading.current_thread() is threading.main_thread()
-        self.former = {number: signal.signal(number, self._ask) for number in self.SIGNALS} if is_main else {}
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        """Give the signals back."""
-        for number, handler in self.former.items():
-            signal.signal(number, handler)
-
-    def _ask(self, number: int, _frame: object) -> None:
-        if self.was_asked:
-            raise KeyboardInterrupt("stopped at once")
-        self.was_asked = True
-        print("\nfinishing this step, then saving (once more: stop at once)", file=sys.stderr)
-
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Save and stop, if asked to."""
-        if self.was_asked:
-            control.should_save = control.should_training_stop = True
-
-
-class ShowProgress(TrainerCallback):
-    """A progress bar on stderr with the latest loss."""
-
-    def __init__(self, *, is_hidden: bool = False) -> None:
-        columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[loss]}"))
-        self.bar = Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), disable=is_hidden)
-        self.task = self.bar.add_task("training", loss="", total=None)
-
-    def __enter__(self) -> Self:
-        """Show the bar."""
-        self.bar.start()
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        """Leave the bar standing as it is."""
-        self.bar.stop()
-
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Set the bar's length and where it starts."""
-        self.bar.update(self.task, total=state.max_steps, completed=state.global_step)
-
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Move the bar by one step."""
-        self.bar.update(self.task, completed=state.global_step)
-
-    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Show the latest loss."""
-        if "loss" in (kwargs.get("logs") or {}):
-            self.bar.update(self.task, loss=f"loss {float(kwargs['logs']['loss']):.3f}")
 
 
 def _steps_done(trainer: Trainer, checkpoint: Path | None) -> int | None:

@@ -21,12 +21,16 @@ class SampleLoss(NamedTuple):
 def sample_losses(model: nn.Module, batches: Iterable[dict[str, Any]]) -> list[SampleLoss]:
     """The cross entropy of each sample of batches with `labels`, in float32 or wider; the model's mode is restored.
 
-    Where a batch asks for the last logits only, its labels are those of the same positions.
+    Where a batch asks for the last logits only, its labels are those of the same positions. Of a batch without labels
+    the model tells each sample's loss itself, as of one token.
     """
     was_training = model.training
     model.eval()
     found = []
     for batch in batches:
+        if "labels" not in batch:
+            found += [SampleLoss(loss, 1) for loss in model(**batch).losses.tolist()]
+            continue
         labels = batch.pop("labels")[:, 1:]
         logits = model(**batch).logits[:, :-1]
         logits = logits if logits.dtype == torch.float64 else logits.float()

@@ -4,25 +4,29 @@
 name none.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple, Protocol
 
-import torch
 from torch import nn
-from transformers import TrainingArguments
+from transformers import TrainerCallback, TrainingArguments
 
+from moslora.adapter.export import save_folded
 from moslora.adapter.heads import Head
+from moslora.adapter.verification import Drift
+from moslora.errors import python_text
 from moslora.evaluation.scores import Answer
 from moslora.records import EvaluationRecord
 from moslora.runs.groups import ScoringSettings
 from moslora.runs.material import Material, Sources, TestSet
 from moslora.training.trainer import Collate
 
-_PLACES = MappingProxyType({"language": "language.Language", "vision_language": "vision_language.VisionLanguage"})
+_PLACES = MappingProxyType(
+    {"language": "language.Language", "vision_language": "vision_language.VisionLanguage", "subject": "subject.Subject"}
+)
 
 
 class Asked(NamedTuple):
@@ -38,7 +42,12 @@ class Kind(Protocol):
 
     head: ClassVar[Head]  # the class of transformers that loads a base model
     sees_pictures: ClassVar[bool]
+    draws: ClassVar[bool] = False  # pictures, instead of answering in words
     prompts: ClassVar[tuple[str, ...]]  # the styles in which a model may be asked
+    fold_formats: ClassVar[tuple[str, ...]] = ("peft",)  # of an adapter as plain LoRA, the usual one first
+    library: ClassVar[str] = "transformers"  # that loads a full model
+    outputs: ClassVar[str] = "logits"  # what a probe gives
+    probed: ClassVar[str] = "questions"  # what it is made of
 
     def load_processor(self, settings: Any, *, saved: Path | None = None) -> Any:
         """The model's processor; `saved` is a trained adapter's folder, whose own must do the same."""
@@ -78,6 +87,10 @@ class Kind(Protocol):
         """What makes batches of these rows while the model trains; a kind may prepare both, and undo it at the end."""
         yield self.collator(model, processor)
 
+    def watchers(self, recipe: Any, model: nn.Module, *, folder: Path) -> list[TrainerCallback]:
+        """What looks on while the model trains, and may write into the run's folder."""
+        return []
+
     def test_sets(self, settings: Any) -> list[TestSet]:
         """The test sets of the tasks."""
         ...
@@ -111,9 +124,35 @@ class Kind(Protocol):
         """
         return []
 
-    def probe(self, processor: Any, model: Any, *, prompt: str | None) -> dict[str, torch.Tensor]:
+    def probe(self, processor: Any, model: Any, *, prompt: str | None) -> dict[str, Any]:
         """The arguments of a forward pass, on which an export is compared with its adapter."""
         ...
+
+    def write_folded(
+        self,
+        settings: Any,
+        model: nn.Module,
+        processor: Any,
+        folder: Path,
+        *,
+        format: str,
+        probe: Mapping[str, Any],
+        allow_drift: bool,
+    ) -> Drift:
+        """Write an adapter as plain LoRA to `folder`, verified; `settings` are the base model's. As `save_folded`."""
+        drift = save_folded(model, folder, probe=probe, allow_drift=allow_drift)
+        processor.save_pretrained(folder)
+        return drift
+
+    def folded_code(self, base: str, folder: Path, *, class_name: str) -> str:
+        """Python code that loads a folded adapter without this package; `base` is code that loads the base model."""
+        return (
+            f"from peft import PeftModel; from transformers import {class_name};"
+            f" model = PeftModel.from_pretrained({base}, {python_text(folder)})"
+        )
+
+    def keep(self, folder: Path, *, when: str) -> None:
+        """Write into a run's folder what was made to be looked at while it was evaluated; nothing, for most kinds."""
 
     def speaker(self, model: Any, processor: Any, *, prompt: str, **options: Any) -> Any:
         """What answers prompts on stdout."""

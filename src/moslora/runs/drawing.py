@@ -1,0 +1,134 @@
+"""Pictures drawn with a trained adapter, with several by weight, and without any: the same noise for each.
+
+Each method's pictures lie in a folder of their own, and all of them side by side on a sheet.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from PIL import Image
+
+from moslora.adapter.pipeline_files import save_pipeline_lora
+from moslora.adapter.pipeline_mixing import load_weighted
+from moslora.errors import ConfigError
+from moslora.files import check_new_folder
+from moslora.painting.drawing import Drawn, draw
+from moslora.painting.png import read_pictures, write_picture
+from moslora.painting.reaching import check_reaches
+from moslora.painting.requests import Request
+from moslora.painting.sheet import Axis, contact_sheet, weights_axis
+from moslora.painting.side_by_side import side_by_side
+from moslora.runs.adapters import Opened, load_adapted
+from moslora.runs.kinds.subject_drawing import drawing_bar
+from moslora.runs.pipelines import load_pipeline
+
+BASE, OWN = "base", "adapter"
+SHEET = "sheet.png"
+MOST_ROWS = 12  # of a sheet
+
+
+@dataclass(frozen=True)
+class Files:
+    """LoRA files beside the adapter, a path and a weight by name, and the adapter's own weight."""
+
+    weight: float = 1.0
+    beside: Mapping[str, tuple[Path, float]] = field(default_factory=dict)
+
+
+def draw_pictures(
+    opened: Opened,
+    requests: Sequence[Request],
+    folder: Path,
+    *,
+    files: Files | None = None,
+    with_base: bool = False,
+    photos: Sequence[Image.Image] = (),
+    batch_size: int = 4,
+    progress: bool = True,
+) -> Path:
+    """Draw the requests with an adapter into `folder/adapter`, and without it into `folder/base`; the sheet's path.
+
+    `files` mixes further LoRA files in. Raises OutputError for a folder that is not empty, and CheckpointError for an
+    adapter that changes nothing.
+    """
+    check_new_folder(folder)
+    pipe, unload = _weighted(opened, files) if files else _adapted(opened)
+    with drawing_bar(progress=progress) as advance:
+        with_it = [*draw(pipe, requests, batch_size=batch_size, progress=advance)]
+        unload()
+        again = requests if with_base else requests[:1]
+        without = [*draw(pipe, again, batch_size=batch_size, progress=advance)]
+    if files is None or files.weight or any(weight for _, weight in files.beside.values()):
+        check_reaches(with_it[: len(without)], without)
+    _write(folder / OWN, with_it, opened, files)
+    if with_base:
+        _write(folder / BASE, without, opened, None)
+    methods = {name: read_pictures(folder / name) for name in ((BASE, OWN) if with_base else (OWN,))}
+    sheet = side_by_side(methods, most_rows=MOST_ROWS, photos=photos)
+    sheet.save(folder / SHEET)
+    return folder / SHEET
+
+
+def draw_sweep(
+    opened: Opened,
+    requests: Sequence[Request],
+    folder: Path,
+    *,
+    weights: Sequence[float],
+    files: Files,
+    photos: Sequence[Image.Image] = (),
+    batch_size: int = 4,
+    progress: bool = True,
+) -> Path:
+    """Draw the requests with each weight of the adapter, the other files' as they are; the path of the sheet."""
+    check_new_folder(folder)
+    found: list[list[Image.Image]] = [[] for _ in requests]
+    with TemporaryDirectory() as scratch:
+        pipe = load_pipeline(opened.model)  # pyright: ignore[reportArgumentType]
+        loaded = load_weighted(pipe, {OWN: (_folded(opened, Path(scratch)), 1.0), **files.beside})
+        with drawing_bar(progress=progress) as advance:
+            for weight in weights:
+                loaded.weigh({OWN: weight} | {name: own for name, (_, own) in files.beside.items()})
+                drawn = [*draw(pipe, requests, batch_size=batch_size, progress=advance)]
+                _write(folder / f"{OWN}-{weight:g}", drawn, opened, Files(weight, files.beside))
+                for row, one in zip(found, drawn, strict=True):
+                    row.append(one.image)
+    rows = Axis(tuple(request.prompt for request in requests), notes=tuple(f"seed {one.seed}" for one in requests))
+    sheet = contact_sheet(found, columns=weights_axis("weight of the adapter", weights), rows=rows, photos=photos)
+    sheet.save(folder / SHEET)
+    return folder / SHEET
+
+
+def _adapted(opened: Opened) -> tuple[Any, Callable[[], Any]]:
+    """The pipeline that draws with the adapter, and what takes it off."""
+    model, _ = load_adapted(opened)
+    if not hasattr(model, "disable_adapter_layers"):
+        raise ConfigError(f"{opened.adapter} is a full model without an adapter: draw with its pipeline in diffusers")
+    return model.get_base_model().pipeline(), model.base_model.disable_adapter_layers
+
+
+def _weighted(opened: Opened, files: Files) -> tuple[Any, Callable[[], Any]]:
+    pipe = load_pipeline(opened.model)  # pyright: ignore[reportArgumentType]
+    with TemporaryDirectory() as scratch:
+        own = {OWN: (_folded(opened, Path(scratch)), files.weight)}
+        loaded = load_weighted(pipe, {**own, **files.beside})
+    return pipe, loaded.unload
+
+
+def _folded(opened: Opened, folder: Path) -> Path:
+    """The adapter as a LoRA file, proved."""
+    model, _ = load_adapted(opened)
+    path = folder / "adapter.safetensors"
+    save_pipeline_lora(model, path, load_pipeline=lambda: load_pipeline(opened.model))  # pyright: ignore[reportArgumentType]
+    return path
+
+
+def _write(folder: Path, drawn: Sequence[Drawn], opened: Opened, files: Files | None) -> None:
+    folder.mkdir(parents=True)
+    weights = {OWN: files.weight, **{name: weight for name, (_, weight) in files.beside.items()}} if files else {}
+    about = {"model": opened.model.path, "adapter": folder.name if folder.name == BASE else str(opened.adapter)}
+    for one in drawn:
+        write_picture(folder, one.image, request=one.request, settings={**about, "weights": weights})

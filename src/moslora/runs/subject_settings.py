@@ -1,0 +1,149 @@
+"""The settings of a subject's run: a text-to-image model learns a subject or a style from a few pictures."""
+
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
+
+from moslora.errors import ConfigError, unknown_name
+from moslora.runs.groups import Count, ModelSettings, Recipe, SampleSettings, ScoringSettings, Text, TrainingSettings
+
+EMOJI = "emoji:"  # before the name of a subject that comes with the package
+OF_SCENES = ("background", "place", "size", "count", "identity-by-colour", "identity-by-features")
+MEASURES = ("subject-similarity", "prompt-similarity", "likeness-to-base", "originality", *OF_SCENES)
+CAPTION = "caption"  # the prompt style: what is drawn is described as the pictures are
+
+
+class SubjectModelSettings(ModelSettings):
+    """The pretrained pipeline and how it is loaded."""
+
+    kind: ClassVar[str] = "subject"
+
+    variant: str | None = None  # of the weights' files, such as fp16
+    autoencoder: str | None = None  # hub id or folder of another autoencoder than the pipeline's own
+    autoencoder_dtype: Literal["float32", "bfloat16", "float16"] = "float32"  # SDXL's own overflows in float16
+
+    @model_validator(mode="after")
+    def _is_not_quantised(self) -> Self:
+        if self.quantize != "none":
+            raise ConfigError(f"model.quantize {self.quantize} is for language models: leave it out")
+        return self
+
+
+class SubjectDataSettings(SampleSettings):
+    """The pictures, what they are called, and how they are cut."""
+
+    prompt: Text | None = None  # of every picture, such as "a photo of sks dog"
+    captions: Literal["prompt", "files", "names"] | None = None  # none given: prompt, else files (.txt), else names
+    class_prompt: Text | None = None  # prior preservation: "a photo of a dog", learned beside the subject
+    class_folder: str | None = None  # its pictures; those that are lacking are drawn by the untrained model and kept
+    class_pictures: Count = 100
+    resolution: Annotated[int, Field(ge=16)] | None = None  # of the pictures; none given: the model's own
+    crop: Literal["centre", "random"] = "centre"
+    flip: bool = False  # mirror every other visit; wrong for subjects with a left and a right
+    buckets: bool = False  # keep each picture's shape, as near as the model allows, instead of a square
+    cache: bool = True  # encode pictures once; not with crops or mirroring at random
+    validation_steps: Count = 8  # at which each validation picture is tried
+
+    @property
+    def trained_with(self) -> str:
+        """Always captions."""
+        return CAPTION
+
+    @model_validator(mode="after")
+    def _settings_fit(self) -> Self:
+        if self.cache and (self.crop == "random" or self.flip):
+            chosen = "data.crop: random" if self.crop == "random" else "data.flip"
+            raise ConfigError(
+                f"{chosen} makes each visit another picture, which data.cache would undo: set it to false"
+            )
+        if self.class_folder is not None and self.class_prompt is None:
+            raise ConfigError("data.class_folder needs data.class_prompt, which says what its pictures show")
+        return self
+
+
+class SubjectTrainingSettings(TrainingSettings):
+    """How the adapters are trained."""
+
+    prior_weight: Annotated[float, Field(gt=0)] = 1.0  # of the class's pictures, beside the subject's
+    min_snr_gamma: Annotated[float, Field(gt=0)] | None = None  # 5 is usual; none given: all steps count alike
+    text_learning_rate: Annotated[float, Field(gt=0)] | None = None  # of the text encoders; none given: learning_rate
+    draw_every_steps: Count | None = None  # pictures while training, of evaluation.prompts
+    draw_prompts: Count = 4  # the first so many
+
+    @property
+    def rates_by_part(self) -> dict[str, float]:
+        """The text encoders' rate, if they have their own."""
+        rate = self.text_learning_rate
+        names = ("text_encoder", "text_encoder_2", "text_encoder_3")
+        return {} if rate is None else dict.fromkeys(names, rate)
+
+
+class SubjectEvaluationSettings(ScoringSettings):
+    """What is drawn after training, and measured."""
+
+    ways: ClassVar[tuple[str, ...]] = ("drawing",)
+
+    scoring: Literal["drawing"] = "drawing"  # pyright: ignore[reportIncompatibleVariableOverride]
+    prompt: Literal["caption"] | None = None  # pyright: ignore[reportIncompatibleVariableOverride]
+    prompts: str | list[Text] | None = None  # a file, a list, dreambooth-objects, dreambooth-live, emoji:fox
+    photos: str | list[str] | None = None  # of the subject, to compare with; none given: those trained on
+    resolution: Count | None = None  # of what is drawn; none given: as trained
+    subject: Text | None = None  # what stands for {} in prompts, such as "sks dog"
+    class_name: Text | None = None  # the same without the identifier, such as "dog": for similarity to the prompt
+    seeds: Count = 4  # pictures a prompt
+    steps: Count = 30
+    guidance: Annotated[float, Field(ge=0)] = 7.5
+    negative_prompt: str = ""
+    real_pictures: bool = True  # measure after training what real pictures reach too
+    features: Text = "efficientnet-lite0"  # a CLIP or DINO model by hub id or folder; this one needs no download
+
+    @classmethod
+    def check_task(cls, name: str) -> None:
+        """Raise ConfigError for a measure that is not known."""
+        if name not in MEASURES:
+            raise unknown_name("measure", name, MEASURES)
+
+
+class SubjectRecipe(Recipe):
+    """Every setting of a subject's run."""
+
+    kind: Literal["subject"]  # pyright: ignore[reportIncompatibleVariableOverride]
+    model: SubjectModelSettings  # pyright: ignore[reportIncompatibleVariableOverride]
+    data: SubjectDataSettings  # pyright: ignore[reportIncompatibleVariableOverride]
+    training: SubjectTrainingSettings = SubjectTrainingSettings()  # pyright: ignore[reportIncompatibleVariableOverride]
+    evaluation: SubjectEvaluationSettings = SubjectEvaluationSettings()  # pyright: ignore[reportIncompatibleVariableOverride]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drawn_as_trained(cls, given: Any) -> Any:
+        """What is drawn has the size of what was trained on, and is compared with it, unless told otherwise."""
+        if not isinstance(given, dict) or not isinstance(given.get("data"), dict):
+            return given
+        own = given.get("evaluation") or {}
+        if not isinstance(own, dict):
+            return given
+        data = given["data"]
+        defaults = {"photos": data.get("train"), "resolution": data.get("resolution")}
+        return {
+            **given,
+            "evaluation": own | {k: v for k, v in defaults.items() if v is not None and own.get(k) is None},
+        }
+
+    @model_validator(mode="after")
+    def _rates_are_used(self) -> Self:
+        parts = self.adapter.options.get("parts") or {}
+        if self.training.text_learning_rate is not None and not any(part.startswith("text_encoder") for part in parts):
+            raise ConfigError(
+                f"training.text_learning_rate {self.training.text_learning_rate} would do nothing, since adapter.parts"
+                " has no text_encoder: add it there, or remove the rate"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _has_prompts_where_needed(self) -> Self:
+        if (self.evaluation.tasks or self.training.draw_every_steps) and not self.evaluation.prompts:
+            raise ConfigError(
+                "evaluation.prompts is missing: say what to draw, by a list, a file, or dreambooth-objects or"
+                " dreambooth-live with evaluation.subject"
+            )
+        return self
