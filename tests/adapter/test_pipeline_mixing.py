@@ -181,7 +181,7 @@ def test_a_file_of_which_a_key_does_not_arrive_is_refused_and_leaves_the_pipelin
 
 def test_a_file_of_another_kind_of_pipeline_is_refused(pipe, pipeline_folder, files):
     other = load_plain(pipeline_folder("sd15"))
-    with pytest.raises(CheckpointError, match=r"does not arrive in the pipeline as it is: .*is it made for this kind"):
+    with pytest.raises(CheckpointError, match=r"does not arrive in the pipeline as it is: .*give a file for this kind"):
         load_weighted(other, {"style": (files["style", "diffusers"], 1)})
 
 

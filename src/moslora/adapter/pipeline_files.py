@@ -20,13 +20,7 @@ from torch import nn
 from moslora.adapter.config import MosloraConfig
 from moslora.adapter.export import check_in_use, fold
 from moslora.adapter.pipeline_names import Naming
-from moslora.adapter.pipeline_proof import (
-    PipelineDrift,
-    check_is_plain,
-    latents_probe,
-    naming_of,
-    prove_pipeline_lora,
-)
+from moslora.adapter.pipeline_proof import PipelineDrift, latents_probe, naming_of, prove_pipeline_lora
 from moslora.adapter.proving import lora_layers_of, saved_tensors
 from moslora.adapter.strictness import PREFIX
 from moslora.adapter.tensors import exact
@@ -67,7 +61,6 @@ def save_pipeline_lora(
         raise ConfigError(f"{path} does not end in .safetensors, by which programs know such a file: rename it")
     layers = baked_layers(model, adapter_name)
     pipe = load_pipeline()
-    check_is_plain(pipe)
     naming = naming_of(pipe, format=format)
     layers = _readable(layers, base_of(model), format=format)
     with new_file(path) as staged:

@@ -71,8 +71,8 @@ class _Arrival(Comparison):
 
     def refuse(self, reason: str) -> NoReturn:
         raise CheckpointError(
-            f"{self.what} does not arrive in the pipeline as it is: {reason}; is it made for this kind of pipeline, and"
-            " by moslora or diffusers?"
+            f"{self.what} does not arrive in the pipeline as it is: {reason}; give a file for this kind of pipeline,"
+            " with diffusers' names of blocks (down_blocks, not input_blocks)"
         )
 
 
