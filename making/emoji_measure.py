@@ -93,6 +93,7 @@ def _sheet(rows: list[list[Image.Image]]) -> Image.Image:
 
 
 def save(folder: Path, figures: dict, sheet: Image.Image) -> None:
-    """Write `measures.json` and `sheet.png`."""
+    """Write `measures.json`, with the step of the weights, and `sheet.webp`."""
+    figures = {"step": json.loads((folder / "training.json").read_text(encoding="utf-8"))["step"], **figures}
     (folder / "measures.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
-    sheet.save(folder / "sheet.png")
+    sheet.save(folder / "sheet.webp", quality=85)

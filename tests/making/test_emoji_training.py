@@ -146,7 +146,7 @@ def test_an_export_is_a_plain_pipeline_with_the_averaged_weights_and_can_be_meas
     figures, sheet = measure(plain, trained=2, each=1)
     save(tmp_path, figures, sheet)
     assert (figures["drawn"]["pictures"], figures["held_out"]["pictures"]) == (2, 8)
-    assert json.loads((tmp_path / "measures.json").read_text()) == figures
+    assert json.loads((tmp_path / "measures.json").read_text()) == {"step": 6, **figures}
 
 
 def test_real_scenes_are_right_and_empty_pictures_are_not():
