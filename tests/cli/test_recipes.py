@@ -1,12 +1,12 @@
 import json
 
 import pytest
-import yaml
 from rich.text import Text
 from typer.testing import CliRunner
 
 from moslora.cli import app
 from moslora.runs.recipe import parse_recipe, recipe_names, recipe_text
+from moslora.runs.settings import read_settings
 
 
 def test_the_list_names_each_recipe_on_stdout_and_the_next_step_on_stderr():
@@ -33,7 +33,7 @@ def test_a_shown_recipe_is_the_commented_file_itself(name: str):
     assert result.exit_code == 0
     assert result.stdout == recipe_text(name)
     assert result.stderr == ""
-    parse_recipe(yaml.safe_load(result.stdout.replace("1e-3", "0.001").replace("3e-4", "0.0003")), source=name)
+    parse_recipe(read_settings(result.stdout, source=name), source=name)
 
 
 def test_showing_an_unknown_recipe_is_a_mistake_of_one_line():

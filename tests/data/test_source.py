@@ -100,6 +100,8 @@ def test_what_is_neither_file_nor_hub_id_is_refused_with_the_nearest_name(tmp_pa
         in refusal(load_samples, "questions")
     )
     assert "no data source ''" in refusal(load_samples, "")
+    nearest = refusal(load_samples, "easy-vqa-balancd", built_in=["easy-vqa", "easy-vqa-balanced"])
+    assert "did you mean 'easy-vqa-balanced'? (allowed: easy-vqa, easy-vqa-balanced, another" in nearest
 
 
 def test_a_missing_file_is_not_looked_for_on_the_hub(tmp_path, monkeypatch):

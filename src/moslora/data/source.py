@@ -14,7 +14,12 @@ _HUB_ID = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)(:(?P<config>[\w.-]+))?")
 
 
 def load_samples(
-    source: str, *, split: str = "train", limit: int | None = None, folder: str | None = None
+    source: str,
+    *,
+    split: str = "train",
+    limit: int | None = None,
+    folder: str | None = None,
+    built_in: Sequence[str] = (EVERYDAY,),
 ) -> list[Row]:
     """The first `limit` samples of a source (None: all), in its own order.
 
@@ -22,13 +27,14 @@ def load_samples(
     splits, so `split` is not looked at), a folder holding one such file named after the split, or a hub id
     `owner/name[:config]`. What exists on disk goes before the hub. A task's name is that task, as for `task_samples`.
 
-    Raises DataError if nothing is there, or it cannot be read (with file and line), or it is empty.
+    Raises DataError if nothing is there, with the nearest of the `built_in` names, or it cannot be read (with file and
+    line), or it is empty.
     """
     _check_limit(limit)
     if source == EVERYDAY:
         return _everyday(split, limit)
     if not source.strip():
-        raise _unknown_source(source)
+        raise _unknown_source(source, built_in)
     path = Path(source).expanduser()
     if source in TASKS and (folder is not None or not path.exists()):
         return task_samples(TASKS[source], folder, split=split, limit=limit)
@@ -38,7 +44,7 @@ def load_samples(
         return read_rows(path, limit=limit)
     hub_id = _HUB_ID.fullmatch(source)
     if hub_id is None:
-        raise _unknown_source(source)
+        raise _unknown_source(source, built_in)
     return _hub_samples(hub_id["name"], hub_id["config"], split=split, limit=limit)
 
 
@@ -120,14 +126,14 @@ def _only(found: Sequence[Path]) -> Path:
     return found[0]
 
 
-def _unknown_source(source: str) -> DataError:
+def _unknown_source(source: str, built_in: Sequence[str]) -> DataError:
     path = Path(source).expanduser()
-    hint = suggestion(source, [EVERYDAY])
+    hint = suggestion(source, built_in)
     if not hint and path.parent.is_dir() and source:
         hint = folder_hint(path.name, path.parent)
     return DataError(
         f"no data source '{source}'{hint} "
-        f"(allowed: {EVERYDAY}, another task's name with its folder, a file ending in {FORMATS_TEXT}, a folder, "
+        f"(allowed: {', '.join(built_in)}, another task's name with its folder, a file ending in {FORMATS_TEXT}, a folder, "
         "or a hub id owner/name[:config])"
     )
 

@@ -157,7 +157,7 @@ def read_predictions(path: Path) -> list[str | None]:
 
 def _line(test_set: TestSet, when: str, scoring: str, questions: int) -> str:
     moment = "" if when == EVALUATED else f", {when}"
-    return f"scoring {test_set.task.name}{moment} ({scoring.replace('_', ' ')}, {questions} questions)"
+    return f"scoring {test_set.task.name}{moment} ({scoring.replace('_', ' ')}, {questions} {'question' if questions == 1 else 'questions'})"
 
 
 def _replace_in_record(opened: Opened, found: Sequence[EvaluationRecord]) -> None:

@@ -45,7 +45,7 @@ def read_sources(recipe: VisionRecipe) -> Sources:
 def _samples(name: str, data: VisionDataSettings) -> Samples:
     if name in BUILT_IN:
         return BUILT_IN[name]()[: data.limit]
-    return load_samples(name, split="train", limit=data.limit, folder=data.folder)
+    return load_samples(name, split="train", limit=data.limit, folder=data.folder, built_in=[*BUILT_IN])
 
 
 def load_test_sets(settings: VisionEvaluationSettings) -> list[TestSet]:
