@@ -133,8 +133,8 @@ def _unknown_source(source: str, built_in: Sequence[str]) -> DataError:
         hint = folder_hint(path.name, path.parent)
     return DataError(
         f"no data source '{source}'{hint} "
-        f"(allowed: {', '.join(built_in)}, another task's name with its folder, a file ending in {FORMATS_TEXT}, a folder, "
-        "or a hub id owner/name[:config])"
+        f"(allowed: {', '.join(built_in)}, another task's name with its folder, a file ending in {FORMATS_TEXT}, a"
+        " folder, or a hub id owner/name[:config])"
     )
 
 

@@ -26,6 +26,7 @@ from moslora.reports.learning import learning_curves
 from moslora.reports.parts import Chapter, Fold, Part, Plots, Points, Text
 from moslora.reports.reading import Comparison, Run
 from moslora.reports.seeing import add_kinds, controls_table
+from moslora.reports.sheets import comparison_sheet
 
 ROWS = 40  # questions shown for a pair of arms, all tasks together
 Looks = Mapping[str, Look]
@@ -42,6 +43,7 @@ def comparison_chapter(comparison: Comparison, *, name: str) -> Chapter:
     chapter.add("accuracy", "Accuracy with intervals", Plots(_accuracy(record, arms, look, name)))
     several = len({*baselines_of(record).values()}) > 1
     heading = "Differences from the baseline" if several else f"Differences from {record.baseline}"
+    chapter.add("drawn", "What is drawn", comparison_sheet(comparison))
     chapter.add("differences", heading, *_differences(record, name))
     chapter.add("cost", "Cost against accuracy", Plots(_costs(arms, look, name)))
     add_kinds(chapter, comparison.runs, looks=look)

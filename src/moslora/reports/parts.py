@@ -82,6 +82,17 @@ class Examples:
 
 
 @dataclass(frozen=True)
+class Picture:
+    """One picture as wide as there is room for, `width` CSS pixels at most; `uri` holds its content."""
+
+    caption: str
+    uri: str
+    width: int
+    height: int
+    kind = "picture"
+
+
+@dataclass(frozen=True)
 class Fold:
     """A part that opens and closes under its title."""
 
@@ -91,7 +102,7 @@ class Fold:
     kind = "fold"
 
 
-Part = Text | Points | Code | Table | Plots | Examples | Fold
+Part = Text | Points | Code | Table | Plots | Examples | Picture | Fold
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from moslora.reports.learning import learning_curves
 from moslora.reports.parts import Cell, Chapter, Fold, Part, Plots, Points, Table, Text
 from moslora.reports.reading import Run
 from moslora.reports.seeing import add_tasks, sees_pictures
+from moslora.reports.sheets import run_sheet
 from moslora.reports.wording import NONE, amount, duration, estimate, facts_table, gigabytes, percent, settings
 
 ROWS = 40  # questions shown side by side for a pair
@@ -31,6 +32,7 @@ def runs_chapter(runs: Sequence[Run], *, name: str) -> Chapter:
     chapter = Chapter(name, title, _summary(runs), _facts(runs))
     chapter.add("results", "Results", _table(runs), _kinds(runs), intro="Accuracy in percent, 95 % interval below.")
     chapter.add("accuracy", "Accuracy with intervals", Plots(_accuracy(runs, name)))
+    chapter.add("drawn", "What is drawn", *(run_sheet(run) for run in runs))
     add_tasks(chapter, runs)
     chapter.add("parts", "What is adapted and trained", *part_tables(runs))
     curves = {run.label: [run.metrics] for run in runs}

@@ -157,7 +157,8 @@ def read_predictions(path: Path) -> list[str | None]:
 
 def _line(test_set: TestSet, when: str, scoring: str, questions: int) -> str:
     moment = "" if when == EVALUATED else f", {when}"
-    return f"scoring {test_set.task.name}{moment} ({scoring.replace('_', ' ')}, {questions} {'question' if questions == 1 else 'questions'})"
+    counted = f"{questions} question{'s' if questions != 1 else ''}"
+    return f"scoring {test_set.task.name}{moment} ({scoring.replace('_', ' ')}, {counted})"
 
 
 def _replace_in_record(opened: Opened, found: Sequence[EvaluationRecord]) -> None:

@@ -16,6 +16,7 @@ from moslora.adapter.methods import METHODS
 from moslora.adapter.pipeline_files import DIFFUSERS_FILE, save_pipeline_lora
 from moslora.adapter.twin import base_of
 from moslora.adapter.verification import Drift
+from moslora.data.photos import Photo
 from moslora.emoji.scenes import render
 from moslora.errors import ConfigError, python_text
 from moslora.evaluation.recording import evaluation_record
@@ -35,6 +36,7 @@ from moslora.runs.kinds.subject_measures import (
     Task,
     Unit,
     measure,
+    photos_of,
     real_values,
     scene_values,
     units_of,
@@ -74,6 +76,7 @@ class Subject(Kind):
 
     def __init__(self) -> None:
         self.drawn = Pictures()
+        self.photos: list[Photo] = []
 
     head: ClassVar[Head] = HEADS["subject"]
     sees_pictures: ClassVar[bool] = False
@@ -184,6 +187,7 @@ class Subject(Kind):
     ) -> tuple[EvaluationRecord, list[Answer]]:
         """Draw, and measure what was drawn; each picture is drawn once for all measures."""
         started = time.perf_counter()
+        self.photos = photos_of(task.settings) if task.settings.photos else []
         if when == REAL:
             found = self._real(model, samples, task=task)
         else:
@@ -205,8 +209,8 @@ class Subject(Kind):
         return scene_values(task, samples, [*seen_by_autoencoder(base_of(model), images)])
 
     def keep(self, folder: Path, *, when: str) -> None:
-        """The pictures that were drawn."""
-        self.drawn.keep(folder / PICTURES)
+        """The pictures that were drawn, and the subject's own in small."""
+        self.drawn.keep(folder / PICTURES, photos=self.photos)
 
     def write_folded(
         self,

@@ -13,11 +13,17 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from moslora.adapter.twin import base_of
+from moslora.data.images import encoded, open_image
+from moslora.data.photos import Photo
+from moslora.files import write_atomically
 from moslora.painting.drawing import Drawn, draw
 from moslora.painting.png import write_picture
 from moslora.painting.reaching import check_reaches
 from moslora.painting.requests import Request
 from moslora.training.diffusion import TextToImage
+
+PHOTOS = "photos"
+THUMBNAIL = 256  # pixels across, at most
 
 
 @dataclass
@@ -55,8 +61,14 @@ class Pictures:
         with without_adapter(model):
             check_reaches(with_it, [*draw(pipe, [request])])
 
-    def keep(self, folder: Path) -> None:
-        """Write the pictures, those of each time into a folder of its own."""
+    def keep(self, folder: Path, *, photos: Sequence[Photo]) -> None:
+        """Write the pictures, those of each time into a folder of its own, and the subject's photos in small."""
+        if self.known and photos:
+            (folder / PHOTOS).mkdir(parents=True, exist_ok=True)
+        for number, photo in enumerate(photos if self.known else ()):
+            small = open_image(photo.picture, place=photo.name)
+            small.thumbnail((THUMBNAIL, THUMBNAIL))
+            write_atomically(folder / PHOTOS / f"{number:02d}.png", encoded(small))
         for (when, request), drawn in self.known.items():
             place = folder / when.replace(" ", "-")
             place.mkdir(parents=True, exist_ok=True)

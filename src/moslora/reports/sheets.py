@@ -1,0 +1,59 @@
+"""What text-to-image models drew, as contact sheets: a run before and after training, the arms of a comparison."""
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from PIL import Image
+
+from moslora.errors import DataError
+from moslora.painting.png import Painted, read_pictures
+from moslora.painting.side_by_side import side_by_side
+from moslora.reports.parts import Picture
+from moslora.reports.reading import Comparison, Run
+
+FOLDER, PHOTOS = "pictures", "photos"
+MOMENTS = {"before": "before training", "after": "after training"}
+ROWS, CELL, SCALE = 8, 128, 2
+BASE = "without adapter"
+
+
+def run_sheet(run: Run) -> Picture | None:
+    """A run's pictures before and after training; None where none were drawn."""
+    methods = {name: _pictures(run, when) for when, name in MOMENTS.items()}
+    return _sheet({name: own for name, own in methods.items() if own}, run, caption="The same noise, before and after")
+
+
+def comparison_sheet(comparison: Comparison) -> Picture | None:
+    """What each arm drew with its first seed, beside the untrained model; None where nothing was drawn."""
+    firsts = {arm: next(iter(seeds.values())) for arm, seeds in comparison.runs.items() if seeds}
+    if not firsts:
+        return None
+    some = next(iter(firsts.values()))
+    methods = {BASE: _pictures(some, "before")} | {arm: _pictures(run, "after") for arm, run in firsts.items()}
+    found = {name: own for name, own in methods.items() if own}
+    return _sheet(found, some, caption="The same prompts and noise for every arm, each with its first seed")
+
+
+def _pictures(run: Run, when: str) -> list[Painted]:
+    place = run.folder / FOLDER / when
+    return read_pictures(place) if place.is_dir() and any(place.glob("*.png")) else []
+
+
+def _sheet(methods: Mapping[str, Sequence[Painted]], run: Run, *, caption: str) -> Picture | None:
+    if not methods:
+        return None
+    try:
+        image = side_by_side(methods, most_rows=ROWS, cell=CELL, scale=SCALE, photos=_photos(run)).image
+    except DataError:  # arms that were asked for other pictures have no sheet together
+        return None
+    stream = io.BytesIO()
+    image.save(stream, "JPEG", quality=88)
+    uri = f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode('ascii')}"
+    return Picture(caption, uri, image.width // SCALE, image.height // SCALE)
+
+
+def _photos(run: Run) -> list[Image.Image]:
+    place: Path = run.folder / FOLDER / PHOTOS
+    return [Image.open(path).convert("RGB") for path in sorted(place.glob("*.png"))]

@@ -1,0 +1,136 @@
+"""Pictures from the command line: drawn with and without an adapter, mixed with other files, exported and drawn again."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from moslora.cli import app
+from moslora.painting.png import read_pictures
+from moslora.runs.recipe import load_recipe
+from moslora.runs.run import run_recipe
+from tests.subjects import ATTENTION
+
+PARTS = {
+    "unet": {"r": 4, "lora_alpha": 8, "target_modules": [*ATTENTION, "conv1"]},
+    "text_encoder": {"r": 2, "lora_alpha": 2, "target_modules": ["q_proj", "v_proj"]},
+}
+DRAWN = ["--seeds", "2", "--steps", "2", "--size", "32"]
+
+
+@pytest.fixture
+def run(tmp_path: Path, write_subject: Callable[..., Path]) -> Path:
+    """A trained run with adapters in the denoiser and a text encoder."""
+    recipe = load_recipe(write_subject(adapter={"parts": PARTS}))
+    run_recipe(recipe, tmp_path / "run", progress=False)
+    return tmp_path / "run"
+
+
+def invoke(*arguments: Any) -> str:
+    result = CliRunner().invoke(app, [*map(str, arguments)])
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_pictures_with_and_without_the_adapter_start_from_the_same_noise(run: Path, tmp_path: Path):
+    folder = tmp_path / "drawn"
+    said = invoke("generate", run, "a photo of sks dog", *DRAWN, "--compare-base", "--output", folder)
+    assert "2 pictures of 1 prompt" in said
+    with_it, without = (read_pictures(folder / name) for name in ("adapter", "base"))
+    assert [one.request for one in with_it] == [one.request for one in without]
+    assert with_it[0].settings["model"] == without[0].settings["model"]
+    assert (np.asarray(with_it[0].image) != np.asarray(without[0].image)).any()
+    assert (folder / "sheet.png").is_file()
+
+
+def test_a_file_of_prompts_is_drawn_in_its_order(run: Path, tmp_path: Path):
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("# two\na photo of sks dog\n\na red ball\n", encoding="utf-8")
+    invoke("generate", run, "--prompts", prompts, *DRAWN, "--output", tmp_path / "drawn")
+    drawn = read_pictures(tmp_path / "drawn" / "adapter")
+    assert [one.request.prompt for one in drawn] == ["a photo of sks dog"] * 2 + ["a red ball"] * 2
+
+
+def test_a_sweep_of_weights_is_the_base_at_nought_and_the_adapter_at_one(run: Path, tmp_path: Path):
+    how = ["a photo of sks dog", *DRAWN, "--output"]
+    invoke("generate", run, *how, tmp_path / "drawn", "--compare-base")
+    invoke("generate", run, *how, tmp_path / "swept", "--sweep", "0,0.5,1")
+    assert sorted(path.name for path in (tmp_path / "swept").iterdir()) == [
+        "adapter-0",
+        "adapter-0.5",
+        "adapter-1",
+        "sheet.png",
+    ]
+
+    def pixels(folder: Path) -> np.ndarray:
+        return np.stack([np.asarray(one.image, dtype=int) for one in read_pictures(folder)])
+
+    assert (pixels(tmp_path / "swept" / "adapter-0") == pixels(tmp_path / "drawn" / "base")).all()
+    assert abs(pixels(tmp_path / "swept" / "adapter-1") - pixels(tmp_path / "drawn" / "adapter")).max() <= 1
+
+
+def test_two_halves_of_a_file_are_the_whole(run: Path, tmp_path: Path):
+    invoke("fold", run, "--output", tmp_path / "lora")
+    how = ["a photo of sks dog", *DRAWN, "--output"]
+    invoke("generate", run, *how, tmp_path / "whole")
+    invoke("generate", run, *how, tmp_path / "halves", "--weight", "0.5", "--with", f"{tmp_path / 'lora'}=0.5")
+    whole, halves = (read_pictures(tmp_path / name / "adapter")[0] for name in ("whole", "halves"))
+    assert abs(np.asarray(whole.image, dtype=int) - np.asarray(halves.image, dtype=int)).max() <= 1
+    assert len(halves.settings["weights"]) == 2
+
+
+@pytest.mark.parametrize("format", ["diffusers", "kohya"])
+def test_a_folded_adapter_draws_the_same_in_plain_diffusers(format: str, run: Path, tmp_path: Path):
+    from diffusers import DiffusionPipeline
+
+    from moslora.runs.adapters import load_adapted, open_adapter
+
+    said = invoke("fold", run, "--format", format, "--output", tmp_path / "lora")
+    assert "verified: tensors of" in said
+    assert "verified: latents differ by" in said
+    assert "load it with plain diffusers" in said
+    model, _ = load_adapted(open_adapter(run))
+    pipe = DiffusionPipeline.from_pretrained(model.get_base_model().path)
+    pipe.set_progress_bar_config(disable=True)
+    file = next(path.name for path in (tmp_path / "lora").glob("*.safetensors"))
+    pipe.load_lora_weights(str(tmp_path / "lora"), weight_name=file)
+
+    def latents(one: Any) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(1)
+        return one("a dog", num_inference_steps=2, generator=generator, output_type="latent").images
+
+    assert torch.allclose(latents(pipe), latents(model.get_base_model().pipeline()), atol=1e-3)
+
+
+def test_a_merged_pipeline_draws_the_same_in_plain_diffusers(run: Path, tmp_path: Path):
+    said = json.loads(invoke("merge", run, "--output", tmp_path / "merged", "--json"))
+    assert said["verified"]
+    assert (tmp_path / "merged" / "model_index.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--chat"], "draws"),
+        (["a dog", "--image", "x.png"], "draws"),
+        (["a dog", "--prompts", "x.txt"], "one of"),
+        (["a dog", "--sweep", "0,half"], "no number"),
+        (["a dog", "--with", "nothing.safetensors=1"], "nothing.safetensors"),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused_in_a_line(arguments: list[str], message: str, run: Path):
+    result = CliRunner().invoke(app, ["generate", str(run), *arguments, *DRAWN])
+    assert result.exit_code == 2
+    assert message in result.output
+    assert result.output.count("\n") == 1
+
+
+def test_a_language_models_adapter_is_not_folded_for_pipelines(run: Path):
+    result = CliRunner().invoke(app, ["fold", str(run), "--format", "peft"])
+    assert result.exit_code == 2
+    assert "diffusers or kohya" in result.output
