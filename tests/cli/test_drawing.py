@@ -1,4 +1,4 @@
-"""Pictures from the command line: drawn with and without an adapter, mixed with other files, exported and drawn again."""
+"""Pictures from the command line: with and without an adapter, mixed with other files, exported and drawn again."""
 
 import json
 from collections.abc import Callable
@@ -108,8 +108,8 @@ def test_a_folded_adapter_draws_the_same_in_plain_diffusers(format: str, run: Pa
 
 
 def test_a_merged_pipeline_draws_the_same_in_plain_diffusers(run: Path, tmp_path: Path):
-    said = json.loads(invoke("merge", run, "--output", tmp_path / "merged", "--json"))
-    assert said["verified"]
+    result = CliRunner().invoke(app, ["merge", str(run), "--output", str(tmp_path / "merged"), "--json"])
+    assert json.loads(result.stdout)["verified"]
     assert (tmp_path / "merged" / "model_index.json").is_file()
 
 
