@@ -4,10 +4,12 @@ import json
 
 import pytest
 import torch
+from diffusers.utils import logging as diffusers_logging
 from peft import LoHaConfig, LoraConfig
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
+from transformers.utils import logging as transformers_logging
 
 from moslora.adapter.pipeline_files import METADATA_KEY, save_pipeline_lora
 from moslora.adapter.pipeline_names import FORMATS
@@ -86,6 +88,32 @@ def test_a_layer_that_the_file_lacks_is_found(model, base, tamper):
 
     with pytest.raises(DriftError, match=rf"it lacks {LAYER}"):
         prove_pipeline_lora(model, tamper(change), load_pipeline=lambda: base)
+
+
+def test_a_layer_too_many_is_found_unless_it_holds_zeros_alone(model, base, tamper):
+    others = [key.replace("attn1.to_q", "attn1.to_k") for key in (A, B)]
+
+    def change(tensors):
+        tensors |= {other: torch.ones_like(tensors[key]) for key, other in zip((A, B), others, strict=True)}
+
+    with pytest.raises(DriftError, match=rf"it also holds {LAYER.replace('to_q', 'to_k')}"):
+        prove_pipeline_lora(model, tamper(change), load_pipeline=lambda: base)
+
+    def idle(tensors):
+        tensors |= {other: torch.zeros_like(tensors[key]) for key, other in zip((A, B), others, strict=True)}
+
+    assert prove_pipeline_lora(model, tamper(idle), load_pipeline=lambda: base).is_within
+
+
+@pytest.mark.parametrize("library", [diffusers_logging, transformers_logging])
+def test_the_libraries_say_as_much_as_before_once_a_file_is_proved(library, model, base, files):
+    level = library.get_verbosity()
+    library.set_verbosity_info()
+    try:
+        prove_pipeline_lora(model, files / "kohya.safetensors", load_pipeline=lambda: base)
+        assert library.get_verbosity() == library.INFO
+    finally:
+        library.set_verbosity(level)
 
 
 def test_half_a_layer_is_found(model, base, tamper):
