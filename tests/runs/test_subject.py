@@ -136,3 +136,52 @@ def test_a_pipeline_that_is_not_trained_here_is_refused_by_name(
     (folder / "model_index.json").write_text(json.dumps(index | {"_class_name": "FluxPipeline"}))
     with pytest.raises(ConfigError, match=r"FluxPipeline.*StableDiffusionXLPipeline"):
         run_recipe(load_recipe(write_subject(model={"path": str(folder)})), tmp_path / "run", progress=False)
+
+
+def test_an_average_of_the_weights_is_what_the_run_ends_with(train: Callable[..., RunRecord], tmp_path: Path):
+    """After step n, which it follows by 1 - d with d = (1 + n) / (10 + n), from a start of zero."""
+    every = {"save_every_steps": 1, "learning_rate": 1e-2}
+    train("plain", training={"max_steps": 2, **every})
+    train("averaged", training={"max_steps": 2, "ema_decay": 0.999, **every})
+    steps = [
+        load_file(tmp_path / "plain" / "checkpoints" / f"checkpoint-{step}" / "adapter_model.safetensors")
+        for step in (1, 2)
+    ]
+    found = weights(tmp_path / "averaged")
+    name = next(name for name in found if "lora_B" in name)  # which starts at zero
+    first, second = 2 / 11, 3 / 12
+    expected = steps[0][name] * (1 - first) * second + steps[1][name] * (1 - second)
+    assert torch.allclose(found[name], expected, atol=1e-7)
+
+
+def test_an_average_goes_on_where_a_stopped_run_left_it(tmp_path: Path, write_subject: Write):
+    import shutil
+
+    recipe = load_recipe(write_subject(training={"max_steps": 4, "save_every_steps": 2, "ema_decay": 0.9}))
+    run_recipe(recipe, tmp_path / "whole", progress=False)
+    shutil.copytree(tmp_path / "whole", tmp_path / "stopped")
+    shutil.rmtree(tmp_path / "stopped" / "adapter")
+    shutil.rmtree(tmp_path / "stopped" / "checkpoints" / "checkpoint-4")
+    record = RunRecord.load(tmp_path / "stopped" / "run.json")
+    record.status, record.artifacts = "interrupted", {}
+    record.save(tmp_path / "stopped" / "run.json")
+    run_recipe(recipe, tmp_path / "stopped", resume=True, progress=False)
+    assert same(weights(tmp_path / "whole"), weights(tmp_path / "stopped"))
+
+
+def test_gradient_checkpointing_changes_no_gradient(train: Callable[..., RunRecord], tmp_path: Path):
+    parts = {"unet": {"r": 4, "target_modules": ATTENTION}, "text_encoder": TEXT}
+    train("plain", adapter={"parts": parts})
+    train("kept", adapter={"parts": parts}, training={"gradient_checkpointing": True})
+    plain, kept = weights(tmp_path / "plain"), weights(tmp_path / "kept")
+    assert all(torch.allclose(plain[name], kept[name], atol=1e-5) for name in plain)
+
+
+def test_two_processes_learn_what_one_learns(tmp_path: Path, write_subject: Write, launcher: list[str]):
+    recipe = write_subject()
+    run_recipe(load_recipe(recipe), tmp_path / "one", progress=False)
+    command = [*launcher, "train", str(recipe), "--output", str(tmp_path / "two")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
+    assert all(torch.allclose(one[name], two[name], atol=2e-4) for name in one)

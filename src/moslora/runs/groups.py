@@ -107,6 +107,11 @@ class TrainingSettings(Settings):
         """The learning rates of the model's parts that have their own."""
         return {}
 
+    @property
+    def average_decay(self) -> float | None:
+        """How slowly a moving average follows the weights, if one takes their place."""
+        return None
+
     def accumulation_steps(self, *, devices: int = 1) -> int:
         """Forward passes an optimiser step. Raises `ConfigError` if the batch cannot be divided evenly."""
         at_once = (self.micro_batch_size or self.batch_size // devices or 1) * devices

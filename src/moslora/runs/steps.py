@@ -21,6 +21,7 @@ from moslora.runs.groups import Recipe
 from moslora.runs.kinds import kind_of
 from moslora.runs.material import Material
 from moslora.runs.models import choose_dtype
+from moslora.training.averaging import Average
 from moslora.training.trainer import TrainingResult, train
 
 LOOKED_AT_STEPS = 4  # at least, for the gradients of each part
@@ -98,6 +99,7 @@ def trained(
     """Train a prepared model in place on the plan's rows. `also` are callbacks beside the method's own."""
     method, settings = recipe.adapter.method, recipe.training
     rates = rates_by_module(recipe, model)
+    decay = settings.average_decay
     given: dict[str, Any] = {"arguments": plan.arguments, "progress": progress}
     rows = [*plan.material.rows, *(validation or ())]
     with kind_of(recipe.kind).batches(recipe, model, plan.processor, rows, **given) as collate:
@@ -112,6 +114,7 @@ def trained(
             metrics_path=place.metrics_path,
             make_optimizer=optimiser(method, plan.options, weight_decay=settings.weight_decay, rates=rates),
             callbacks=[*callbacks(model, method), *also],
+            average=Average(model, decay=decay) if decay is not None else None,
             resume=resume,
             **given,
         )

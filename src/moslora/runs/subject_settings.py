@@ -67,6 +67,7 @@ class SubjectTrainingSettings(TrainingSettings):
     prior_weight: Annotated[float, Field(gt=0)] = 1.0  # of the class's pictures, beside the subject's
     min_snr_gamma: Annotated[float, Field(gt=0)] | None = None  # 5 is usual; none given: all steps count alike
     text_learning_rate: Annotated[float, Field(gt=0)] | None = None  # of the text encoders; none given: learning_rate
+    ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None  # of a moving average that is kept; 0.999 is usual
     draw_every_steps: Count | None = None  # pictures while training, of evaluation.prompts
     draw_prompts: Count = 4  # the first so many
 
@@ -76,6 +77,11 @@ class SubjectTrainingSettings(TrainingSettings):
         rate = self.text_learning_rate
         names = ("text_encoder", "text_encoder_2", "text_encoder_3")
         return {} if rate is None else dict.fromkeys(names, rate)
+
+    @property
+    def average_decay(self) -> float | None:
+        """`ema_decay`."""
+        return self.ema_decay
 
 
 class SubjectEvaluationSettings(ScoringSettings):

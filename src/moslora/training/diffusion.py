@@ -126,10 +126,10 @@ class TextToImage(nn.Module):
             found += [f"{name}.{place}.{len(one) - 1}" for place, one in stacks if place.endswith("encoder.layers")]
         return found
 
-    def gradient_checkpointing_enable(self, **_options: Any) -> None:
+    def activation_checkpointing_enable(self, **_options: Any) -> None:
         """Keep fewer activations of every part that can."""
         for module in self.children():
-            for switch in ("enable_gradient_checkpointing", "gradient_checkpointing_enable"):
+            for switch in ("enable_gradient_checkpointing", "activation_checkpointing_enable"):
                 if hasattr(module, switch):
                     getattr(module, switch)()
                     break

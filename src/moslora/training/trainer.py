@@ -28,6 +28,7 @@ from transformers.utils import SAFE_WEIGHTS_NAME
 
 from moslora.adapter.head import contiguous_head_input
 from moslora.files import write_atomically
+from moslora.training.averaging import Average
 from moslora.training.grouping import AlikeSampler, GroupSampler
 from moslora.training.quantised import whole_parts_may_train
 from moslora.training.validation import SampleLoss, mean_over_tokens, sample_losses
@@ -74,6 +75,7 @@ def train(
     metrics_path: Path,
     make_optimizer: MakeOptimizer | None = None,
     callbacks: Sequence[TrainerCallback] = (),
+    average: Average | None = None,
     resume: bool = False,
     progress: bool = True,
 ) -> TrainingResult:
@@ -83,7 +85,7 @@ def train(
     together in the shuffled order; with `alike`, each example's kind and length, batches are of one kind and of like
     lengths. With `visited_steps` so many steps are done on `Visits` to the examples, whatever the arguments say.
     `make_optimizer` builds the optimiser from the model, the optimiser's class and its settings, where not all
-    parameters learn alike; `callbacks` are the method's own.
+    parameters learn alike; `callbacks` are the method's own. An `average` of the weights takes their place at the end.
 
     With `resume`, training goes on from the newest complete checkpoint in `arguments.output_dir`, to the same weights
     as without the interruption. Ctrl-C ends the step, saves a checkpoint, and ends training; a second one raises
@@ -99,9 +101,12 @@ def train(
                 train_dataset=_dataset(examples, arguments, visited_steps),  # pyright: ignore[reportArgumentType]
                 eval_dataset=list(validation) if validation else None,  # pyright: ignore[reportArgumentType]
                 data_collator=collate,
-                callbacks=[stop, WriteMetrics(metrics_path), bar, *callbacks],
+                callbacks=[stop, WriteMetrics(metrics_path), bar, *([average] if average else []), *callbacks],
             )
         trainer.make_optimizer, trainer.groups, trainer.alike = make_optimizer, groups, alike
+        trainer.average = average
+        if average is not None and checkpoint is not None:
+            average.load(checkpoint)
         trainer.remove_callback(PrinterCallback)
         trainer.remove_callback(ProgressCallback)
         steps, seconds = _steps_done(trainer, checkpoint), 0.0
@@ -109,6 +114,8 @@ def train(
             output = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
             steps, seconds = output.global_step, output.metrics["train_runtime"]
         is_complete = steps >= trainer.state.max_steps
+        if average is not None and is_complete:
+            average.apply()
         losses = trainer.sample_losses() if validation and is_complete else []
     return TrainingResult(steps, mean_loss(metrics_path), losses, seconds, is_complete, stop.was_asked)
 
@@ -123,6 +130,7 @@ class MethodTrainer(Trainer):
     make_optimizer: MakeOptimizer | None = None
     groups: Sequence[Hashable] | None = None
     alike: Sequence[tuple[Hashable, int]] | None = None
+    average: Average | None = None
 
     def _get_train_sampler(self, train_dataset: "Dataset[Any] | None" = None) -> "Sampler[int] | None":
         seed = self.args.data_seed or 0
@@ -143,6 +151,8 @@ class MethodTrainer(Trainer):
 
         transformers would write all of the model, and under names of older versions, which loading passes over.
         """
+        if self.average is not None and self.args.should_save:
+            self.average.save(Path(output_dir or str(self.args.output_dir)))
         if isinstance(self.model, PeftModel) or state_dict is not None or not self.args.should_save:
             super()._save(output_dir, state_dict)
             return
