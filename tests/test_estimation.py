@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from moslora.estimation import estimate, lower_bound, p_of_no_difference, table
+from moslora.estimation import estimate, holm, lower_bound, p_of_no_difference, table, variance_of
 
 
 def without_question_effects(seed_means, questions=60):
@@ -200,3 +200,97 @@ def test_an_interval_holds_the_truth_where_questions_are_worth_parts_and_weights
         found = estimate([table(credit[0] - credit[1], groups, answer=0.25, weights=weights)])
         held += found.low <= gap <= found.high
     assert held >= 279
+
+
+def test_holm_by_hand_keeps_the_order_and_never_falls_below_a_smaller_p():
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.6, 0.7]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+def test_holm_agrees_with_statsmodels():
+    multitest = pytest.importorskip("statsmodels.stats.multitest")
+    p_values = np.random.default_rng(0).random(15) ** 3
+    assert holm(list(p_values)) == pytest.approx(multitest.multipletests(p_values, method="holm")[1])
+
+
+def with_gaps(values, share, *, seed):
+    """The values without a random part of them; every row and column keeps some."""
+    draw = np.random.default_rng(seed)
+    while True:
+        is_there = draw.random(values.shape) > share
+        if is_there.any(axis=0).all() and is_there.any(axis=1).all():
+            return np.where(is_there, values, np.nan)
+
+
+def by_projections(values):
+    """The parts of the variance by their definition: components whose quadratic forms have the right expectations."""
+    seeds, units = values.shape
+    row, column = np.nonzero(~np.isnan(values))
+    x = values[row, column]
+    of_seeds, of_units = np.eye(seeds)[row], np.eye(units)[column]
+
+    def left_over(*designs):
+        design = np.hstack(designs)
+        return np.eye(len(x)) - design @ np.linalg.pinv(design)
+
+    whole = left_over(of_seeds, of_units)
+    rest = x @ whole @ x / np.trace(whole)
+
+    def component(other, own):
+        form = left_over(other) - whole
+        return (x @ form @ x - np.trace(form) * rest) / np.trace(own.T @ form @ own)
+
+    seed, unit = component(of_units, of_seeds), component(of_seeds, of_units)
+    share_seed, share_unit = of_seeds.mean(axis=0), of_units.mean(axis=0)
+    return seed * share_seed @ share_seed + rest / len(x), unit * share_unit @ share_unit, rest / len(x)
+
+
+@pytest.mark.parametrize("share", [0.01, 0.2, 0.4])
+def test_with_values_missing_the_parts_are_those_of_the_projections(share):
+    draw = np.random.default_rng(8)
+    values = draw.normal(0, 0.5, (5, 1)) + draw.normal(0, 1, (1, 12)) + draw.normal(0, 1, (5, 12))
+    gapped = with_gaps(values, share, seed=9)
+    found = variance_of([table(gapped)])
+    parts = found.seeds.variance, found.questions.variance, found.rest.variance
+    assert parts == pytest.approx(by_projections(gapped))
+
+
+def test_the_mean_is_that_of_the_values_there_are():
+    values = with_gaps(np.random.default_rng(10).choice([-1.0, 0, 1], size=(4, 30)), 0.3, seed=11)
+    groups = np.repeat(np.arange(10), 3)
+    for given in (None, groups):
+        found = estimate([table(values, given)])
+        assert found.mean == pytest.approx(np.nanmean(values))
+        assert found.low < found.mean < found.high
+
+
+def test_what_a_group_lacks_is_missing_only_where_all_of_it_is():
+    values = np.array([[1.0, np.nan, 0, 0], [1, 1, np.nan, np.nan]])
+    found = table(values, ["a", "a", "b", "b"]).values
+    assert np.isnan(found).tolist() == [[False, False], [False, True]]
+    assert np.nanmean(found) == pytest.approx(3 / 5)
+
+
+def test_an_interval_holds_the_truth_where_some_judge_few_and_some_judge_all():
+    draw, held = np.random.default_rng(12), 0
+    for _ in range(400):
+        values = draw.normal(0, 0.3, (8, 1)) + draw.normal(0, 0.7, (1, 24)) + draw.normal(0, 1, (8, 24))
+        for judge, last in enumerate((24, 24, 24, 20, 20, 16, 12, 6)):
+            values[judge, draw.permutation(24)[last:]] = np.nan
+        found = estimate([table(values)])
+        held += found.low <= 0 <= found.high
+    assert 0.93 <= held / 400 <= 0.99
+
+
+def test_repetitions_that_share_no_question_still_vary():
+    values = np.array([[1.0, 1, 0, np.nan, np.nan, np.nan], [np.nan, np.nan, np.nan, -1, -1, 0]])
+    found = estimate([table(values)])
+    assert found.mean == 0
+    assert found.high > 1
+
+
+def test_values_missing_from_one_of_several_tasks_are_refused():
+    gapped = np.array([[1.0, np.nan], [0, 1]])
+    with pytest.raises(ValueError, match="missing from one of several tasks"):
+        estimate([table(gapped), table(np.ones((2, 2)))])

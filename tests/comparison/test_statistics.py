@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 
 from benchmarks import null_simulation
-from moslora.comparison.statistics import Questions, compare_arms, holm, is_above_chance
+from moslora.comparison.statistics import Questions, compare_arms, is_above_chance
 from moslora.errors import CheckpointError
-from moslora.estimation import estimate, table
+from moslora.estimation import estimate, holm, table
 
 
 def vector(right, total=100):
@@ -14,18 +14,6 @@ def vector(right, total=100):
 
 def arm(counts, total=100, **shift):
     return {seed: {"task": np.roll(vector(right, total), shift.get("by", 0))} for seed, right in counts.items()}
-
-
-def test_holm_by_hand_keeps_the_order_and_never_falls_below_a_smaller_p():
-    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert holm([0.6, 0.7]) == [1.0, 1.0]
-    assert holm([]) == []
-
-
-def test_holm_agrees_with_statsmodels():
-    multitest = pytest.importorskip("statsmodels.stats.multitest")
-    p_values = np.random.default_rng(0).random(15) ** 3
-    assert holm(list(p_values)) == pytest.approx(multitest.multipletests(p_values, method="holm")[1])
 
 
 def test_arms_are_paired_over_the_seeds_both_have():

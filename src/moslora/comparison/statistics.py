@@ -13,7 +13,7 @@ import numpy as np
 
 from moslora.comparison.verdict import AVERAGE, NO_DOUBTS, Doubts, of_difference, of_one_seed, of_one_seed_in_parts
 from moslora.errors import CheckpointError
-from moslora.estimation import Estimate, Table, estimate, lower_bound, p_of_no_difference, table
+from moslora.estimation import Estimate, Table, estimate, holm, lower_bound, p_of_no_difference, table
 from moslora.records import Difference, Scored, TaskResult
 
 Scores = Mapping[str, Mapping[int, Mapping[str, np.ndarray]]]  # arm, seed, task: the credit of each question, 0 to 1
@@ -116,16 +116,6 @@ def is_above_chance(
     """
     asked = Questions(len(right[0]), groups, weights=weights, steps=steps)
     return lower_bound([asked.table(np.stack([*right]) - chance)]) > 0
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """The p values adjusted for their number by Holm's step-down method (Holm 1979), in the order given."""
-    order = np.argsort(p_values, kind="stable")
-    adjusted, largest = [0.0] * len(p_values), 0.0
-    for rank, index in enumerate(order):
-        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
-        adjusted[index] = largest
-    return adjusted
 
 
 def _check(scores: Scores, tasks: Sequence[str]) -> dict[str, int]:
