@@ -24,8 +24,8 @@ class Parts(nn.Module):
                 self.add_module(name, getattr(pipe, name))
 
 
-def load_plain(folder: Path, **options: Any) -> Any:
-    pipe = DiffusionPipeline.from_pretrained(folder, **options)
+def load_plain(folder: Path, kind: Any = DiffusionPipeline, **options: Any) -> Any:
+    pipe = kind.from_pretrained(folder, **options)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from diffusers import StableDiffusionPipeline
 from diffusers.utils import logging as diffusers_logging
 from peft import LoHaConfig, LoraConfig
 from safetensors import safe_open
@@ -194,6 +195,29 @@ def test_an_adapter_that_changes_nothing_is_an_error_that_says_so(pipeline_folde
     with pytest.raises(NoEffectError, match=r"the adapter changes none of 1024 latents: it was never trained"):
         save_pipeline_lora(model, tmp_path / "a.safetensors", load_pipeline=lambda: base)
     assert not list(tmp_path.iterdir())
+
+
+class Deaf(StableDiffusionPipeline):
+    """A pipeline that loads adapters and draws without them."""
+
+    def load_lora_weights(self, *args, **options):
+        super().load_lora_weights(*args, **options)
+        self.disable_lora()
+
+
+def test_a_weak_adapter_that_arrives_and_is_not_at_work_is_found(pipeline_folder, tmp_path):
+    """Its latents are within what rounding explains: that they are the base's to the last bit tells."""
+    folder = pipeline_folder("sd15")
+    model, pipe = adapted(folder, mixed(target_modules=FEW)), load_plain(folder, kind=Deaf)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter *= 1e-5
+    with pytest.raises(DriftError, match="the file changes no latent in plain diffusers, and the adapter does"):
+        save_pipeline_lora(model, tmp_path / "a.safetensors", load_pipeline=lambda: pipe)
+    assert not list(tmp_path.iterdir())
+    drift = save_pipeline_lora(model, tmp_path / "a.safetensors", load_pipeline=lambda: load_plain(folder))
+    assert 0 < drift.effect < drift.tolerance
 
 
 def test_one_latent_that_differs_is_an_effect():
