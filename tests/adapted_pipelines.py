@@ -1,5 +1,6 @@
 """One adapter over the parts of a tiny pipeline, as training makes it, with numbers that move every picture."""
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,11 @@ from peft import PeftConfig, PeftModel, get_peft_model
 from torch import nn
 
 from moslora import MosloraConfig
+from moslora.adapter.pipeline_proof import latents_probe
 
 PARTS = ("unet", "transformer", "text_encoder", "text_encoder_2", "text_encoder_3")
 ATTENTION = ["to_q", "to_v", "q_proj", "v_proj"]
+quick = functools.partial(latents_probe, guidance_scale=1.0)  # half the work
 
 
 class Parts(nn.Module):

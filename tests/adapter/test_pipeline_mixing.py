@@ -10,9 +10,9 @@ from safetensors.torch import load_file, save_file
 from moslora.adapter.pipeline_files import save_pipeline_lora
 from moslora.adapter.pipeline_mixing import load_weighted
 from moslora.adapter.pipeline_names import FORMATS
-from moslora.adapter.pipeline_proof import latents_probe, wearing
+from moslora.adapter.pipeline_proof import wearing
 from moslora.errors import CheckpointError, ConfigError
-from tests.adapted_pipelines import adapted, load_plain, mixed
+from tests.adapted_pipelines import adapted, load_plain, mixed, quick
 
 PARTS = ("unet", "text_encoder", "text_encoder_2")
 STYLE = r"unet\.mid_block.*\.(to_q|to_v|conv1)|text_encoder\..*q_proj"
@@ -41,13 +41,13 @@ def files(models, pipe, tmp_path_factory):
     for name, model in models.items():
         for format in FORMATS:
             files[name, format] = folder / f"{name}-{format}.safetensors"
-            save_pipeline_lora(model, files[name, format], format=format, load_pipeline=lambda: pipe)
+            save_pipeline_lora(model, files[name, format], format=format, load_pipeline=lambda: pipe, probe=quick)
     return files
 
 
 @pytest.fixture(scope="module")
 def base(pipe):
-    return latents_probe(pipe)
+    return quick(pipe)
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def weighted(pipe, files):
             pipe, {f"{n}": (files[file, form], weight) for n, (file, form, weight) in enumerate(chosen)}
         )
         try:
-            return latents_probe(pipe)
+            return quick(pipe)
         finally:
             loaded.unload()
 
@@ -75,13 +75,26 @@ def test_weight_0_is_the_base_bit_for_bit(format, weighted, base):
 @pytest.mark.parametrize("format", FORMATS)
 def test_weight_1_is_the_adapter(format, weighted, models, pipe, base):
     with wearing(pipe, models["style"]):
-        expected = latents_probe(pipe)
+        expected = quick(pipe)
     assert (weighted(("style", format, 1)) - expected).abs().max() < 1e-3 * (expected - base).abs().max()
 
 
 def test_a_file_of_weight_0_beside_another_changes_no_bit(weighted):
     alone = weighted(("style", "diffusers", 1))
     assert torch.equal(weighted(("style", "diffusers", 1), ("subject", "kohya", 0)), alone)
+
+
+def test_a_file_of_weight_0_is_not_computed_at_all(pipe, files, weighted, base, tmp_path):
+    """0 times infinity would be no number."""
+    tensors, file = load_file(files["subject", "kohya"]), tmp_path / "infinite.safetensors"
+    save_file({k: torch.full_like(t, torch.inf) if "lora_up" in k else t for k, t in tensors.items()}, file)
+    loaded = load_weighted(pipe, {"infinite": (file, 0), "style": (files["style", "kohya"], 1)})
+    beside = quick(pipe)
+    loaded.weigh({"infinite": 0, "style": 0})
+    alone = quick(pipe)
+    loaded.unload()
+    assert torch.equal(beside, weighted(("style", "kohya", 1)))
+    assert torch.equal(alone, base)
 
 
 @pytest.mark.parametrize("format", FORMATS)
@@ -102,7 +115,7 @@ def test_two_files_add_their_weighted_updates_to_the_weights(weighted, models, p
             if hasattr(module, "lora_A") and "default" in module.lora_A:
                 by_hand_layer = getattr(by_hand, layer.partition(".")[0]).get_submodule(layer.partition(".")[2])
                 by_hand_layer.weight.data += weight * module.get_delta_weight("default").detach()
-    expected = latents_probe(by_hand)
+    expected = quick(by_hand)
     found = weighted(("style", "kohya", 0.7), ("subject", "diffusers", -0.4))
     assert (found - expected).abs().max() < 1e-3 * (expected - base).abs().max()
 
@@ -110,11 +123,11 @@ def test_two_files_add_their_weighted_updates_to_the_weights(weighted, models, p
 def test_weights_change_without_loading_again(pipe, files, weighted, base):
     expected = weighted(("style", "kohya", 0.25), ("subject", "kohya", 1))
     loaded = load_weighted(pipe, {"a": (files["style", "kohya"], 0), "b": (files["subject", "kohya"], 0)})
-    assert torch.equal(latents_probe(pipe), base)
+    assert torch.equal(quick(pipe), base)
     loaded.weigh({"a": 0.25, "b": 1})
-    assert torch.equal(latents_probe(pipe), expected)
+    assert torch.equal(quick(pipe), expected)
     loaded.weigh({"a": 0, "b": 0})
-    assert torch.equal(latents_probe(pipe), base)
+    assert torch.equal(quick(pipe), base)
     loaded.unload()
 
 
@@ -135,7 +148,7 @@ def test_names_may_be_parts_of_layers_names_without_a_false_alarm(pipe, files, b
 def test_unloading_restores_every_bit_of_the_base(pipeline_folder, files):
     pipe, fresh = load_plain(pipeline_folder("sdxl")), load_plain(pipeline_folder("sdxl"))
     loaded = load_weighted(pipe, {"a": (files["style", "kohya"], 0.3), "b": (files["subject", "diffusers"], 2)})
-    latents_probe(pipe)
+    quick(pipe)
     loaded.unload()
     for part in PARTS:
         own, right = getattr(pipe, part).state_dict(), getattr(fresh, part).state_dict()
@@ -150,7 +163,7 @@ def test_another_program_s_alpha_is_the_scale_that_it_says(pipe, files, weighted
         tensors[key] *= 2 if key.endswith(".alpha") else 0.5 if key.endswith("lora_up.weight") else 1
     save_file(tensors, file)
     loaded = load_weighted(pipe, {"other": (file, 1)})
-    found = latents_probe(pipe)
+    found = quick(pipe)
     loaded.unload()
     assert (found - weighted(("style", "kohya", 1))).abs().max() < 1e-4 * base.abs().max()
 
@@ -176,7 +189,7 @@ def test_a_file_of_which_a_key_does_not_arrive_is_refused_and_leaves_the_pipelin
     save_file(tensors, file)
     with pytest.raises(CheckpointError, match=r"stray.safetensors does not arrive in the pipeline as it is: "):
         load_weighted(pipe, {"style": (files["style", format], 1), "subject": (file, 1)})
-    assert torch.equal(latents_probe(pipe), base)
+    assert torch.equal(quick(pipe), base)
 
 
 def test_a_file_of_another_kind_of_pipeline_is_refused(pipe, pipeline_folder, files):
