@@ -77,6 +77,23 @@ def test_training_moves_every_part_but_what_feeds_nothing(tmp_path):
     assert all(".layers.1." in name or "final_layer_norm" in name for name in still)
 
 
+def test_the_text_encoders_learn_at_their_share_of_the_rate(tmp_path):
+    made = training(tmp_path, settings=Settings(**{**vars(SETTINGS), "text_share": 0.25, "weight_decay": 0.0}))
+    before = {name: value.clone() for name, value in made.parts.named_parameters()}
+    made.run(minutes=10, steps=1)
+    moved = {name: (value - before[name]).abs().max().item() for name, value in made.parts.named_parameters()}
+    most = {part: max(move for name, move in moved.items() if name.startswith(f"{part}.")) for part in made.parts}
+    assert most["text_encoder"] == pytest.approx(most["unet"] / 4, rel=0.01)
+    assert most["text_encoder_2"] == pytest.approx(most["unet"] / 4, rel=0.01)
+
+
+def test_validation_hears_a_wrong_background_place_or_concept(tmp_path):
+    made = training(tmp_path)
+    losses = [made.validation_loss(wrong=wrong) for wrong in (None, "background", "place", "concept")]
+    assert len(set(losses)) == 4
+    assert losses[0] == made.validation_loss()
+
+
 def test_a_signal_to_end_saves_and_restores_what_signals_did(tmp_path):
     def asking(numbers):
         os.kill(os.getpid(), signal.SIGTERM)
