@@ -170,7 +170,10 @@ def emoji_model() -> Path:
     """The folder of the text-to-image model that comes with the package. Raises ConfigError where it is not there."""
     folder = Path(emoji.__file__).with_name("pipeline")
     if not (folder / "model_index.json").is_file():
-        raise ConfigError(f"model.path '{EMOJI_MODEL}': {folder} is not there; install moslora again")
+        raise ConfigError(
+            f"model.path '{EMOJI_MODEL}': its weights are not in this installation ({folder}): make them with python -m"
+            " making.emoji_sdxl, which takes hours on two cores, or name another text-to-image model"
+        )
     return folder
 
 
