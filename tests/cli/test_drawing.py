@@ -134,3 +134,20 @@ def test_a_language_models_adapter_is_not_folded_for_pipelines(run: Path):
     result = CliRunner().invoke(app, ["fold", str(run), "--format", "peft"])
     assert result.exit_code == 2
     assert "diffusers or kohya" in result.output
+
+
+def test_a_run_is_inspected_and_measured_from_the_command_line(tmp_path: Path, write_subject: Callable[..., Path]):
+    evaluation = {"prompts": ["a photo of sks dog"], "steps": 2, "seeds": 2, "tasks": []}
+    run_recipe(load_recipe(write_subject(evaluation=evaluation)), tmp_path / "run", progress=False)
+    said = invoke("evaluate", tmp_path / "run", "--task", "originality")
+    assert "originality" in said
+    assert "unet" in invoke("inspect", tmp_path / "run")
+    assert "unet" in invoke("inspect", write_subject())
+    assert "without mixers" not in invoke("methods")
+
+
+def test_convolutions_take_an_adapter_with_a_core(tmp_path: Path, write_subject: Callable[..., Path]):
+    parts = {"unet": {"r": 4, "target_modules": ["conv1", "to_q"]}}
+    recipe = load_recipe(write_subject(adapter={"method": "flora", "parts": parts}))
+    run_recipe(recipe, tmp_path / "run", progress=False)
+    assert "verified" in invoke("fold", tmp_path / "run", "--format", "kohya", "--output", tmp_path / "lora")

@@ -69,14 +69,15 @@ def evaluate(
     from moslora.runs.validation import validated
 
     opened = open_adapter(adapter, base=base, prompt=prompt_style)
-    require_language_model(opened, "evaluate")
+    kind = kind_of(opened.model.kind)
+    if not kind.draws:
+        require_language_model(opened, "evaluate")
     chosen = {"tasks": task, "data": data and str(data), "scoring": scoring, "limit": limit, "batch_size": batch_size}
     own = opened.recipe.evaluation.model_dump(exclude={"limit"}) if opened.recipe else {}
     given = own | {name: value for name, value in chosen.items() if value}
     settings = validated(scoring_settings(opened.model.kind), given, source="evaluate")
     if not settings.tasks:
-        example = "easy-vqa" if kind_of(opened.model.kind).sees_pictures else "everyday"
-        raise ConfigError(f"no task given: add --task, for example --task {example}")
+        raise ConfigError(f"no task given: add --task, for example --task {kind.example_task}")
     if agreement and not other_ways(settings):
         raise ConfigError(f"--agreement compares ways of scoring, and there is {settings.scoring} alone: leave it out")
     if predictions is not None:

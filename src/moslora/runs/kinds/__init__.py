@@ -44,6 +44,7 @@ class Kind(Protocol):
     sees_pictures: ClassVar[bool]
     draws: ClassVar[bool] = False  # pictures, instead of answering in words
     prompts: ClassVar[tuple[str, ...]]  # the styles in which a model may be asked
+    example_task: ClassVar[str]
     fold_formats: ClassVar[tuple[str, ...]] = ("peft",)  # of an adapter as plain LoRA, the usual one first
     library: ClassVar[str] = "transformers"  # that loads a full model
     outputs: ClassVar[str] = "logits"  # what a probe gives

@@ -40,6 +40,7 @@ class Language(Kind):
     head: ClassVar[Head] = LANGUAGE_MODEL
     sees_pictures: ClassVar[bool] = False
     prompts: ClassVar[tuple[str, ...]] = STYLES
+    example_task: ClassVar[str] = EVERYDAY
 
     def load_processor(self, settings: ModelSettings, *, saved: Path | None = None) -> PreTrainedTokenizerBase:
         """The model's tokenizer."""

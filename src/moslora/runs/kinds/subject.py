@@ -31,6 +31,7 @@ from moslora.runs.kinds.subject_measures import (
     BEFORE,
     LIKENESS,
     REAL,
+    SUBJECTS,
     UNRELATED,
     Measured,
     Task,
@@ -82,6 +83,7 @@ class Subject(Kind):
     sees_pictures: ClassVar[bool] = False
     draws: ClassVar[bool] = True
     prompts: ClassVar[tuple[str, ...]] = (CAPTION,)
+    example_task: ClassVar[str] = SUBJECTS
     fold_formats: ClassVar[tuple[str, ...]] = (*FILES,)
     library: ClassVar[str] = "diffusers"
     outputs: ClassVar[str] = "latents"

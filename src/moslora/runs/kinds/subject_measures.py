@@ -133,6 +133,10 @@ def _opened(source: str) -> Features:
 
 
 def _prompts(source: Any, settings: SubjectEvaluationSettings) -> tuple[list[Prompt], list[Any]]:
+    if source is None:
+        raise ConfigError(
+            "evaluation.prompts is missing: what is to be drawn comes with a run, so name the run's folder"
+        )
     named = {"subject": settings.subject, "plain": settings.class_name}
     if isinstance(source, list):
         found = parse_prompts("\n".join(source), place="evaluation.prompts", **named), []

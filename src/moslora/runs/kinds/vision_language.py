@@ -53,6 +53,7 @@ class VisionLanguage(Kind):
     head: ClassVar[Head] = HEADS["vision_language"]
     sees_pictures: ClassVar[bool] = True
     prompts: ClassVar[tuple[str, ...]] = (CHAT,)
+    example_task: ClassVar[str] = "easy-vqa"
 
     def load_processor(self, settings: VisionModelSettings, *, saved: Path | None = None) -> Any:
         """The model's processor, which agrees with its configuration, and with the one saved in a trained folder.
