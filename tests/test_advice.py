@@ -20,7 +20,7 @@ COMMAND = re.compile(r"(?:^|[`:( ])moslora ([a-z]+)((?: +[^\s`]+)*)")
 OPTION = re.compile(r"(?<![\w-])(--[a-z][a-z-]+)")
 SETTING = re.compile(r"(?<![\w./-])(model|data|training|evaluation|adapter|tuning)\.([a-z_]+)(?![\w(.]|=)")
 ELSEWHERE = {"--paper", "--ink", "--muted", "--rule", "--series-"}  # names of colours in the reports' style sheet
-FOREIGN = {"--enable-tower-connector-lora", "--no-deps"}  # vLLM's and pip's
+FOREIGN = {"--enable-tower-connector-lora", "--no-deps", "--force-reinstall"}  # vLLM's and pip's
 FILES = {"adapter.json", "model.safetensors"}  # and modules, all of which look like settings
 MODULES = {"model.language_model", "model.vision_tower", "model.multi_modal_projector"}
 

@@ -121,7 +121,7 @@ def _weighted(opened: Opened, files: Files) -> tuple[Any, Callable[[], Any]]:
 def _folded(opened: Opened, folder: Path) -> Path:
     """The adapter as a LoRA file, proved."""
     model, _ = load_adapted(opened)
-    path = folder / "adapter.safetensors"
+    path = folder / "lora.safetensors"
     save_pipeline_lora(model, path, load_pipeline=lambda: load_pipeline(opened.model))  # pyright: ignore[reportArgumentType]
     return path
 
