@@ -26,6 +26,7 @@ NAMES = (
     "paths",
     "null_simulation",
     "vision",
+    "subject",
 )
 
 HEADER = ("what", "against", "reached", "range", "target", "met")

@@ -61,8 +61,13 @@ def in_own_process(module: str, *arguments: str, path: str | None = None) -> int
 
 
 def measured_each(names: Sequence[str], dtype: str, **layers: int) -> dict[str, int]:
+    return side_by_side(names, lambda name: measured(name, dtype, **layers))
+
+
+def side_by_side(names: Sequence[str], measure: Callable[[str], int]) -> dict[str, int]:
+    """What `measure` gives for each name, two at a time."""
     with ThreadPoolExecutor(2) as pool:
-        return dict(zip(names, pool.map(lambda name: measured(name, dtype, **layers), names), strict=True))
+        return dict(zip(names, pool.map(measure, names), strict=True))
 
 
 def run() -> list[Row]:

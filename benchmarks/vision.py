@@ -5,7 +5,6 @@ two of TinyLlama's, with random weights. All linear layers of both parts are ada
 and 8 in the tower.
 """
 
-import argparse
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -14,10 +13,8 @@ import torch
 from peft import PeftModel, get_peft_model
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
-from benchmarks.memory import in_own_process, peak_bytes
+from benchmarks.beside_lora import BesideLora
 from benchmarks.peers import optimizer_of, train_step
-from benchmarks.results import Row, save
-from benchmarks.timing import interleaved, ratio
 from moslora.adapter.methods import method_config
 from moslora.adapter.parts import expand
 
@@ -36,9 +33,6 @@ LANGUAGE = LlamaConfig(
 )  # fmt: skip
 PARTS = {"language": "model.language_model", "vision": "model.vision_tower", "projector": "model.multi_modal_projector"}
 RANKS = {"language": 16, "vision": 8}
-PEERS = ("none", "lora", "moslora")
-SETTINGS = [(dtype, dropout) for dtype in ("bfloat16", "float32") for dropout in (0.05, 0.0)]
-TIME_TARGET, MEMORY_TARGET = 0.92, 0.60
 
 
 def adapted(name: str, dtype: str, *, dropout: float) -> Any:
@@ -69,52 +63,15 @@ def step(name: str, dtype: str, *, dropout: float) -> Callable[[], None]:
     return partial(train_step, model, batch | {"pixel_values": pixels}, optimizer_of(model))
 
 
-def timed(dtype: str, dropout: float) -> dict[str, list[float]]:
-    """Seconds of a step of each peer, round by round."""
-    steps = {name: step(name, dtype, dropout=dropout) for name in PEERS}
-    return interleaved(steps, what=f"vision-language step, {dtype}, dropout {dropout:g}")
-
-
-def above_frozen(dtype: str, dropout: float) -> dict[str, int]:
-    """Peak bytes of the adapters' steps above the frozen model's, each in a process of its own."""
-    given = ["--dtype", dtype, "--dropout", str(dropout)]
-    peaks = {name: in_own_process("benchmarks.vision", "--peer", name, *given) for name in PEERS}
-    return {name: peaks[name] - peaks["none"] for name in PEERS}
-
-
-def run() -> list[Row]:
-    figures, rows = [], []
-    for dtype, dropout in SETTINGS:
-        seconds, above = timed(dtype, dropout), above_frozen(dtype, dropout)
-        figures.append({"dtype": dtype, "dropout": dropout, "seconds": seconds, "above_frozen_bytes": above})
-        rows = store(figures)  # so that what was measured is not lost with what comes next
-    return rows
-
-
-def store(figures: list[dict[str, Any]]) -> list[Row]:
-    """Write the figures of some settings, and the rows of the table that they come to."""
-    rows = []
-    for figure in figures:
-        label = f"{figure['dtype']}, dropout {figure['dropout']:g}"
-        seconds, above = figure["seconds"], figure["above_frozen_bytes"]
-        for name, target in (("moslora", TIME_TARGET), ("none", None)):
-            what = f"vision-language step, {label}" + (": none" if name == "none" else "")
-            middle, low, high = ratio(seconds, name, "lora")
-            rows.append(Row(what, "PEFT LoRA", middle, target, low, high))
-        share = above["moslora"] / above["lora"]
-        rows.append(Row(f"vision-language peak memory, {label}", "PEFT LoRA", share, MEMORY_TARGET))
-    save("vision", {"rows_a_batch": ROWS, "tokens": ROWS * (PATCHES + WORDS), "ranks": RANKS, "figures": figures}, rows)
-    return rows
-
+VISION = BesideLora(
+    "vision",
+    what="vision-language",
+    step=step,
+    settings=[{"dtype": dtype, "dropout": dropout} for dtype in ("bfloat16", "float32") for dropout in (0.05, 0.0)],
+    time_target=0.92,
+    memory_target=0.60,
+    facts={"rows_a_batch": ROWS, "tokens": ROWS * (PATCHES + WORDS), "ranks": RANKS},
+)
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--peer", choices=PEERS)
-    parser.add_argument("--dtype", default="float32")
-    parser.add_argument("--dropout", type=float, default=0.0)
-    asked = parser.parse_args()
-    if asked.peer:
-        print(peak_bytes(step(asked.peer, asked.dtype, dropout=asked.dropout)))
-    else:
-        for row in run():
-            print(row)
+    VISION.main()
