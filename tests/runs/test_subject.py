@@ -110,6 +110,7 @@ def test_methods_see_the_same_noise(train: Callable[..., RunRecord]):
         ({"data": {"class_folder": "x"}}, "class_prompt"),
         ({"data": {"resolution": 42}}, "multiple of"),
         ({"training": {"text_learning_rate": 1e-3}}, "no text_encoder"),
+        ({"model": {"device_map": "auto"}}, "one device"),
         ({"model": {"quantize": "nf4"}}, "quantize"),
         ({"adapter": {"parts": None, "target_modules": "all-linear"}}, "parts"),
         ({"training": {"draw_every_steps": 2}}, "evaluation.prompts"),

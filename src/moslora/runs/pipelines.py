@@ -4,6 +4,7 @@ Weights are read from safetensors only, and no code that comes with a model is r
 """
 
 import importlib
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -125,8 +126,13 @@ def _options(settings: SubjectModelSettings) -> dict[str, Any]:
 
 
 def _device(settings: SubjectModelSettings) -> torch.device:
+    """One device for all parts: the one asked for, this process's own accelerator, or the CPU."""
+    if settings.device_map:
+        return torch.device(settings.device_map)
     found = torch.accelerator.current_accelerator(check_available=True)
-    return torch.device(settings.device_map) if settings.device_map else found or torch.device("cpu")
+    if found is None:
+        return torch.device("cpu")
+    return torch.device(found.type, int(os.environ.get("LOCAL_RANK", "0")))
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from moslora.errors import ConfigError, unknown_name
 from moslora.runs.groups import Count, ModelSettings, Recipe, SampleSettings, ScoringSettings, Text, TrainingSettings
 
+SPREAD = ("auto", "balanced", "balanced_low_0", "sequential")  # device maps over several devices
 EMOJI = "emoji:"  # before the name of a subject that comes with the package
 OF_SCENES = ("background", "place", "size", "count", "identity-by-colour", "identity-by-features")
 MEASURES = ("subject-similarity", "prompt-similarity", "likeness-to-base", "originality", *OF_SCENES)
@@ -23,9 +24,13 @@ class SubjectModelSettings(ModelSettings):
     autoencoder_dtype: Literal["float32", "bfloat16", "float16"] = "float32"  # SDXL's own overflows in float16
 
     @model_validator(mode="after")
-    def _is_not_quantised(self) -> Self:
+    def _is_loaded_whole(self) -> Self:
         if self.quantize != "none":
             raise ConfigError(f"model.quantize {self.quantize} is for language models: leave it out")
+        if self.device_map in SPREAD:
+            raise ConfigError(
+                f"model.device_map {self.device_map}: all parts lie on one device, such as cuda:0; name it"
+            )
         return self
 
 
