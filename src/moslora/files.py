@@ -112,6 +112,13 @@ def check_writable(path: str | Path, *, needed_bytes: int = 0) -> None:
         )
 
 
+def cache_folder() -> Path:
+    """Where what took time to make is kept: MOSLORA_CACHE, else `moslora` in the user's cache folder."""
+    given = os.environ.get("MOSLORA_CACHE")
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return Path(given) if given else home / "moslora"
+
+
 def _place_beside(path: Path) -> Path:
     """A new hidden folder in the folder of `path`, which is made where it is missing."""
     try:

@@ -29,19 +29,26 @@ def test_the_interval_by_hand():
     assert (found.low, found.high) == (max(-1, 0.125 - half), min(1, 0.125 + half))
 
 
-def test_all_ties_show_no_difference_within_what_one_answer_of_each_judge_is_worth():
+def test_all_ties_show_no_difference_within_what_one_pair_is_worth():
     found = only(written({f"judge {n}": "t" * 32 for n in range(16)}))
-    assert (found.win, found.tie, found.loss) == ((0, 0, 0), (1, 1, 1), (0, 0, 0))
-    assert found.high == pytest.approx(stats.t.ppf(0.975, 31) / 32 / 4)
+    assert (found.win.value, found.tie.value, found.loss.value) == (0, 1, 0)
+    assert found.win.high == pytest.approx(1 - found.tie.low) == pytest.approx(0.109, abs=1e-3)
+    assert found.high == pytest.approx(stats.t.ppf(0.975, 31) / 32)
     assert (found.for_first, found.for_second, found.sign_p) == (0, 0, 1)
-    assert "no difference between a and b is shown (-1.6 to 1.6 points" in found.verdict
+    assert "no difference between a and b is shown (-6.4 to 6.4 points" in found.verdict
     assert analyse(study(written({"ann": "tt", "ben": "tt"}))).agreement[0].nominal is None
+
+
+def test_a_single_answer_that_is_no_tie_is_worth_one_answer_of_each_judge():
+    rows = {f"judge {n}": "t" * 32 for n in range(16)}
+    found = only(written(rows | {"judge 3": "t" * 31 + "w"}))
+    assert found.high - found.mean == pytest.approx(stats.t.ppf(0.975, 31) / 32 / 4, rel=0.01)
 
 
 def test_unanimous_judges_show_a_difference_and_never_more_than_all():
     found = only(written({f"judge {n}": "w" * 20 for n in range(5)}))
     assert found.mean == found.high == 1
-    assert 0.9 < found.low < 1
+    assert found.low == pytest.approx(1 - stats.t.ppf(0.975, 19) / 20)
     assert found.p_adjusted < 0.001
     assert found.sign_p == pytest.approx(2 * 0.5**20)
 

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 
 from moslora.judging.resampling import interval, resampled, shares
 
@@ -43,3 +44,12 @@ def test_gaps_are_no_answers():
     first, second = shares(counts)
     assert (first.value, second.value) == pytest.approx((5 / 7, 2 / 7))
     assert first.low >= 0
+
+
+def test_what_nobody_or_everybody_answered_is_not_certain():
+    counts = np.zeros((2, 5, 32))
+    counts[0] = 1
+    everybody, nobody = shares(counts)
+    upper = binomtest(0, 32).proportion_ci(0.95, method="exact").high
+    assert everybody == (1, pytest.approx(1 - upper), 1)
+    assert nobody == (0, 0, pytest.approx(upper))

@@ -2,17 +2,21 @@
 
 import typer
 
-from moslora.cli import judge_serve
+from moslora.cli import judge_plan, judge_results, judge_serve
 from moslora.cli.options import examples
 
 judge = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     epilog=examples(
+        "moslora judge plan",
         "moslora judge serve runs/a/drawn runs/b/drawn --photos photos --judges 15",
+        "moslora judge results study",
     ),
 )
+judge.command("plan", epilog=examples(*judge_plan.EXAMPLES))(judge_plan.plan)
 judge.command("serve", epilog=examples(*judge_serve.EXAMPLES))(judge_serve.serve)
+judge.command("results", epilog=examples(*judge_results.EXAMPLES))(judge_results.results)
 
 
 @judge.callback()

@@ -3,7 +3,8 @@
 Judges and units (pairs, or prompts with their pairs) are drawn with replacement, and an answer counts as often as its
 judge times its unit was drawn. With few judges the quantiles of the draws lie too close together: as many standard
 errors are taken as Student's t asks for (Hesterberg 2015, "expanded percentiles"), with the degrees of freedom of the
-fewer of the two.
+fewer of the two. What nobody or everybody answered has no spread to draw from: it gets the exact binomial interval of
+as many tosses as there are units, judges seeing the same.
 """
 
 from typing import NamedTuple
@@ -11,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import ndtr
 
-from moslora.estimation import t_quantile
+from moslora.estimation import LEVEL, t_quantile
 
 DRAWS, SEED = 2000, 0
 
@@ -42,6 +43,8 @@ def shares(counts_KJU: np.ndarray, *, draws: int = DRAWS, seed: int = SEED) -> t
     drawn = resampled(counts_KJU, draws=draws, seed=seed)
     drawn = drawn[drawn.sum(axis=1) > 0]
     low, high = interval(drawn / drawn.sum(axis=1, keepdims=True), fewest=min(counts_KJU.shape[1:]))
+    rarest = (LEVEL / 2) ** (1 / counts_KJU.shape[2])  # a share below which no toss of all would go the other way
+    low, high = np.where(found == 1, rarest, low), np.where(found == 0, 1 - rarest, high)
     return tuple(
         Share(float(value), min(float(a), float(value)), max(float(b), float(value)))
         for value, a, b in zip(found, low, high, strict=True)

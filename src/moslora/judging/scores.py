@@ -1,6 +1,6 @@
 """Judgements as numbers: judges × pairs for a question and two methods. Checks are left out."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 
@@ -43,12 +43,8 @@ class Scores:
         return np.array([numbers[unit] for unit in self.units])
 
     def table(self) -> Table:
-        """The values for the variance model, judges standing for seeds.
-
-        Judges answer each for themselves, so the least that one pair's value can change by is one answer of each of
-        them, in no agreement: 1/√J.
-        """
-        return table(self.values, self.units, answer=len(self.judges) ** -0.5)
+        """The values for the variance model."""
+        return answers_table(self.values, self.units)
 
     def counts(self) -> np.ndarray:
         """How often each judge preferred `first`, neither and `second` in each unit (3 × J × U)."""
@@ -98,6 +94,16 @@ def all_scores(study: StudyRecord, *, baseline: str | None = None) -> Iterator[S
             if answered and (baseline is None or baseline in (first, second)):
                 found = _scores(answered, judges=study.judges)
                 yield found.turned() if first == baseline else found
+
+
+def answers_table(values_JP: np.ndarray, units: Sequence[Hashable] | None = None) -> Table:
+    """Answers (1, 0, -1) of judges to pairs for the variance model, judges standing for seeds.
+
+    Judges answer each for themselves, so the least that one pair's value can change by is one answer of each of them,
+    in no agreement: 1/√J. Where all answers are alike nothing tells how far judges follow one another: then it is 1.
+    """
+    are_alike = np.nanmin(values_JP) == np.nanmax(values_JP)
+    return table(values_JP, units, answer=1.0 if are_alike else len(values_JP) ** -0.5)
 
 
 def _scores(answered: Sequence[Judgement], *, judges: Sequence[str]) -> Scores:

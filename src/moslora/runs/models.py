@@ -29,7 +29,7 @@ from moslora.adapter.heads import Head
 from moslora.adapter.merging import is_quantised
 from moslora.adapter.part_layers import LLAVA_PARTS, PROJECTOR, VISION, is_within
 from moslora.errors import ConfigError, MissingDependencyError, MosloraError, suggestion
-from moslora.files import new_folder
+from moslora.files import cache_folder, new_folder
 from moslora.runs.abilities import check_abilities
 from moslora.runs.groups import ModelSettings
 
@@ -175,13 +175,6 @@ def emoji_model() -> Path:
             " making.emoji_sdxl, which takes hours on two cores, or name another text-to-image model"
         )
     return folder
-
-
-def cache_folder() -> Path:
-    """Where converted models are kept: MOSLORA_CACHE, else `moslora` in the user's cache folder."""
-    given = os.environ.get("MOSLORA_CACHE")
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return Path(given) if given else home / "moslora"
 
 
 def conversion_folder(file: Path) -> Path:

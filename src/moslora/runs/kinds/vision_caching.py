@@ -9,7 +9,7 @@ from transformers import TrainingArguments
 from moslora.adapter.part_layers import is_within
 from moslora.adapter.twin import base_of
 from moslora.errors import ConfigError
-from moslora.runs.models import cache_folder
+from moslora.files import cache_folder
 from moslora.runs.processors import describe_processor
 from moslora.training.cached_tower import Features
 
