@@ -23,7 +23,7 @@ DEFAULT_JUDGES = 3
 def serve(
     methods: Annotated[
         list[str] | None,
-        typer.Argument(metavar="A B ...", help="Folders of answers, FOLDER or NAME=FOLDER.", show_default=False),
+        typer.Argument(metavar="METHOD", help="Folders of answers, FOLDER or NAME=FOLDER.", show_default=False),
     ] = None,
     study: Annotated[Path, typer.Option("--study", metavar="FOLDER", help="Where everything is kept.")] = Path("study"),
     photos: Annotated[

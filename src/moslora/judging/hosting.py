@@ -23,6 +23,7 @@ def listen(host: str, *, port: int) -> socket.socket:
         listening = socket.socket(family, socket.SOCK_STREAM)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind((host, port))
+        listening.listen()  # whoever comes before the server is ready waits
     except OSError as error:
         reason = error.strerror or error
         raise OutputError(f"cannot listen at {host}, port {port} ({reason}); give another --host or --port") from error
@@ -52,19 +53,24 @@ def origins_of(host: str, *, port: int, url: str | None = None) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def run(app: Any, listening: socket.socket) -> None:
-    """Serve until Ctrl-C or SIGTERM."""
+def server_of(app: Any) -> uvicorn.Server:
+    """A server for an application; it logs no requests, which would be everybody's links."""
     config = uvicorn.Config(
         app,
         log_level="warning",
-        access_log=False,  # it would hold everybody's links
+        access_log=False,
         server_header=False,
         proxy_headers=False,
         lifespan="off",
         ws="none",
         timeout_graceful_shutdown=SECONDS_TO_FINISH,
     )
-    uvicorn.Server(config).run(sockets=[listening])
+    return uvicorn.Server(config)
+
+
+def run(app: Any, listening: socket.socket) -> None:
+    """Serve until Ctrl-C or SIGTERM."""
+    server_of(app).run(sockets=[listening])
 
 
 def _origin(url: str) -> str:

@@ -1,0 +1,82 @@
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from moslora.errors import DataError
+from moslora.judging.pictures import LONGEST_PIXELS, PHOTO_PIXELS, alike, padded, photo
+
+
+def noise(side: int, *, seed: int = 0) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 255, (side, side, 3), dtype=np.uint8))
+
+
+def opened(body: bytes) -> Image.Image:
+    image = Image.open(io.BytesIO(body))
+    image.load()
+    return image
+
+
+def test_pixels_stay_and_what_the_file_said_goes(tmp_path: Path):
+    info = PngInfo()
+    info.add_text("parameters", "drawn by zebra-lora")
+    original = noise(64)
+    exif = Image.Exif()
+    exif[0x010E] = "zebra-lora"
+    original.save(tmp_path / "a.png", pnginfo=info, exif=exif, dpi=(300, 300), icc_profile=b"zebra-lora profile")
+    Image.new("RGB", (64, 64), "red").save(tmp_path / "b.png")
+    body, other = alike([tmp_path / "a.png", tmp_path / "b.png"], name="a")
+    assert opened(body).tobytes() == original.tobytes()
+    assert b"zebra" not in body
+    assert opened(body).info == opened(other).info == {}
+
+
+def test_a_pair_has_one_format_size_and_length_whatever_it_was(tmp_path: Path):
+    noise(96).save(tmp_path / "a.jpg", quality=60)
+    Image.new("RGBA", (48, 48), (0, 200, 0, 128)).save(tmp_path / "b.webp", lossless=True)
+    noise(200, seed=2).save(tmp_path / "c.png")
+    found = alike([tmp_path / name for name in ("a.jpg", "b.webp", "c.png")], name="x")
+    assert len({len(body) for body in found}) == 1
+    assert {opened(body).size for body in found} == {(48, 48)}
+    assert {(opened(body).format, opened(body).mode) for body in found} == {("PNG", "RGB")}
+    assert len(set(found)) == 3
+
+
+def test_padding_changes_no_pixel():
+    bodies = []
+    for image in (noise(32), Image.new("RGB", (32, 32))):
+        stream = io.BytesIO()
+        image.save(stream, "PNG")
+        bodies.append(stream.getvalue())
+    for before, after in zip(bodies, padded(bodies), strict=True):
+        assert opened(before).tobytes() == opened(after).tobytes()
+
+
+def test_pictures_of_other_shapes_are_refused(tmp_path: Path):
+    Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
+    Image.new("RGB", (64, 96)).save(tmp_path / "b.png")
+    with pytest.raises(DataError, match=r"'cup' differ in shape.* 64 x 64 .* 64 x 96 .*; draw one shape"):
+        alike([tmp_path / "a.png", tmp_path / "b.png"], name="cup")
+
+
+def test_large_pictures_and_photos_are_made_smaller_in_their_shape(tmp_path: Path):
+    Image.new("RGB", (4000, 2000), "blue").save(tmp_path / "a.png")
+    (body,) = alike([tmp_path / "a.png"], name="x")
+    assert opened(body).size == (LONGEST_PIXELS, LONGEST_PIXELS // 2)
+    assert opened(photo(tmp_path / "a.png")).size == (PHOTO_PIXELS, PHOTO_PIXELS // 2)
+
+
+def test_a_rotated_photo_stands_upright(tmp_path: Path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (40, 20)).save(tmp_path / "a.jpg", exif=exif)
+    assert opened(photo(tmp_path / "a.jpg")).size == (20, 40)
+
+
+def test_a_broken_picture_is_named(tmp_path: Path):
+    (tmp_path / "a.png").write_bytes(b"\x89PNG no more")
+    with pytest.raises(DataError, match=r"cup.*a\.png"):
+        alike([tmp_path / "a.png"], name="cup")
