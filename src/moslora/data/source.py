@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from moslora.data.files import FORMATS, FORMATS_TEXT, Row, file_format, folder_hint, missing_file, read_rows
+from moslora.data.hub import stay_offline_if_unreachable
 from moslora.data.hub_tasks import HUB_TASKS
 from moslora.data.tasks import EVERYDAY, TASKS, Task, check_answers
 from moslora.errors import DataError, suggestion
@@ -141,6 +142,7 @@ def _unknown_source(source: str, built_in: Sequence[str]) -> DataError:
 def _hub_samples(name: str, config: str | None, *, split: str, limit: int | None) -> list[Row]:
     import datasets
 
+    stay_offline_if_unreachable()
     shown = f"{name}:{config}" if config else name
     try:
         dataset: Any = datasets.load_dataset(name, config, split=split)

@@ -28,6 +28,7 @@ from moslora import emoji
 from moslora.adapter.heads import Head
 from moslora.adapter.merging import is_quantised
 from moslora.adapter.part_layers import LLAVA_PARTS, PROJECTOR, VISION, is_within
+from moslora.data.hub import stay_offline_if_unreachable
 from moslora.errors import ConfigError, MissingDependencyError, MosloraError, suggestion
 from moslora.files import cache_folder, new_folder
 from moslora.runs.abilities import check_abilities
@@ -163,6 +164,7 @@ def resolve_model(path: str) -> str:
             f"model.path: there is no folder {path}{suggestion(str(folder), beside)} (give a local folder, a .gguf"
             f" file, '{DEMO_MODEL}', or a hub id)"
         )
+    stay_offline_if_unreachable()
     return path
 
 
