@@ -17,7 +17,8 @@ LAYERS = [
     {"training", "evaluation"},
     {"runs"},
     {"comparison"},
-    {"reports", "judging"},
+    {"judging"},
+    {"reports"},
     {"cli", "recipes"},
     {"__main__"},
 ]

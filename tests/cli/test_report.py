@@ -25,8 +25,8 @@ def test_plots_go_to_a_folder_of_their_own(finished: Path, moslora: Moslora, tmp
 
 def test_a_folder_without_records_is_refused(tmp_path: Path, refused: Refused):
     assert refused("report", tmp_path) == (
-        f"{tmp_path} holds no run.json and no comparison.json; give folders that `moslora train` or `moslora compare`"
-        " wrote"
+        f"{tmp_path} holds no run.json, no comparison.json and no study.sqlite3; give folders that `moslora train`,"
+        " `moslora compare` or `moslora judge serve` wrote"
     )
     assert not (tmp_path / "report.html").exists()
 

@@ -26,6 +26,7 @@ from moslora.records import (
     TuningResult,
 )
 from moslora.reports.page import write_report
+from tests.judging.founded import found, judge
 from tests.reports.pictured import write_pictured_run
 
 BLOCKS, RANK, QUESTIONS = 8, 8, 60
@@ -236,4 +237,14 @@ def pictured_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("pictured")
     write_pictured_run(place / "pictures")
     write_report([place / "pictures"], place / "report.html")
+    return place / "report.html"
+
+
+@pytest.fixture(scope="session")
+def judged_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A page about a judged study."""
+    place = tmp_path_factory.mktemp("judged")
+    study = found(place, pairs=14)
+    judge(study, method="mixed")
+    write_report([study], place / "report.html")
     return place / "report.html"

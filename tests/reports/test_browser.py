@@ -152,6 +152,26 @@ def test_a_table_of_mixed_up_answers_names_rows_and_columns(opened: Callable[...
     assert "how often each answer" in page.locator(".scroll:has(table.dense)").first.get_attribute("aria-label")
 
 
+@pytest.mark.parametrize("width", [375, 1280])
+def test_judged_pairs_stand_beside_one_another_on_every_screen(
+    opened: Callable[..., Any], judged_path: Path, width: int
+):
+    page = opened(judged_path, width=width)
+    page.evaluate("document.querySelectorAll('details').forEach(it => it.open = true)")
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    assert page.evaluate(CLIPPED) == []
+    pairs = page.locator(".pairs li")
+    assert pairs.count() == 14
+    for place in range(pairs.count()):
+        first, second = (one.bounding_box() for one in pairs.nth(place).locator("img").all())
+        assert first["y"] == second["y"]
+        assert first["x"] + first["width"] < second["x"]
+    bar = pairs.first.locator(".bar").first
+    widths = [one.bounding_box()["width"] for one in bar.locator("i").all()]
+    assert widths[1:] == [0, 0]  # all judges preferred the first
+    assert widths[0] == pytest.approx(bar.bounding_box()["width"])
+
+
 def _brightness(colour: str) -> float:
     """From 0 (black) to 255 of a computed `rgb(…)`."""
     red, green, blue = (float(part) for part in colour.partition("(")[2].rstrip(")").split(",")[:3])

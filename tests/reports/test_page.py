@@ -132,7 +132,9 @@ def test_no_file_is_replaced_unasked(run_folder: Path, tmp_path: Path):
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path):
-    with pytest.raises(CheckpointError, match=r"holds no run.json and no comparison.json; give folders that"):
+    with pytest.raises(
+        CheckpointError, match=r"holds no run.json, no comparison.json and no study.sqlite3; give folders that"
+    ):
         make_report([tmp_path])
     with pytest.raises(CheckpointError, match="is not a folder"):
         make_report([tmp_path / "absent"])

@@ -1,4 +1,4 @@
-"""`moslora report`: runs and comparisons as one HTML page."""
+"""`moslora report`: runs, comparisons and judged studies as one HTML page."""
 
 from pathlib import Path
 from typing import Annotated
@@ -19,8 +19,8 @@ def report(
     sources: Annotated[
         list[str],
         typer.Argument(
-            metavar="RUN|COMPARISON...",
-            help="Folders that `moslora train` or `moslora compare` wrote.",
+            metavar="RUN|COMPARISON|STUDY...",
+            help="Folders that `moslora train`, `moslora compare` or `moslora judge serve` wrote.",
             show_default=False,
         ),
     ],

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy.optimize import brentq
@@ -58,7 +59,8 @@ class Assumptions:
 
     def shift(self, gain: float) -> float:
         """The shift that gives win - loss, -1 to 1 exclusive."""
-        return float(brentq(lambda shift: self.gain(shift) - gain, -40, 40))
+        found: Any = brentq(lambda shift: self.gain(shift) - gain, -40, 40)
+        return float(found)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 from moslora.comparison.verdict import p_text, points
-from moslora.judging.analysis import Analysis, Finding
+from moslora.judging.analysis import Agreement, Analysis, Finding
 from moslora.judging.judgements import StudyRecord
 from moslora.judging.resampling import Share
 from moslora.judging.trust import Repeats, Sides
@@ -40,8 +40,8 @@ class Grid:
 def grids(analysis: Analysis) -> list[Grid]:
     """Every table that there is something for."""
     found = [
-        _results("results", "How often each was preferred, in percent of judgements", analysis.findings),
-        _results("subjects", "By subject", analysis.by_subject),
+        _results("results", analysis.findings),
+        _results("subjects", analysis.by_subject),
         _strengths(analysis),
         _agreement(analysis),
         _judges(analysis),
@@ -111,18 +111,19 @@ def repeats_text(repeats: Repeats) -> str:
     return f"{repeats.same} of {repeats.asked} answered as before, {repeats.opposite} the other way round"
 
 
-def _results(name: str, title: str, findings: Sequence[Finding]) -> Grid:
+def _results(name: str, findings: Sequence[Finding]) -> Grid:
     has_subjects = any(one.subject for one in findings)
-    units = [*dict.fromkeys(one.unit for one in findings)]
+    compared = {_methods(one): None for one in findings}
+    is_one = len(compared) == 1
+    unit = {one.unit for one in findings}
     rows = []
     for one in findings:
         shown = [_percent(share) for share in (one.win, one.tie, one.loss)]
-        start = [Cell(one.subject or NOTHING)] if has_subjects else []
         rows.append(
             (
-                *start,
+                *([Cell(one.subject or NOTHING)] if has_subjects else []),
                 Cell(one.question),
-                Cell(f"{one.first} against {one.second}"),
+                *([] if is_one else [Cell(_methods(one))]),
                 *shown,
                 Cell(signed(one.mean), _range(one.low, one.high, scale=100)),
                 Cell(p_text(one.p_adjusted)),
@@ -130,9 +131,15 @@ def _results(name: str, title: str, findings: Sequence[Finding]) -> Grid:
                 Cell(str(one.judgements), f"{counted(one.judges, 'judge')}, {counted(one.pairs, 'pair')}"),
             )
         )
-    sign = f"{units[0]}s for : against" if len(units) == 1 else "for : against"
-    head = ("question", "methods", "win", "tie", "loss", "win - loss", "p, Holm", sign, "judgements")
-    return Grid(name, title, ("subject",) * has_subjects + head, tuple(rows), words=("question", "methods"))
+    words = (*(["subject"] if has_subjects else []), "question", *([] if is_one else ["methods"]))
+    sign = f"{unit.pop()}s for : against" if len(unit) == 1 else "for : against"
+    head = (*words, "win", "tie", "loss", "win - loss", "p, Holm", sign, "judgements")
+    what = f"{next(iter(compared))}, in percent of judgements" if is_one else "In percent of judgements"
+    return Grid(name, f"{what}, by subject" if has_subjects else what, head, tuple(rows), words)
+
+
+def _methods(one: Finding | Agreement) -> str:
+    return f"{one.first} against {one.second}"
 
 
 def _strengths(analysis: Analysis) -> Grid:
@@ -150,7 +157,7 @@ def _agreement(analysis: Analysis) -> Grid:
     rows = [
         (
             Cell(one.question),
-            Cell(f"{one.first} against {one.second}"),
+            Cell(_methods(one)),
             *(
                 Cell(NOTHING) if share is None else Cell(f"{share.value:.2f}", _range(share.low, share.high))
                 for share in (one.nominal, one.ordinal)

@@ -73,7 +73,7 @@ def accuracy_plot(
         look = looks[found.label]
         seeds = [100 * value for value in found.values] if len(found.values) > 1 else []
         axes.plot(seeds, [row + 0.28] * len(seeds), ".", color=look.colour, ms=4, alpha=0.8)
-        _whisker(axes, row, (found.mean, found.low, found.high), colour=look.colour, is_filled=True)
+        whisker(axes, row, (found.mean, found.low, found.high), colour=look.colour, is_filled=True)
     rows_axis(axes, [found.label for found in estimates])
     axes.set_xlabel("accuracy, %")
     _say_whiskers(figure, interval, estimates, also="" if chance is None else "; dotted: guessing")
@@ -89,7 +89,7 @@ def forest_plot(differences: Sequence[Difference], *, task: str, prefix: str) ->
     figure, axes = new_figure(MARGIN + ROW * len(differences))
     axes.axvline(0, color=MUTED, lw=1)
     for row, found in enumerate(differences):
-        _whisker(axes, row, (found.mean, found.low, found.high), colour=INK, is_filled=bool(claim(found)))
+        whisker(axes, row, (found.mean, found.low, found.high), colour=INK, is_filled=bool(claim(found)))
     rows_axis(axes, [found.arm for found in differences])
     baselines = {found.baseline for found in differences}
     against = shortened(baselines.pop()) if len(baselines) == 1 else "its baseline"
@@ -177,9 +177,10 @@ def _say_whiskers(
         figure.supxlabel(f"whiskers: 95 % interval {interval}{also}", fontsize=10, color=MUTED)
 
 
-def _whisker(
+def whisker(
     axes: Axes, row: int, found: tuple[float, float | None, float | None], *, colour: str, is_filled: bool
 ) -> None:
+    """A dot at a mean and its interval (shares, drawn as percent), in a row of a plot."""
     mean, low, high = found
     if low is not None and high is not None:
         axes.plot([100 * low, 100 * high], [row, row], color=colour, lw=1.8, solid_capstyle="butt")

@@ -1,4 +1,4 @@
-"""One self-contained HTML page about runs and comparisons, and its plots as files."""
+"""One self-contained HTML page about runs, comparisons and studies, and its plots as files."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +14,7 @@ from moslora.records import AdapterPictures
 from moslora.reports.comparison_chapter import comparison_chapter
 from moslora.reports.drawing import FORMATS, Plot, image_bytes, image_kind, styled
 from moslora.reports.inside import adapter_plots
+from moslora.reports.judging_chapter import judging_chapter
 from moslora.reports.parts import Chapter, plots_of
 from moslora.reports.reading import open_sources
 from moslora.reports.runs_chapter import runs_chapter
@@ -44,10 +45,11 @@ class Report:
 
 
 def make_report(sources: Sequence[str | Path]) -> Report:
-    """Read runs' and comparisons' folders into a report. Raises `CheckpointError` for a folder that is neither."""
+    """Read the folders of runs, comparisons and studies into a report. Raises what `open_sources` raises."""
     found = open_sources(sources)
     with styled():
         chapters = [comparison_chapter(one, name=f"c{number}") for number, one in enumerate(found.comparisons, start=1)]
+        chapters += [judging_chapter(one, name=f"j{number}") for number, one in enumerate(found.studies, start=1)]
         chapters += [runs_chapter(found.runs, name="runs")] if found.runs else []
     return Report(chapters)
 

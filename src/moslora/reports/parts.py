@@ -82,6 +82,46 @@ class Examples:
 
 
 @dataclass(frozen=True)
+class Shown:
+    """One method's answer as judges saw it: a picture whose content is in `uri`, or a text."""
+
+    method: str
+    uri: str = ""
+    width: int = 0
+    height: int = 0
+    text: str = ""
+
+
+@dataclass(frozen=True)
+class Votes:
+    """How many judges preferred the first answer, neither, the second, on one question."""
+
+    question: str
+    first: int
+    ties: int
+    second: int
+
+
+@dataclass(frozen=True)
+class JudgedPair:
+    """Two answers that judges compared."""
+
+    title: str
+    facts: str
+    answers: tuple[Shown, Shown]
+    votes: Sequence[Votes]
+
+
+@dataclass(frozen=True)
+class JudgedPairs:
+    """Pairs beside one another where there is room."""
+
+    caption: str
+    pairs: Sequence[JudgedPair]
+    kind = "pairs"
+
+
+@dataclass(frozen=True)
 class Picture:
     """One picture as wide as there is room for, `width` CSS pixels at most; `uri` holds its content."""
 
@@ -102,7 +142,7 @@ class Fold:
     kind = "fold"
 
 
-Part = Text | Points | Code | Table | Plots | Examples | Picture | Fold
+Part = Text | Points | Code | Table | Plots | Examples | JudgedPairs | Picture | Fold
 
 
 @dataclass(frozen=True)

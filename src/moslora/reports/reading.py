@@ -1,4 +1,4 @@
-"""Reading the folders of runs and comparisons: records, logged values, adapter pictures and answers."""
+"""Reading the folders of runs, comparisons and studies: records, logged values, adapter pictures and answers."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -6,8 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from moslora.errors import CheckpointError
+from moslora.errors import CheckpointError, ConfigError
 from moslora.evaluation.examples import Examples, read_examples
+from moslora.judging.judgements import StudyRecord, read_study
+from moslora.judging.schema import FILE as STUDY
 from moslora.records import AdapterPictures, ComparisonRecord, EvaluationRecord, RunRecord
 
 RUN, COMPARISON, METRICS, PICTURES, ANSWERS = (
@@ -56,24 +58,41 @@ class Comparison:
 
 
 @dataclass(frozen=True)
+class Judged:
+    """A study of judges that is closed."""
+
+    folder: Path
+    record: StudyRecord
+
+
+@dataclass(frozen=True)
 class Sources:
     """What a report is about."""
 
     comparisons: list[Comparison]
     runs: list[Run]
+    studies: list[Judged]
 
 
 def open_sources(paths: Sequence[str | Path]) -> Sources:
-    """Read the folders of runs and comparisons. Raises `CheckpointError` for a folder that is neither, or damaged."""
-    sources = Sources([], [])
+    """Read the folders of runs, comparisons and studies.
+
+    Raises `CheckpointError` for a folder that is none of these, or damaged, and `ConfigError` for a study in which
+    judging is not closed.
+    """
+    sources = Sources([], [], [])
     for path in dict.fromkeys(Path(path) for path in paths):
         if (path / COMPARISON).is_file():
             sources.comparisons.append(_comparison(path))
         elif (path / RUN).is_file():
             sources.runs.append(_run(path, label=path.resolve().name))
+        elif (path / STUDY).is_file():
+            sources.studies.append(_study(path))
         else:
-            state = f"holds no {RUN} and no {COMPARISON}" if path.is_dir() else "is not a folder"
-            raise CheckpointError(f"{path} {state}; give folders that `moslora train` or `moslora compare` wrote")
+            state = f"holds no {RUN}, no {COMPARISON} and no {STUDY}" if path.is_dir() else "is not a folder"
+            raise CheckpointError(
+                f"{path} {state}; give folders that `moslora train`, `moslora compare` or `moslora judge serve` wrote"
+            )
     _tell_apart(sources.runs)
     return sources
 
@@ -117,6 +136,13 @@ def _comparison(folder: Path) -> Comparison:
             else:
                 found.missing.append(place)
     return found
+
+
+def _study(folder: Path) -> Judged:
+    record = read_study(folder)
+    if not record.is_closed:
+        raise ConfigError(f"judging of {folder} is not closed, and nothing by method is shown before; close it first")
+    return Judged(folder, record)
 
 
 def _run(folder: Path, *, label: str) -> Run:
