@@ -104,6 +104,11 @@ def test_folding_leaves_the_model_as_it_was(trained, logits, tmp_path):
     close(logits(model), expected)
 
 
+def test_a_merged_model_has_its_tokenizer_beside_it(trained, tiny_tokenizer, tmp_path):
+    save_merged(trained(), tmp_path / "merged", tokenizer=tiny_tokenizer)
+    assert (tmp_path / "merged" / "tokenizer.json").is_file()
+
+
 def test_a_merged_model_gives_the_same_output_and_is_plain(trained, logits, tmp_path, variant):
     model = trained(**variant)
     drift = save_merged(model, tmp_path / "merged")

@@ -54,3 +54,8 @@ def test_a_value_of_another_type_or_range_is_refused(method: str, options: dict[
 )
 def test_values_that_peft_means_to_take_are_taken(method: str, options: dict[str, Any]):
     assert method_config(method, {"target_modules": ["q_proj"], **options})
+
+
+def test_a_word_counts_by_its_letters():
+    bias = "_".join(["lora", "only"])  # another object than the word in PEFT's own type
+    assert method_config("moslora", {"target_modules": ["q_proj"], "bias": bias})

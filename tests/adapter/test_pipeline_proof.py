@@ -174,6 +174,13 @@ def test_a_damaged_file_is_refused(model, base, tmp_path):
         prove_pipeline_lora(model, file, load_pipeline=lambda: base)
 
 
+def test_a_file_that_diffusers_does_not_take_says_why(model, base, tmp_path):
+    file = tmp_path / "odd.safetensors"
+    save_file({"unet.conv_in.lora_A.weight": torch.zeros(2, 3)}, file)
+    with pytest.raises(DriftError, match=r"it does not load \("):
+        prove_pipeline_lora(model, file, load_pipeline=lambda: base)
+
+
 def test_another_base_is_seen_in_the_latents_and_nothing_is_written(model, tmp_path):
     other = load_plain(tiny_sd15(tmp_path / "other", seed=1))
     with pytest.raises(

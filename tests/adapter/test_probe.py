@@ -8,6 +8,7 @@ import torch
 from peft import get_peft_model
 from torch import nn
 from transformers import (
+    AutoModelForCausalLM,
     AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
@@ -17,6 +18,7 @@ from transformers import (
 )
 
 from moslora import MosloraConfig, save_folded, save_merged
+from moslora.adapter.verification import token_probe
 from moslora.errors import ConfigError
 
 SIZES = {"vocab_size": 99, "d_model": 32, "d_ff": 48, "d_kv": 8, "num_layers": 2, "num_heads": 4}
@@ -60,3 +62,15 @@ def test_a_model_that_reads_sounds_is_given_its_own_probe():
     model = adapted(WhisperForConditionalGeneration(config), "q_proj", None)
     with pytest.raises(ConfigError, match="WhisperForConditionalGeneration reads input_features: give the inputs to"):
         save_folded(model, "nowhere")
+
+
+def test_only_a_classifier_without_a_padding_token_takes_one_row(model_folder: Path):
+    ids = torch.arange(6).view(2, 3)
+    language_model = AutoModelForCausalLM.from_pretrained(model_folder)
+    language_model.config.pad_token_id = None
+    assert torch.equal(token_probe(language_model, ids)["input_ids"], ids)
+    language_model.config.num_labels = 3
+    sorted_by = AutoModelForSequenceClassification.from_config(language_model.config)
+    assert token_probe(sorted_by, ids)["input_ids"].tolist() == [[0, 1, 2]]
+    sorted_by.config.pad_token_id = 0
+    assert torch.equal(token_probe(sorted_by, ids)["input_ids"], ids)
