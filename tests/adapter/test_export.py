@@ -19,6 +19,7 @@ from moslora.adapter.export import plain_config
 from moslora.adapter.merging import merged_model
 from moslora.adapter.twin import plain_twin
 from moslora.adapter.verification import probe_output
+from moslora.errors import ConfigError
 
 VARIANTS = [
     {},
@@ -102,6 +103,18 @@ def test_folding_leaves_the_model_as_it_was(trained, logits, tmp_path):
     assert [module.training for module in model.modules()] == modes
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
     close(logits(model), expected)
+
+
+def test_a_merged_model_is_frozen(trained):
+    assert not any(
+        parameter.requires_grad for parameter in merged_model(trained(), adapter_name="default").parameters()
+    )
+
+
+def test_a_module_that_cannot_be_written_is_merged_in_memory_instead(tmp_path):
+    model = get_peft_model(nn.Sequential(nn.Linear(4, 4)), MosloraConfig(r=2, target_modules=["0"]))
+    with pytest.raises(ConfigError, match=r"Sequential has no save_pretrained.*merge_and_unload"):
+        save_merged(model, tmp_path / "merged", probe={"input": torch.zeros(1, 4)})
 
 
 def test_a_merged_model_has_its_tokenizer_beside_it(trained, tiny_tokenizer, tmp_path):

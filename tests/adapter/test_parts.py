@@ -18,7 +18,7 @@ from moslora.adapter.inspection import count_parameters
 from moslora.adapter.layers import mixer_layers
 from moslora.adapter.methods import method_config
 from moslora.adapter.part_layers import dead_modules, exact_pattern
-from moslora.adapter.parts import expand, options_for, projector_choice
+from moslora.adapter.parts import check_by_part, expand, options_for, projector_choice
 from moslora.adapter.preparing import prepare, prepare_without_weights
 from moslora.errors import ConfigError
 
@@ -364,3 +364,9 @@ def test_the_folded_start_takes_parts_with_and_without_a_mixer(prepared, picture
     assert torch.equal(outputs(model, pictured()), outputs(make_llava(), pictured()))
     with pytest.raises(ConfigError, match="method 'moslora-init-only' has no dropout_pattern"):
         prepared(MIXED, "moslora-init-only")
+
+
+def test_a_parts_options_are_checked_without_the_model():
+    with pytest.raises(ConfigError, match=r"adapter\.r=4\.5: give a whole number"):
+        check_by_part("moslora", {"parts": {"language": {"r": 4, "target_modules": ["a"]}, "vision": {"r": 4.5}}})
+    check_by_part("moslora", {"parts": {"language": {"r": 4}, "vision": {"mixer": "none"}}})
