@@ -60,11 +60,16 @@ def test_a_chain_applies_its_links_first_to_last():
     torch.testing.assert_close(mixer.matrix(), three @ two @ one)
 
 
-def test_channels_are_mixed_along_the_given_dimension():
-    mixer = Mixer(4, kind="normal")
-    images = torch.randn(2, 4, 3, 5)
-    expected = torch.einsum("rc,nchw->nrhw", mixer.matrix(), images)
-    torch.testing.assert_close(mixer(images, 1), expected)
+@pytest.mark.parametrize("positions", [(6,), (3, 5), (2, 3, 5)])
+def test_channels_are_mixed_along_the_given_dimension_and_stay_where_they_lie_in_memory(positions):
+    mixer = Mixer(4, kind="normal", depth=2)
+    images = torch.randn(2, 4, *positions)
+    expected = torch.einsum("rc,nc...->nr...", mixer.matrix(), images)
+    for channel_dim in (1, -1 - len(positions)):
+        mixed = mixer(images, channel_dim)
+        torch.testing.assert_close(mixed, expected)
+        assert mixed.is_contiguous()
+    torch.testing.assert_close(mixer(images[0], 0), expected[0])
 
 
 def test_a_mixer_is_a_leaf_with_one_weight():

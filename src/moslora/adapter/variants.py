@@ -59,7 +59,7 @@ class MixerVariant(LoraVariant):
             return _fused_update(module, active_adapter, x, result)
         x = module.lora_dropout[active_adapter](cast_to_factors(module, active_adapter, x))
         h = chained_a(module, active_adapter)(x)
-        return result + module.lora_B[active_adapter](h) * scale
+        return torch.add(result, module.lora_B[active_adapter](h), alpha=scale)
 
 
 class MixerDoraVariant(MixerVariant):

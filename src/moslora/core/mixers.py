@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from moslora.core.precision import own_dtype, wide_dtype
 
 MIXERS = ("kaiming", "orthogonal", "normal", "identity", "butterfly", "zero")
+CONVOLVE: dict[int, Any] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}  # by the dimensions of a position
 
 
 class Mixer(nn.Module):
@@ -38,11 +39,15 @@ class Mixer(nn.Module):
             return compose(self.weight.to(wide_dtype(self.weight)))
 
     def forward(self, h: torch.Tensor, channel_dim: int = -1) -> torch.Tensor:
-        """Mix the R channels of `h` (..., R, ...) that lie along `channel_dim`."""
-        h = h.movedim(channel_dim, -1)
-        for link_RR in self.weight:
-            h = F.linear(h, link_RR)
-        return h.movedim(-1, channel_dim)
+        """Mix the R channels of `h` along `channel_dim`, which has up to three dimensions of positions after it."""
+        positions = (-1 - channel_dim) % h.dim()
+        if positions == 0:
+            for link_RR in self.weight:
+                h = F.linear(h, link_RR)
+            return h
+        for link_RR in self.weight:  # a convolution of size 1 keeps the memory's layout
+            h = CONVOLVE[positions](h, link_RR.reshape(*link_RR.shape, *[1] * positions))
+        return h
 
     def extra_repr(self) -> str:
         """Rank and depth, for printed models."""
@@ -98,8 +103,7 @@ class TuckerCore(nn.Module):
 
     def forward(self, h: torch.Tensor, channel_dim: int) -> torch.Tensor:
         """Mix the R channels of `h` (R, ...) or (batch, R, ...), -1 - positions along, over the kernel's positions."""
-        convolve: Any = {-2: F.conv1d, -3: F.conv2d, -4: F.conv3d}[channel_dim]
-        return convolve(h, self.weight.squeeze(0), stride=self.stride, padding=self.padding)
+        return CONVOLVE[-1 - channel_dim](h, self.weight.squeeze(0), stride=self.stride, padding=self.padding)
 
 
 def compose(weight_DRR: torch.Tensor) -> torch.Tensor:
