@@ -96,10 +96,13 @@ class Majority(Score):
 class Scored(_Record):
     """How a task's answers became credits."""
 
+    written_if_set = ("unit",)
+
     rule: str | None = None  # that read the answers and gave each its credit, where there are several
     is_counted: bool  # each unit is right or wrong and all count alike: the accuracy is a share, else a mean credit
     units: PositiveInt  # what is scored as one
     answers: PositiveInt
+    unit: str | None = None  # what one is called, such as "picture"; None: a question
 
 
 class EvaluationRecord(Score):

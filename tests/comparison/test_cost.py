@@ -7,7 +7,7 @@ from moslora.comparison import estimate as estimate_module
 from moslora.comparison.compare import collect
 from moslora.comparison.cost import Measured, measure, measure_costs, measured_recipe, read_costs
 from moslora.comparison.estimate import estimate
-from moslora.comparison.matrix import arms_of
+from moslora.comparison.matrix import arms_of, final_run
 from moslora.comparison.plan import Plan
 from moslora.comparison.rehearsal import Rehearsal
 
@@ -106,7 +106,7 @@ def test_an_estimate_tunes_on_all_samples_and_counts_the_steps_of_each_share(
 def test_a_rehearsal_tries_each_part_of_a_run(tiny_plan: BuildPlan):
     plan = tiny_plan()
     arm = arms_of(plan)[1]
-    rehearsal = Rehearsal(plan, arm.method)
+    rehearsal = Rehearsal(final_run(plan, arm, seed=1, learning_rate=0.1).recipe)
     found = measure(measured_recipe(plan, arm, steps=2), after=rehearsal.play)
     parts = (rehearsal.saving, rehearsal.validating_a_sample, rehearsal.scoring, found.setup_seconds)
     assert all(seconds > 0 for seconds in parts)
@@ -123,8 +123,9 @@ def test_every_evaluation_of_a_run_is_counted(
     tiny_settings["recipe"]["evaluation"] |= changes  # of 4 questions
     monkeypatch.setattr(Rehearsal, "_seconds_a_question", lambda *_, **__: 10.0)
     plan = tiny_plan()
-    rehearsal = Rehearsal(plan, "lora")
-    measure(measured_recipe(plan, arms_of(plan)[0], steps=2), after=rehearsal.play)
+    arm = arms_of(plan)[0]
+    rehearsal = Rehearsal(final_run(plan, arm, seed=1, learning_rate=0.1).recipe)
+    measure(measured_recipe(plan, arm, steps=2), after=rehearsal.play)
     assert rehearsal.scoring == evaluations * 4 * 10.0
 
 

@@ -19,7 +19,7 @@ def test_a_plan_becomes_tuning_runs_then_one_seed_after_another(tiny_plan: Build
         "tuning/moslora-lr0.01",
         "tuning/moslora-lr0.1",
     ]
-    assert [(arm.label, seed) for arm, seed in final_seeds(plan, arms)] == [
+    assert [(one.arm.label, one.seed) for one in final_seeds(plan, arms)] == [
         ("lora", 1),
         ("moslora", 1),
         ("lora", 2),

@@ -11,7 +11,7 @@ from moslora.cli.options import print_table
 from moslora.cli.parts import part_table
 from moslora.data.tasks import EVERYDAY, TASKS, chance_text
 from moslora.errors import command
-from moslora.evaluation.recording import answer_count, scoring_notes
+from moslora.evaluation.recording import answer_count, group_note, scoring_notes
 from moslora.records import EvaluationRecord, RunRecord, Score
 
 SCORINGS = {"log_probability": "log-prob.", "generation": "generation"}
@@ -39,9 +39,9 @@ def print_evaluations(
     evaluations = list(evaluations)
     if evaluations:
         print_table(console, _evaluation_table(evaluations))
-    groups = {found.task: found.groups for found in evaluations if found.groups and found.agreement is None}
-    for name, count in groups.items():
-        console.print(f"{name}: intervals count {count} groups of questions that depend on each other")
+    groups = [found for found in evaluations if found.groups and found.agreement is None]
+    for note in dict.fromkeys(group_note(found.task, found.groups or 0, found.scored) for found in groups):
+        console.print(note)
     for note in dict.fromkeys(note for found in evaluations for note in scoring_notes(found)):
         console.print(note)
     for found in evaluations:

@@ -5,32 +5,29 @@ and several processes can share one folder, each with its part of the runs.
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from moslora.comparison.cost import read_costs
-from moslora.comparison.coverage import check_coverage, coverage_notes
+from moslora.comparison.coverage import check_coverage
 from moslora.comparison.execution import DONE, Outcome, execute, has_failed, outcome
+from moslora.comparison.gathering import gather, scores_of
 from moslora.comparison.matching import matched_arms, matching_notes
 from moslora.comparison.matrix import Arm, Final, Run, baseline_of, final_run, final_seeds, tuning_runs
 from moslora.comparison.plan import Plan, changes, load_plan
-from moslora.comparison.results import arm_result, chance_notes, guesses, read_questions, read_scores
+from moslora.comparison.results import chance_notes
 from moslora.comparison.sharding import Shard
-from moslora.comparison.statistics import Questions, compare_arms
+from moslora.comparison.statistics import compare_arms
 from moslora.comparison.tables import csv_text, latex, markdown
 from moslora.comparison.timing import Pace
-from moslora.comparison.tuning import Choice, choose, doubts_of, tuning_notes, tuning_results
+from moslora.comparison.tuning import choose, tuning_notes, tuning_results
 from moslora.comparison.verdict import overall
 from moslora.errors import ConfigError
 from moslora.files import check_writable, write_atomically
-from moslora.records import ArmResult, ComparisonRecord, RunRecord
+from moslora.records import ComparisonRecord
 from moslora.runs.environment import describe_machine, describe_versions
 from moslora.runs.folder import RunFolder
 from moslora.runs.processes import agreed, is_first
-from moslora.runs.run import RESUMED, plan_run
+from moslora.runs.run import plan_run
 
 PLAN_NAME, RECORD_NAME = "plan.yaml", "comparison.json"
 Report = Callable[[str], None]
@@ -93,17 +90,14 @@ def collect(plan: Plan, folder: str | Path) -> ComparisonRecord:
 
 def _collected(plan: Plan, folder: Path, arms: Sequence[Arm]) -> ComparisonRecord:
     tuning = tuning_runs(plan, arms)
-    rows, notes, finished = _rows(plan, arms, tuning, folder=folder)
-    tasks = plan.recipe.evaluation.tasks
-    questions = read_questions(finished, tasks=tasks)
-    scores = read_scores({label: found for label, found in finished.items() if found}, tasks=tasks)
-    _count_diverged(scores, rows, questions)
+    done = gather(plan, arms, tuning, folder=folder)
+    rows, tasks = done.rows, plan.tasks
+    scores, questions = scores_of(plan, done)
     pairs = {arm.label: baseline_of(plan, arm, arms).label for arm in arms}
     doubts = {row.arm: row.doubts for row in rows}
     results, differences = compare_arms(scores, baseline=pairs, tasks=tasks, questions=questions, doubts=doubts)
     for row in rows:
         row.tasks = results.get(row.arm, {})
-    wanted = sum(len(plan.seeds_for(arm.name)) for arm, row in zip(arms, rows, strict=True) if not row.cannot)
     labels = set(pairs.values())
     record = ComparisonRecord(
         plan=plan.to_dict(),
@@ -117,10 +111,10 @@ def _collected(plan: Plan, folder: Path, arms: Sequence[Arm]) -> ComparisonRecor
         scored={name: one.scored for name, one in questions.items() if one.scored},
         differences=differences,
         tuning=tuning_results(plan, tuning, folder=folder),
-        is_complete=sum(len(row.runs) + len(row.diverged) for row in rows) == wanted,
+        is_complete=done.is_complete,
         notes=[
             *chance_notes(scores, questions),
-            *notes,
+            *done.notes,
             *matching_notes(plan, rows, pairs),
             *tuning_notes(plan, tuning, folder=folder),
         ],
@@ -132,17 +126,6 @@ def _collected(plan: Plan, folder: Path, arms: Sequence[Arm]) -> ComparisonRecor
     for name, text in (("table.md", markdown), ("table.csv", csv_text), ("table.tex", latex)):
         write_atomically(folder / name, text(record))
     return record
-
-
-def _count_diverged(
-    scores: dict[str, dict[int, dict[str, np.ndarray]]], rows: Sequence[ArmResult], questions: Mapping[str, Questions]
-) -> None:
-    """Diverged seeds are part of an arm's result: left out, an arm would be judged by the seeds that went well."""
-    guess = guesses(questions)
-    for row in rows:
-        if guess and row.diverged:
-            by_seed = scores.get(row.arm, {}) | {int(seed): guess for seed in row.diverged}
-            scores[row.arm] = dict(sorted(by_seed.items()))
 
 
 def _do(run: Run, folder: Path, pace: Pace, *, weight: float, left: float) -> None:
@@ -165,8 +148,9 @@ def _prepare(plan: Plan, arms: Sequence[Arm], folder: Path) -> None:
     if not (folder / PLAN_NAME).is_file():
         baseline = baseline_of(plan, arms[0], arms)
         rate = plan.rates_for(baseline.name)[0]
-        run = final_run(plan, baseline, seed=plan.tuning.seed, learning_rate=rate)
-        plan_run(run.recipe, RunFolder(folder / run.folder))
+        for subject in plan.subject_names:
+            run = final_run(plan, baseline, seed=plan.tuning.seed, learning_rate=rate, subject=subject)
+            plan_run(run.recipe, RunFolder(folder / run.folder))
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / PLAN_NAME, plan.to_yaml())
 
@@ -185,9 +169,9 @@ def _with_rate(plan: Plan, final: Final, tuning: Sequence[Run], *, folder: Path,
     """The run at the learning rate chosen for its arm; None, and said, while or since there is none."""
     choice = agreed(choose(plan, final.arm, tuning, folder=folder))
     if choice.rate is None:
-        pace.skip(f"{final.arm.label}, seed {final.seed}: {choice.cannot or choice.missing}")
+        pace.skip(f"{final.title}: {choice.cannot or choice.missing}")
         return None
-    return final_run(plan, final.arm, seed=final.seed, learning_rate=choice.rate)
+    return final_run(plan, final.arm, seed=final.seed, learning_rate=choice.rate, subject=final.subject)
 
 
 def _share(plan: Plan, run: Run | Final) -> float:
@@ -205,59 +189,3 @@ def _result(found: Outcome) -> str:
         return ", ".join(scored)
     loss = found.record.validation_loss
     return f"validation loss {loss:.4f}" if loss is not None else found.state
-
-
-def _rows(
-    plan: Plan, arms: Sequence[Arm], tuning: Sequence[Run], *, folder: Path
-) -> tuple[list[ArmResult], list[str], dict[str, dict[int, Path]]]:
-    """The table's rows without accuracies, what a reader should know of them, and the finished runs' folders."""
-    costs = read_costs(folder)
-    rows, notes, resumed, finished, covered = [], _option_notes(arms), [], {}, {}
-    for arm in arms:
-        choice = choose(plan, arm, tuning, folder=folder)
-        runs = _final_runs(plan, arm, choice)
-        found = {seed: outcome(run, folder) for seed, run in runs.items()}
-        records = {seed: one.record for seed, one in found.items() if one.state == "finished" and one.record}
-        row = arm_result(arm, records, tuned_rate=choice.rate, cost=costs.get(arm.label))
-        row.runs = {str(seed): runs[seed].folder for seed in records}
-        row.failed = {str(seed): one.reason for seed, one in found.items() if one.state == "failed"}
-        row.diverged = [str(seed) for seed, one in found.items() if one.state == "diverged"]
-        row.doubts = doubts_of(plan, arm, tuning, folder=folder)
-        row.cannot = choice.cannot or _same_reason(row, runs)
-        rows.append(row)
-        finished[arm.label] = {seed: folder / runs[seed].folder for seed in records}
-        resumed += [f"{arm.label} (seed {seed})" for seed, record in records.items() if _is_resumed(record)]
-        covered[arm.label] = next((record.coverage for record in records.values()), None)
-        missing = [str(seed) for seed, one in found.items() if one.state in ("open", "busy")]
-        if choice.missing:
-            notes.append(f"{arm.label}: no runs yet, {choice.missing}")
-        elif missing:
-            notes.append(f"{arm.label}: seed {', '.join(missing)} not run yet")
-    notes += coverage_notes(covered)
-    if resumed:
-        notes.append(f"{RESUMED}: {', '.join(resumed)}")
-    return rows, notes, finished
-
-
-def _is_resumed(record: RunRecord) -> bool:
-    return any(note.startswith(RESUMED) for note in record.notes)
-
-
-def _final_runs(plan: Plan, arm: Arm, choice: Choice) -> dict[int, Run]:
-    if choice.rate is None:
-        return {}
-    return {s: final_run(plan, arm, seed=s, learning_rate=choice.rate) for s in plan.seeds_for(arm.name)}
-
-
-def _same_reason(row: ArmResult, runs: dict[int, Any]) -> str | None:
-    """What the method cannot do here: the reason that all of its runs failed for."""
-    reasons = set(row.failed.values())
-    return reasons.pop() if len(reasons) == 1 and len(row.failed) == len(runs) else None
-
-
-def _option_notes(arms: Sequence[Arm]) -> list[str]:
-    return [
-        f"{arm.tuned_as}: its method has no {', '.join(arm.not_known)}, which the plan sets for all arms"
-        for arm in {arm.tuned_as: arm for arm in arms}.values()
-        if arm.not_known
-    ]

@@ -8,6 +8,7 @@ from moslora.data.files import file_format
 from moslora.data.tasks import EVERYDAY
 from moslora.errors import ConfigError
 from moslora.runs.recipe import LANGUAGE
+from moslora.runs.subject_settings import EMOJI
 
 HUB = "hub"  # what stands for a folder of sets where they are to come from the hub
 SMALL_TASKS = ["ARC-Easy", "ARC-Challenge", "openbookqa", "piqa"]  # what a small model can be tried on, and the hub has
@@ -25,11 +26,13 @@ def settings_for(data: str | Path, settings: Mapping[str, Any]) -> dict[str, Any
     """The settings of a plan, by dotted name, that take the sets from a folder, or from the hub.
 
     A language model's plan on the built-in set gets `SMALL_TASKS` in its place. Of a plan with pictures the folder
-    holds the files that `data.train` names, the folder that `data.image_folder` names, and the questions. Raises
-    ConfigError for pictures from the hub.
+    holds the files that `data.train` names, the folder that `data.image_folder` names, and the questions, or the folder
+    of each subject. Raises ConfigError for pictures from the hub.
     """
     recipe = _group(settings.get("recipe"))
     own = _group(recipe.get("data"))
+    if subjects := _group(settings.get("subjects")):
+        return _with_subjects(data, subjects)
     if recipe.get("kind") not in (None, LANGUAGE):
         return _with_pictures(data, own)
     folder = None if str(data) == HUB else str(data)
@@ -37,9 +40,24 @@ def settings_for(data: str | Path, settings: Mapping[str, Any]) -> dict[str, Any
     return given | INSTEAD_OF_EVERYDAY if own.get("train") == EVERYDAY else given
 
 
-def _with_pictures(data: str | Path, own: Mapping[str, Any]) -> dict[str, Any]:
+def _with_subjects(data: str | Path, subjects: Mapping[str, Any]) -> dict[str, Any]:
+    """Each subject's pictures from a folder in the one given; those that come with the package stay."""
+    _refuse_hub(data)
+    named = {name: _group(_group(own).get("data")).get("train") for name, own in subjects.items()}
+    return {
+        f"subjects.{name}.data.train": str(Path(data) / Path(source).name)
+        for name, source in named.items()
+        if isinstance(source, str) and not source.startswith(EMOJI)
+    }
+
+
+def _refuse_hub(data: str | Path) -> None:
     if str(data) == HUB:
         raise ConfigError("--data hub: pictures are not taken from the hub; give the folder where they lie")
+
+
+def _with_pictures(data: str | Path, own: Mapping[str, Any]) -> dict[str, Any]:
+    _refuse_hub(data)
     given: dict[str, Any] = {"recipe.evaluation.data": str(data)}
     train, images = own.get("train"), own.get("image_folder")
     sources = [train] if isinstance(train, str) else train

@@ -23,6 +23,7 @@ from moslora.comparison.timing import duration
 from moslora.errors import MosloraError
 from moslora.runs.arguments import count_steps
 from moslora.runs.folder import RunFolder
+from moslora.runs.groups import Recipe
 from moslora.runs.models import resolve_model
 from moslora.runs.run import plan_run
 
@@ -37,12 +38,18 @@ class ArmEstimate:
     arm: str
     rank: int | None
     learning_rates: int  # tuning runs
-    seeds: int  # runs that count
+    seeds: int  # runs that count, of each subject
     steps: int | None  # of a run that counts
     seconds_per_step: float | None = None
     peak_memory_bytes: int | None = None
     seconds: float | None = None  # of all its runs
     problem: str = ""
+    subjects: int = 1
+
+    @property
+    def runs(self) -> int:
+        """Those that count."""
+        return self.seeds * self.subjects
 
 
 @dataclass(frozen=True)
@@ -73,7 +80,7 @@ class Estimate:
             about = arm.problem or (duration(arm.seconds) if arm.seconds is not None else "-")
             memory = "-" if arm.peak_memory_bytes is None else f"{arm.peak_memory_bytes / 1e9:.1f}"
             step = "-" if arm.seconds_per_step is None else f"{arm.seconds_per_step:.2g}"
-            counts = (arm.rank, arm.learning_rates, arm.seeds, arm.steps)
+            counts = (arm.rank, arm.learning_rates, arm.runs, arm.steps)
             shown = ["-" if count is None else str(count) for count in counts]
             table.add_row(arm.arm, *shown, step, memory, about)
         return table
@@ -101,6 +108,7 @@ def estimate(plan: Plan, *, report: Callable[[str], None] = lambda _line: None) 
             sum(run.arm.tuned_as == arm.tuned_as for run in tuning) if _is_first(arm, arms) else 0,
             len(plan.seeds_for(arm.name)),
             plan.recipe.training.max_steps,
+            subjects=len(plan.subject_names),
         )
         for arm in arms
     ]
@@ -122,7 +130,7 @@ def _timed(
     for arm in {arm.tuned_as: arm for arm in arms}.values():
         report(f"timing {arm.tuned_as}")
         forget_peak_memory()
-        rehearsal = Rehearsal(plan, arm.method)
+        rehearsal = Rehearsal(_full_run(plan, arm))
         try:
             found = measure(measured_recipe(plan, arm, steps=STEPS), after=rehearsal.play)
             measured[arm.tuned_as] = found, rehearsal
@@ -147,7 +155,8 @@ def _with_times(
 
     def validating(samples: int, steps: int) -> float:
         every = plan.recipe.training.evaluate_every_steps
-        return rehearsal.validating_a_sample * samples * (1 + (steps // every if every else 0))
+        rows = samples * plan.recipe.data.rows_a_validation_sample
+        return rehearsal.validating_a_sample * rows * (1 + (steps // every if every else 0))
 
     own = plan.recipe.data.validation_samples
     final = beside + steps * step + validating(own, steps) + rehearsal.scoring
@@ -157,16 +166,20 @@ def _with_times(
         steps=steps,
         seconds_per_step=step,
         peak_memory_bytes=max(measured.peak_memory_bytes, rehearsal.peak_memory_bytes),
-        seconds=arm.seeds * final + arm.learning_rates * tuning,
+        seconds=arm.runs * final + arm.learning_rates * tuning,
     )
 
 
 def _steps(plan: Plan, arm: Arm) -> int:
     """The optimiser steps of a run of an arm that counts."""
-    recipe = final_run(plan, arm, seed=plan.tuning.seed, learning_rate=plan.rates_for(arm.name)[0]).recipe
     with TemporaryDirectory() as scratch:
-        planned = plan_run(recipe, RunFolder(Path(scratch)))
+        planned = plan_run(_full_run(plan, arm), RunFolder(Path(scratch)))
     return count_steps(planned.arguments, len(planned.material.rows))
+
+
+def _full_run(plan: Plan, arm: Arm) -> Recipe:
+    """The recipe of a run that counts; of several subjects, the first one's stands for all."""
+    return final_run(plan, arm, seed=plan.tuning.seed, learning_rate=plan.rates_for(arm.name)[0]).recipe
 
 
 def _is_first(arm: Arm, arms: Sequence[Arm]) -> bool:

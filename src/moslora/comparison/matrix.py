@@ -13,6 +13,7 @@ from moslora.adapter.methods import METHODS
 from moslora.adapter.parts import options_for
 from moslora.comparison.plan import Plan
 from moslora.comparison.ranks import at_rank, rank_of
+from moslora.comparison.subjects import place_of, seed_of
 from moslora.errors import ConfigError, unknown_name
 from moslora.runs.adapters import check_options
 from moslora.runs.groups import AdapterSettings, Recipe
@@ -50,12 +51,19 @@ class Run:
     learning_rate: float
     folder: str
     recipe: Recipe
+    subject: str | None = None  # of a run that counts; tuning runs are of the first
+
+    @property
+    def seed_name(self) -> str:
+        """The seed, and of which subject."""
+        return seed_of(self.seed, self.subject)
 
     @property
     def title(self) -> str:
         """What a person calls this run."""
-        tried = f"rate {self.learning_rate:g}, tuning" if self.kind == "tuning" else f"seed {self.seed}"
-        return f"{self.arm.tuned_as if self.kind == 'tuning' else self.arm.label}, {tried}"
+        if self.kind == "tuning":
+            return f"{self.arm.tuned_as}, rate {self.learning_rate:g}, tuning"
+        return Final(self.arm, self.seed, self.subject).title
 
 
 class Final(NamedTuple):
@@ -63,11 +71,17 @@ class Final(NamedTuple):
 
     arm: Arm
     seed: int
+    subject: str | None = None
+
+    @property
+    def title(self) -> str:
+        """What a person calls this run."""
+        return f"{self.arm.label}, seed {seed_of(self.seed, self.subject)}"
 
     @property
     def folder(self) -> str:
         """Where it will lie, relative to the comparison's folder."""
-        return f"runs/{self.arm.slug}-seed{self.seed}"
+        return place_of(f"runs/{self.arm.slug}-seed{self.seed}", self.subject)
 
 
 def arms_of(plan: Plan) -> list[Arm]:
@@ -97,7 +111,7 @@ def baseline_of(plan: Plan, arm: Arm, arms: Sequence[Arm]) -> Arm:
 
 
 def tuning_runs(plan: Plan, arms: Sequence[Arm]) -> list[Run]:
-    """Every learning rate of every arm, once at all samples; none for a grid of one rate."""
+    """Every learning rate of every arm, once at all samples of the first subject; none for a grid of one rate."""
     tuned = {arm.tuned_as: replace(arm, fraction=1.0) for arm in reversed(arms)}
     return [
         _tuning_run(plan, tuned[label], rate)
@@ -107,17 +121,24 @@ def tuning_runs(plan: Plan, arms: Sequence[Arm]) -> list[Run]:
     ]
 
 
-def final_run(plan: Plan, arm: Arm, *, seed: int, learning_rate: float) -> Run:
-    """A run that counts: one arm, one seed, at the learning rate chosen for the arm."""
-    folder = Final(arm, seed).folder
-    recipe = _recipe(plan, arm, folder=folder, seed=seed, rate=learning_rate)
-    return Run("final", arm, seed, learning_rate, folder, recipe)
+def final_run(plan: Plan, arm: Arm, *, seed: int, learning_rate: float, subject: str | None = None) -> Run:
+    """A run that counts: one arm, one seed, at the learning rate chosen for the arm; none given: the first subject."""
+    subject = subject or plan.subject_names[0]
+    folder = Final(arm, seed, subject).folder
+    recipe = _recipe(plan, arm, folder=folder, seed=seed, rate=learning_rate, subject=subject)
+    return Run("final", arm, seed, learning_rate, folder, recipe, subject)
 
 
 def final_seeds(plan: Plan, arms: Sequence[Arm]) -> Iterator[Final]:
     """The runs that count, one seed of every arm after another, so that a part is a table already."""
     seeds = list(dict.fromkeys(seed for arm in arms for seed in plan.seeds_for(arm.name)))
-    return (Final(arm, seed) for seed in seeds for arm in arms if seed in plan.seeds_for(arm.name))
+    return (
+        Final(arm, seed, subject)
+        for seed in seeds
+        for subject in plan.subject_names
+        for arm in arms
+        if seed in plan.seeds_for(arm.name)
+    )
 
 
 def _arm(plan: Plan, name: str, *, rank: int | None, fraction: float) -> Arm:
@@ -184,7 +205,8 @@ def _names(options: Mapping[str, Any]) -> set[str]:
 def _tuning_run(plan: Plan, arm: Arm, rate: float) -> Run:
     folder = f"tuning/{_slug(arm.tuned_as)}-lr{rate:g}".replace("+", "")
     tuning = plan.tuning
-    recipe = _recipe(plan, arm, folder=folder, seed=tuning.seed, rate=rate).to_dict()
+    first = plan.subject_names[0]
+    recipe = _recipe(plan, arm, folder=folder, seed=tuning.seed, rate=rate, subject=first).to_dict()
     training = recipe["training"]
     if training["max_steps"] is not None:
         training["max_steps"] = math.ceil(training["max_steps"] * tuning.steps_share)
@@ -194,9 +216,10 @@ def _tuning_run(plan: Plan, arm: Arm, rate: float) -> Run:
     return Run("tuning", arm, tuning.seed, rate, folder, parse_recipe(recipe, source=f"plan {plan.name}, {folder}"))
 
 
-def _recipe(plan: Plan, arm: Arm, *, folder: str, seed: int, rate: float) -> Recipe:
-    settings: dict[str, Any] = plan.to_dict()["recipe"]
-    settings |= {"name": folder.rpartition("/")[2], "seed": seed, "adapter": {"method": arm.method, **arm.options}}
+def _recipe(plan: Plan, arm: Arm, *, folder: str, seed: int, rate: float, subject: str | None) -> Recipe:
+    settings: dict[str, Any] = plan.recipe_of(subject)
+    name = folder.partition("/")[2].replace("/", "-")
+    settings |= {"name": name, "seed": seed, "adapter": {"method": arm.method, **arm.options}}
     settings["training"]["learning_rate"] = rate
     if arm.fraction < 1:
         settings["data"]["fraction"] = arm.fraction

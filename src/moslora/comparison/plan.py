@@ -13,6 +13,7 @@ import yaml
 from pydantic import Field, create_model, field_validator, model_validator
 
 from moslora.comparison.data_folder import settings_for
+from moslora.comparison.subjects import Own, laid_over, own_settings, task_of, with_first_subject
 from moslora.errors import ConfigError, unknown_name
 from moslora.runs.groups import (
     NAME_PATTERN,
@@ -24,7 +25,7 @@ from moslora.runs.groups import (
     Settings,
     TrainingSettings,
 )
-from moslora.runs.recipe import recipe_class
+from moslora.runs.recipe import LANGUAGE, recipe_class
 from moslora.runs.settings import changed_settings, override
 from moslora.runs.shipped import Shipped
 from moslora.runs.validation import validated
@@ -34,6 +35,7 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Rate = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(gt=0, le=1)]
 Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_+-]*$")]
+Subject = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]  # names become folders
 
 SHIPPED = Shipped(
     "plan",
@@ -45,7 +47,7 @@ AXES = {  # settings of a recipe that a plan sets itself, and where
     ("training", "learning_rate"): "tuning.learning_rates",
     ("data", "fraction"): "fractions",
 }
-OF_KIND = ("kind", "model", "data", "evaluation")  # the groups that each kind of run has its own class of
+OF_KIND = ("kind", "model", "data", "training", "evaluation")  # the groups that each kind of run has its own class of
 
 
 class SharedSettings(Settings):
@@ -89,11 +91,19 @@ class Plan(Settings):
     baseline: str  # the arm that the others are compared with
     seeds: Annotated[list[Seed], Field(min_length=1)]
     seeds_of: dict[str, list[Seed]] = Field(default_factory=dict)  # for arms with more seeds, or fewer
+    subjects: dict[Subject, dict[str, dict[str, Any]]] = Field(
+        default_factory=dict
+    )  # what each has in a recipe's place
     ranks: list[Count] = Field(default_factory=list)  # every arm at each of these ranks; none given: each at its own
     fractions: list[Share] = Field(default_factory=lambda: [1.0], min_length=1)  # shares of the training samples
     same_coverage: bool = True  # refuse arms that adapt other weights of the base than the baseline does
     match_parameters: bool = False  # choose each arm's rank so that it trains about as many parameters as the baseline
     tuning: TuningSettings
+
+    @model_validator(mode="before")
+    @classmethod
+    def _recipe_is_the_first_subjects(cls, given: Any) -> Any:
+        return with_first_subject(given) if isinstance(given, dict) else given
 
     @field_validator("arms", "seeds_of", mode="before")
     @classmethod
@@ -115,6 +125,7 @@ class Plan(Settings):
                 raise ConfigError(f"{setting} names a value twice: {values}")
         self._check_seeds()
         self._check_grids()
+        self._check_subjects()
         if self.match_parameters and self.ranks:
             raise ConfigError("match_parameters chooses the ranks, so ranks must not be given with it")
         return self
@@ -127,12 +138,27 @@ class Plan(Settings):
         """The learning rates tried for an arm."""
         return self.tuning.of.get(arm, self.tuning.learning_rates)
 
+    @property
+    def subject_names(self) -> list[str | None]:
+        """The subjects; one None for a plan that has no such thing."""
+        return [*(self.subjects or [None])]
+
+    @property
+    def tasks(self) -> list[str]:
+        """What the arms are compared on: each measure, of each subject where there are several."""
+        return [task_of(subject, name) for subject in self.subject_names for name in self.recipe.evaluation.tasks]
+
+    def recipe_of(self, subject: str | None) -> dict[str, Any]:
+        """The shared settings as plain values, with those of a subject."""
+        own: Own = self.subjects[subject] if subject is not None else {}
+        return laid_over(self.to_dict()["recipe"], own)
+
     def to_dict(self) -> dict[str, Any]:
         """Every setting, defaults included, as plain values that `parse_plan` reads back."""
         settings = self.model_dump(mode="json")
-        for group, name in AXES:
+        for group, name in [*AXES, *own_settings(self.subjects)]:
             settings["recipe"][group].pop(name, None)
-        return settings
+        return settings if self.subjects else {name: value for name, value in settings.items() if name != "subjects"}
 
     def to_yaml(self) -> str:
         """Every setting, defaults included, as YAML; `load_plan` reads it back from a file."""
@@ -154,6 +180,10 @@ class Plan(Settings):
                 )
             if not seeds:
                 raise ConfigError(f"seeds_of.{label} is empty: give at least one seed, or take the arm out")
+
+    def _check_subjects(self) -> None:
+        for subject in [*self.subjects][1:]:  # the first is in `recipe`, which is checked already
+            validated(type(self.recipe), self.recipe_of(subject), source=f"subjects.{subject}")
 
     def _check_grids(self) -> None:
         wanted = len(self.tuning.learning_rates)
@@ -179,7 +209,10 @@ def parse_plan(settings: Mapping[str, Any], *, source: str) -> Plan:
     given = {name: value for name, value in settings.items() if value is not None}
     shared = given.get("recipe")
     kind = shared.get("kind") if isinstance(shared, Mapping) else None
-    return validated(_plan_of(recipe_class(kind)), given, source=source)
+    recipe = recipe_class(kind)
+    if given.get("subjects") and not recipe.has_subjects:
+        raise ConfigError(f"{source}: subjects: runs of kind '{kind or LANGUAGE}' have none; remove them")
+    return validated(_plan_of(recipe), given, source=source)
 
 
 def load_plan(name_or_path: str | Path, overrides: Sequence[str] = (), *, data: str | Path | None = None) -> Plan:

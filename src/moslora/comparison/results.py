@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import mean, median
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from moslora.data.tasks import EVERYDAY, chance_text
 from moslora.errors import CheckpointError
 from moslora.evaluation.answers import Answer, Unit, units
 from moslora.evaluation.recording import scored_by
-from moslora.records import ArmResult, Cost, RunRecord
+from moslora.records import ArmResult, Cost, RunRecord, Scored
 from moslora.runs.folder import RunFolder
 
 if TYPE_CHECKING:  # importing it brings torch
@@ -24,11 +24,21 @@ MOMENTS = ("before", "after", "evaluated")  # of evaluations that ask the questi
 
 
 class Answers(NamedTuple):
-    """One run's answers to a task, the units in which they are scored, and the rule that gave them their credit."""
+    """One run's answers to a task, the units in which they are scored, and how they were."""
 
     answers: list[Answer]
     units: list[Unit]
-    rule: str | None
+    scored: Scored | None  # as the run's record has it
+
+    @property
+    def rule(self) -> str | None:
+        """The rule that gave the answers their credit."""
+        return self.scored.rule if self.scored else None
+
+    @property
+    def unit(self) -> str | None:
+        """What is scored as one, where that is not a question."""
+        return self.scored.unit if self.scored else None
 
     @property
     def questions(self) -> list[tuple[int, str, str | None]]:
@@ -93,10 +103,18 @@ def chance_notes(scores: Scores, questions: Mapping[str, Questions]) -> list[str
     return notes
 
 
-def arm_result(arm: "Arm", runs: Mapping[int, RunRecord], *, tuned_rate: float | None, cost: Cost | None) -> ArmResult:
+def arm_result(
+    arm: "Arm",
+    runs: Mapping[Any, RunRecord],
+    *,
+    tuned_rate: float | None,
+    cost: Cost | None,
+    references: Sequence[str] = (),
+) -> ArmResult:
     """An arm's row from its finished runs by seed, without accuracies; what no run tells is None.
 
-    Raises `CheckpointError` if its runs do not train the same number of parameters.
+    `references` names evaluations that are no controls: no model made what they score. Raises `CheckpointError` if its
+    runs do not train the same number of parameters.
     """
     counts = {seed: record.parameters.trainable for seed, record in runs.items() if record.parameters}
     if len(set(counts.values())) > 1:
@@ -115,16 +133,39 @@ def arm_result(arm: "Arm", runs: Mapping[int, RunRecord], *, tuned_rate: float |
         cost=cost,
         train_seconds=median(seconds) if seconds else None,
         peak_memory_bytes=max(memory, default=None),
-        controls=_controls(runs.values()),
+        controls=_controls(runs.values(), references),
     )
 
 
-def _controls(records: Iterable[RunRecord]) -> dict[str, dict[str, float]]:
+def reference_notes(records: Iterable[RunRecord], *, tasks: Sequence[str], references: Sequence[str]) -> list[str]:
+    """Between which numbers an arm's stand: before training, and what no model made; nothing without references."""
+    found = _means(records)
+    notes = []
+    for when in references:
+        shares = {task: (found.get("before", {}).get(task), found.get(when, {}).get(task)) for task in tasks}
+        told = [
+            f"{task} {_percent(low)} to {_percent(high)}"
+            for task, (low, high) in shares.items()
+            if (low, high) != (None, None)
+        ]
+        notes += [f"from before training to {when}, %: {'; '.join(told)}"] if told else []
+    return notes
+
+
+def _percent(share: float | None) -> str:
+    return "(not measured)" if share is None else f"{100 * share:.1f}"
+
+
+def _controls(records: Iterable[RunRecord], references: Sequence[str]) -> dict[str, dict[str, float]]:
     """The mean accuracy over seeds of each evaluation in which something was taken away from the questions."""
+    return {when: tasks for when, tasks in _means(records).items() if when not in (*MOMENTS, *references)}
+
+
+def _means(records: Iterable[RunRecord]) -> dict[str, dict[str, float]]:
+    """The mean accuracy over runs, by when and task."""
     found: dict[str, dict[str, list[float]]] = {}
     for one in (evaluation for record in records for evaluation in record.evaluations):
-        if one.when not in MOMENTS:
-            found.setdefault(one.when, {}).setdefault(one.task, []).append(one.accuracy)
+        found.setdefault(one.when, {}).setdefault(one.task, []).append(one.accuracy)
     return {when: {task: mean(shares) for task, shares in tasks.items()} for when, tasks in found.items()}
 
 
@@ -147,7 +188,7 @@ def _read_answers(folder: Path, task: str) -> Answers:
         raise CheckpointError(f"{path} holds no answers; run {folder} again")
     key = task, "after", scoring
     of_task = [one for one in record.evaluations if (one.task, one.when, one.scoring) == key]
-    return Answers(answers, found, next((one.scored.rule for one in of_task if one.scored), None))
+    return Answers(answers, found, next((one.scored for one in of_task if one.scored), None))
 
 
 def _questions(found: Answers, name: str) -> Questions:
@@ -162,7 +203,7 @@ def _questions(found: Answers, name: str) -> Questions:
         chance=np.array(guesses) if len(guesses) == len(found.units) else None,
         weights=None if (weights == weights[0]).all() else weights,
         steps=None if found.is_right_or_wrong else np.array([unit.step for unit in found.units]),
-        scored=scored_by(found.rule, found.units, answers=len(found.answers)),
+        scored=scored_by(found.rule, found.units, answers=len(found.answers), unit=found.unit),
     )
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from moslora.comparison.verdict import AVERAGE, NO_DOUBTS, Doubts, of_difference, of_one_seed, of_one_seed_in_parts
 from moslora.errors import CheckpointError
 from moslora.estimation import Estimate, Table, estimate, holm, lower_bound, p_of_no_difference, table
+from moslora.evaluation.recording import units_of
 from moslora.records import Difference, Scored, TaskResult
 
 Scores = Mapping[str, Mapping[int, Mapping[str, np.ndarray]]]  # arm, seed, task: the credit of each question, 0 to 1
@@ -202,7 +203,8 @@ def _one_seed(
         if not np.isin(gaps, (-1, 0, 1)).all():  # a diverged run counts as guessing
             return f"one seed, at which {difference.arm} or {difference.baseline} diverged: cannot tell"
         counts = int((gaps > 0).sum()), int((gaps < 0).sum())
-        return of_one_seed(*counts, p_value, baseline=difference.baseline)
+        units = units_of([own.scored for own in questions.values()])
+        return of_one_seed(*counts, p_value, baseline=difference.baseline, units=units)
     if any(all(np.array_equal(scores[arm][seed][task], own.guess) for task, own in questions.items()) for arm in arms):
         return f"one seed, at which {difference.arm} or {difference.baseline} got what guessing gets: cannot tell"
     return of_one_seed_in_parts(p_value)

@@ -8,9 +8,10 @@ from typing import NamedTuple
 from rich.table import Table
 from rich.text import Text
 
+from moslora.comparison.subjects import in_common
 from moslora.comparison.verdict import AVERAGE, claim, points
 from moslora.data.tasks import chance_text
-from moslora.evaluation.recording import scored_text
+from moslora.evaluation.recording import group_note, scored_text, units_of
 from moslora.records import ArmResult, ComparisonRecord, Difference, TaskResult
 
 NOTHING = "–"
@@ -148,10 +149,11 @@ def footnotes(record: ComparisonRecord) -> list[str]:
         if is_measured(record.arms)
         else "Seconds (median over seeds) and peak memory (largest): of the training runs themselves."
     )
+    units = units_of_record(record)
     notes = [
-        "Accuracy in %: mean over seeds ± half of its 95 % interval for new seeds and new questions; bold: the highest "
+        f"Accuracy in %: mean over seeds ± half of its 95 % interval for new seeds and new {units}; bold: the highest "
         "mean, which alone shows nothing.",
-        "Differences: on the same questions with the same seeds, 95 % intervals for new seeds and new questions; bold: "
+        f"Differences: on the same {units} with the same seeds, 95 % intervals for new seeds and new {units}; bold: "
         "p < 0.05 after Holm's correction (the average: over its arms; single tasks: over all arms and tasks).",
         seconds,
         *question_notes(record),
@@ -173,11 +175,10 @@ def question_notes(record: ComparisonRecord) -> list[str]:
         for task, share in record.chance.items()
         if task in in_parts
     ]
-    notes += [f"{task}: {scored_text(one)}." for task, one in record.scored.items()]
-    notes += [
-        f"{task}: intervals count {count} groups of questions that depend on each other, not single questions."
-        for task, count in record.groups.items()
-    ]
+    notes += [f"{task}: {scored_text(one)}." for task, one in in_common(record.plan, record.scored).items()]
+    for task, count in record.groups.items():
+        scored = record.scored.get(task)
+        notes.append(f"{group_note(task, count, scored)}, not single {units_of([scored])}.")
     return notes + _control_notes(record)
 
 
@@ -190,6 +191,11 @@ def _control_notes(record: ComparisonRecord) -> list[str]:
         shares = ", ".join(f"{arm} {100 * share:.1f} %" for arm, share in found if share is not None)
         notes.append(f"{task}, {when}: {shares}; only accuracy above this comes from what was taken away.")
     return notes
+
+
+def units_of_record(record: ComparisonRecord) -> str:
+    """What the arms are compared on, in a word: questions, unless all tasks are of something else."""
+    return units_of([record.scored.get(task) for task in record.tasks])
 
 
 def count_text(count: int | None) -> str:

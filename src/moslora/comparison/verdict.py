@@ -29,10 +29,10 @@ def of_difference(difference: Difference, *, doubts: Doubts = NO_DOUBTS) -> str:
     return f"no difference shown{lost}: {interval} points; differences above {largest} are unlikely"
 
 
-def of_one_seed(only_arm: int, only_baseline: int, p_value: float, *, baseline: str) -> str:
+def of_one_seed(only_arm: int, only_baseline: int, p_value: float, *, baseline: str, units: str = "questions") -> str:
     """The verdict from one seed: none, and a description of that seed for new questions."""
     return (
-        f"one seed: cannot tell (questions right only here {only_arm}, only with {baseline} {only_baseline}; "
+        f"one seed: cannot tell ({units} right only here {only_arm}, only with {baseline} {only_baseline}; "
         f"within this seed p {p_text(p_value)})"
     )
 

@@ -1,12 +1,14 @@
 """From the answers of one evaluation to its record. Imports no torch."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from moslora.evaluation.answers import Unit, is_counted, units
 from moslora.evaluation.majority import commonest, majority
 from moslora.evaluation.scores import Accuracy, Answer, accuracy, accuracy_by_kind, chance
 from moslora.records import EvaluationRecord, Majority, Score, Scored
+
+QUESTION = "question"  # what a unit is, unless a record says otherwise
 
 
 def evaluation_record(
@@ -18,10 +20,12 @@ def evaluation_record(
     prompt: str | None,
     wall_seconds: float,
     rule: str | None = None,
+    unit: str | None = None,
 ) -> EvaluationRecord:
     """The numbers of a task scored once, in all and by kind of question; `rule` names what gave the answers credit.
 
-    Raises DataError if there are no answers, or those of a unit do not fit together.
+    `unit` is what one is called that is no question. Raises DataError if there are no answers, or those of a unit do
+    not fit together.
     """
     found = accuracy(answers)
     unread = sum(not answer.is_read for answer in answers)
@@ -34,16 +38,16 @@ def evaluation_record(
         groups=found.groups,
         by_kind={kind: Score(**_numbers(own)) for kind, own in accuracy_by_kind(answers).items()},
         wall_seconds=wall_seconds,
-        scored=scored_by(rule, units(answers), answers=len(answers)),
+        scored=scored_by(rule, units(answers), answers=len(answers), unit=unit),
         unread=unread if unread or rule else None,
         **(_majority(answers) if rule else {}),
         **_numbers(found),
     )
 
 
-def scored_by(rule: str | None, found: Sequence[Unit], *, answers: int) -> Scored | None:
+def scored_by(rule: str | None, found: Sequence[Unit], *, answers: int, unit: str | None = None) -> Scored | None:
     """How so many answers became the credits of these units; None where each is right or wrong and counts alike."""
-    scored = Scored(rule=rule, is_counted=is_counted(found), units=len(found), answers=answers)
+    scored = Scored(rule=rule, is_counted=is_counted(found), units=len(found), answers=answers, unit=unit)
     return None if scored == Scored(is_counted=True, units=answers, answers=answers) else scored
 
 
@@ -64,10 +68,23 @@ def answer_count(found: EvaluationRecord) -> int:
 
 def scored_text(scored: Scored) -> str:
     """What an accuracy is the mean of, in a few words."""
-    single = scored.units == scored.answers
-    units = f"{scored.units:,} questions" if single else f"{scored.units:,} units of {scored.answers:,} answers"
+    counted = f"{scored.units:,} {units_of([scored])}"
+    if scored.units != scored.answers:
+        counted = f"{scored.units:,} units of {scored.answers:,} answers"
     what = "share right" if scored.is_counted else "mean credit (0 to 1)"
-    return f"accuracy is the {what} of {units}" + (f", by the rule {scored.rule}" if scored.rule else "")
+    return f"accuracy is the {what} of {counted}" + (f", by the rule {scored.rule}" if scored.rule else "")
+
+
+def units_of(found: Iterable[Scored | None]) -> str:
+    """What single units of these tasks are called, where all are called the same; else questions."""
+    names = {one.unit if one else None for one in found}
+    own = names.pop() if len(names) == 1 else None
+    return f"{own or QUESTION}s"
+
+
+def group_note(task: str, groups: int, scored: Scored | None) -> str:
+    """That the intervals of a task count groups."""
+    return f"{task}: intervals count {groups} groups of {units_of([scored])} that depend on each other"
 
 
 def _majority(answers: Sequence[Answer]) -> dict[str, Any]:

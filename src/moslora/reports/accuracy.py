@@ -29,7 +29,7 @@ from moslora.reports.drawing import (
 ROW, MARGIN = 24, 76  # pixels of a row, and of what stands around the rows
 LETTER = 6.2  # pixels of a letter of a label
 LABEL_PLACES = [(right, up) for up in (0, 9, -9) for right in (True, False)]  # beside a point, by preference
-INTERVAL = "for new seeds and new questions"  # what a comparison's intervals are of
+INTERVAL = "for new seeds and new {}"  # what a comparison's intervals are of; questions, or what else is scored
 DODGE = 0.012  # of an axis, between the marks of two lines at the same value
 
 
@@ -84,7 +84,7 @@ def accuracy_plot(
     return Plot(f"{prefix}-accuracy-{slug(task)}", task, caption, figure)
 
 
-def forest_plot(differences: Sequence[Difference], *, task: str, prefix: str) -> Plot:
+def forest_plot(differences: Sequence[Difference], *, task: str, prefix: str, interval: str) -> Plot:
     """Each arm minus its baseline with the interval; filled where Holm's correction leaves the difference shown."""
     figure, axes = new_figure(MARGIN + ROW * len(differences))
     axes.axvline(0, color=MUTED, lw=1)
@@ -94,9 +94,9 @@ def forest_plot(differences: Sequence[Difference], *, task: str, prefix: str) ->
     baselines = {found.baseline for found in differences}
     against = shortened(baselines.pop()) if len(baselines) == 1 else "its baseline"
     axes.set_xlabel(f"percentage points above {against}")
-    _say_whiskers(figure, INTERVAL, differences)
+    _say_whiskers(figure, interval, differences)
     caption = (
-        f"Whiskers: 95 % interval {INTERVAL}, not corrected for the number of arms. Filled: a difference is shown after"
+        f"Whiskers: 95 % interval {interval}, not corrected for the number of arms. Filled: a difference is shown after"
         " that correction (Holm)."
     )
     return Plot(f"{prefix}-difference-{slug(task)}", task, caption, figure)
@@ -142,6 +142,7 @@ def axis_plot(
     task: str,
     looks: Mapping[str, Look],
     prefix: str,
+    interval: str,
     show: Callable[[float], str],
 ) -> Plot:
     """Accuracy along an axis of the plan, one line a method; `show` writes a value of the axis."""
@@ -159,9 +160,9 @@ def axis_plot(
     axes.set_xticks(values, [show(value) for value in values])
     axes.set_ylabel("accuracy, %")
     has_whiskers = any(found.low is not None for points in lines.values() for _, found in points)
-    axes.set_xlabel(f"{axis}\nwhiskers: 95 % interval {INTERVAL}" if has_whiskers else axis)
+    axes.set_xlabel(f"{axis}\nwhiskers: 95 % interval {interval}" if has_whiskers else axis)
     legend_below(figure, handles)
-    return Plot(f"{prefix}-{slug(axis)}-{slug(task)}", task, f"Whiskers: 95 % interval {INTERVAL}.", figure)
+    return Plot(f"{prefix}-{slug(axis)}-{slug(task)}", task, f"Whiskers: 95 % interval {interval}.", figure)
 
 
 def slug(text: str) -> str:

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Mapping, Sequence
 
-from moslora.comparison.tables import is_measured
+from moslora.comparison.tables import is_measured, units_of_record
 from moslora.comparison.verdict import AVERAGE
 from moslora.records import ArmResult, ComparisonRecord
 from moslora.reports.accuracy import INTERVAL, Estimate, Point, accuracy_plot, axis_plot, cost_plot, forest_plot
@@ -26,7 +26,7 @@ from moslora.reports.learning import learning_curves
 from moslora.reports.parts import Chapter, Fold, Part, Plots, Points, Text
 from moslora.reports.reading import Comparison, Run
 from moslora.reports.seeing import add_kinds, controls_table
-from moslora.reports.sheets import comparison_sheet
+from moslora.reports.sheets import comparison_sheets
 
 ROWS = 40  # questions shown for a pair of arms, all tasks together
 Looks = Mapping[str, Look]
@@ -43,7 +43,7 @@ def comparison_chapter(comparison: Comparison, *, name: str) -> Chapter:
     chapter.add("accuracy", "Accuracy with intervals", Plots(_accuracy(record, arms, look, name)))
     several = len({*baselines_of(record).values()}) > 1
     heading = "Differences from the baseline" if several else f"Differences from {record.baseline}"
-    chapter.add("drawn", "What is drawn", comparison_sheet(comparison))
+    chapter.add("drawn", "What is drawn", *comparison_sheets(comparison))
     chapter.add("differences", heading, *_differences(record, name))
     chapter.add("cost", "Cost against accuracy", Plots(_costs(arms, look, name)))
     add_kinds(chapter, comparison.runs, looks=look)
@@ -58,6 +58,10 @@ def comparison_chapter(comparison: Comparison, *, name: str) -> Chapter:
     chapter.add("limits", "Limits", Points(limits(comparison)))
     chapter.add("settings", "Settings, versions and seeds", *settings_of(record))
     return chapter
+
+
+def _interval(record: ComparisonRecord) -> str:
+    return INTERVAL.format(units_of_record(record))
 
 
 def _plain_verdict(record: ComparisonRecord) -> str:
@@ -86,7 +90,12 @@ def _accuracy(record: ComparisonRecord, arms: Sequence[ArmResult], look: Looks, 
         if found:
             plots.append(
                 accuracy_plot(
-                    found, task=task, looks=look, prefix=name, interval=INTERVAL, chance=record.chance.get(task)
+                    found,
+                    task=task,
+                    looks=look,
+                    prefix=name,
+                    interval=_interval(record),
+                    chance=record.chance.get(task),
                 )
             )
     return plots
@@ -95,7 +104,8 @@ def _accuracy(record: ComparisonRecord, arms: Sequence[ArmResult], look: Looks, 
 def _differences(record: ComparisonRecord, name: str) -> list[Part]:
     by_task = {task: [found for found in record.differences if found.task == task] for task in tasks_of(record)}
     by_task = {task: found for task, found in by_task.items() if found}
-    plots = [forest_plot(found, task=task, prefix=name) for task, found in by_task.items()]
+    interval = _interval(record)
+    plots = [forest_plot(found, task=task, prefix=name, interval=interval) for task, found in by_task.items()]
     return [Plots(plots), Fold("In numbers and words", [differences_table(by_task)])] if plots else []
 
 
@@ -143,7 +153,8 @@ def _along(record: ComparisonRecord, arms: Sequence[ArmResult], axis: str, name:
             for label, found in groups.items()
         }
         lines = {label: sorted(line, key=lambda point: point[0]) for label, line in lines.items() if line}
-        plots.append(axis_plot(lines, axis=title, task=task, looks=look, prefix=name, show=show))
+        how = {"looks": look, "prefix": name, "interval": _interval(record)}
+        plots.append(axis_plot(lines, axis=title, task=task, show=show, **how))
     return plots
 
 
@@ -176,20 +187,19 @@ def _pictured(seeds: Mapping[str, Run]) -> Run | None:
 
 
 def _answers(comparison: Comparison) -> list[Part]:
-    """Each arm beside its baseline, at the first seed both have."""
-    tasks = comparison.record.tasks
+    """Each arm beside its baseline, at the first seed both have, of each subject where there are several."""
+    tasks, units = comparison.record.tasks, units_of_record(comparison.record)
     rows = max(6, ROWS // max(1, len(tasks)))
     folds: list[Part] = []
     for arm, baseline in baselines_of(comparison.record).items():
         ours, theirs = comparison.runs.get(baseline, {}), comparison.runs.get(arm, {})
-        seed = next((seed for seed in ours if seed in theirs), None)
-        if seed is None:
-            continue
-        parts = []
-        for task in tasks:
-            pair = ours[seed].answers(task), theirs[seed].answers(task)
-            parts += disagreement(*pair, names=(baseline, arm), task=task, rows=rows)
-        if parts:
-            folds.append(Fold(f"{baseline} and {arm}, seed {seed}", parts))
-    warning = Text("One seed of each: single answers change with the seed, so read kinds, not questions.")
+        firsts = {ours[seed].subject: seed for seed in reversed(ours) if seed in theirs}
+        for seed in reversed(firsts.values()):
+            parts = []
+            for task in tasks:
+                pair = ours[seed].answers(task), theirs[seed].answers(task)
+                parts += disagreement(*pair, names=(baseline, arm), task=task, rows=rows, units=units)
+            if parts:
+                folds.append(Fold(f"{baseline} and {arm}, seed {seed}", parts))
+    warning = Text(f"One seed of each: single answers change with the seed, so read kinds, not {units}.")
     return [warning, *folds] if folds else []

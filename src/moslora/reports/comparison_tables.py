@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
-from moslora.comparison.tables import is_measured, question_notes, seed_count
+from moslora.comparison.tables import is_measured, question_notes, seed_count, units_of_record
 from moslora.comparison.verdict import AVERAGE
 from moslora.records import ArmResult, ComparisonRecord, Difference
 from moslora.reports.parts import Cell, Fold, Part, Table
@@ -43,10 +43,10 @@ def baselines_of(record: ComparisonRecord) -> dict[str, str]:
 
 def results_intro(record: ComparisonRecord) -> str:
     """How to read the table."""
-    several = len(set(baselines_of(record).values())) > 1
+    several, units = len(set(baselines_of(record).values())) > 1, units_of_record(record)
     baseline = f"{record.baseline} at the same rank and share of the data" if several else record.baseline
     return (
-        "Accuracy in percent, mean over seeds, with its 95 % interval for new seeds and new questions below."
+        f"Accuracy in percent, mean over seeds, with its 95 % interval for new seeds and new {units} below."
         f" Arms are compared with {baseline}. No value is marked as best: the highest mean alone shows nothing."
     )
 
@@ -106,7 +106,8 @@ def limits(comparison: Comparison) -> list[str]:
     if seeds and min(seeds) < 2:
         found.append("An arm with one seed has no interval and no test: its place may be luck.")
     found.append(
-        "Intervals are for new seeds and new questions of the same kind, at the learning rates chosen. They say nothing"
+        f"Intervals are for new seeds and new {units_of_record(record)} of the same kind, at the learning rates chosen."
+        " They say nothing"
         " about another model, task or training set, and a difference that is not shown is not shown to be zero."
     )
     if comparison.missing:

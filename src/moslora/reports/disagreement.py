@@ -11,10 +11,12 @@ LONGEST = 160  # letters of a free answer
 Answers = Sequence[Mapping[str, Any]]
 
 
-def disagreement(first: Answers, second: Answers, *, names: tuple[str, str], task: str, rows: int) -> list[Any]:
+def disagreement(
+    first: Answers, second: Answers, *, names: tuple[str, str], task: str, rows: int, units: str = "questions"
+) -> list[Any]:
     """A sentence with the four counts and a table of at most `rows` questions, both directions alike; else nothing.
 
-    Nothing is said where the two did not answer the same questions.
+    Nothing is said where the two did not answer the same questions. `units` is what these are called.
     """
     pairs = list(zip(first, second, strict=False))
     if not pairs or len(first) != len(second) or any(a["index"] != b["index"] for a, b in pairs):
@@ -24,14 +26,15 @@ def disagreement(first: Answers, second: Answers, *, names: tuple[str, str], tas
     both = sum(a["is_correct"] and b["is_correct"] for a, b in pairs)
     neither = len(pairs) - both - len(only_first) - len(only_second)
     counts = (
-        f"{task}, {len(pairs)} questions: both right {both}, only {names[0]} right {len(only_first)},"
+        f"{task}, {len(pairs)} {units}: both right {both}, only {names[0]} right {len(only_first)},"
         f" only {names[1]} right {len(only_second)}, both wrong {neither}."
     )
     half = rows // 2
     shown = sorted([*only_first[:half], *only_second[:half]], key=lambda pair: pair[0]["index"])
     if not shown:
         return [Text(counts)]
-    return [Text(counts), _table(shown, names, task=task, texts=_texts(task, first), of=len(only_first + only_second))]
+    of = len(only_first + only_second)
+    return [Text(counts), _table(shown, names, task=task, texts=_texts(task, first), of=of, units=units)]
 
 
 def _table(
@@ -41,14 +44,17 @@ def _table(
     task: str,
     texts: Mapping[int, str],
     of: int,
+    units: str,
 ) -> Table:
     rows = []
     for a, b in pairs:
         question = f"{a['index'] + 1}" + (f". {texts[a['index']]}" if texts else "")
         rows.append([Cell(question, a.get("kind") or ""), a["expected"], _answer(a), _answer(b)])
     shown = "all" if len(pairs) == of else f"{len(pairs)} of {of}"
-    caption = f"{task}: questions where exactly one is right ({shown})"
-    return Table(caption, ["question", "right answer", *names], rows, words=["right answer", *names], is_prose=True)
+    caption = f"{task}: {units} where exactly one is right ({shown})"
+    return Table(
+        caption, [units.removesuffix("s"), "right answer", *names], rows, words=["right answer", *names], is_prose=True
+    )
 
 
 def _answer(answer: Mapping[str, Any]) -> Cell:

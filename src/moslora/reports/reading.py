@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from moslora.comparison.subjects import measure_of, place_of, seed_of, subjects_of
 from moslora.errors import CheckpointError, ConfigError
 from moslora.evaluation.examples import Examples, read_examples
 from moslora.judging.judgements import StudyRecord, read_study
@@ -31,16 +32,20 @@ class Run:
     record: RunRecord
     metrics: Metrics
     pictures: AdapterPictures | None
+    subject: str | None = None  # of a comparison of several
 
     def evaluation(self, task: str, when: str) -> EvaluationRecord | None:
         """The task's first evaluation at that moment ("before", "after"), the one that counts."""
         return next((found for found in self.record.evaluations if (found.task, found.when) == (task, when)), None)
 
     def answers(self, task: str, when: str = "after") -> Metrics:
-        """The answers to a task's questions, one dict each; empty where none were kept."""
-        found = self.evaluation(task, when)
+        """The answers to a task's questions, one dict each; empty where none were kept, or of another subject."""
+        measure = measure_of(self.subject, task)
+        if measure is None:
+            return []
+        found = self.evaluation(measure, when)
         scoring = found.scoring if found else "log_probability"
-        return read_lines(self.folder / ANSWERS / f"{task}-{when.replace(' ', '-')}-{scoring}.jsonl")
+        return read_lines(self.folder / ANSWERS / f"{measure}-{when.replace(' ', '-')}-{scoring}.jsonl")
 
     def examples(self, task: str) -> Examples | None:
         """A few of the task's questions with their pictures; None where none were kept."""
@@ -49,7 +54,10 @@ class Run:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A comparison and the runs found in its folder, by arm and seed; `missing` are recorded and not there."""
+    """A comparison and the runs found in its folder, by arm and seed (and subject, where there are several).
+
+    `missing` are recorded and not there.
+    """
 
     folder: Path
     record: ComparisonRecord
@@ -130,11 +138,14 @@ def _comparison(folder: Path) -> Comparison:
     record = ComparisonRecord.load(folder / COMPARISON)
     found = Comparison(folder, record, {arm.arm: {} for arm in record.arms})
     for arm in record.arms:
-        for seed, place in sorted(arm.runs.items(), key=lambda item: (len(item[0]), item[0])):
-            if (folder / place / RUN).is_file():
-                found.runs[arm.arm][seed] = _run(folder / place, label=arm.arm)
-            else:
-                found.missing.append(place)
+        for seed, whole in sorted(arm.runs.items(), key=lambda item: (len(item[0]), item[0])):
+            for subject in subjects_of(record.plan):
+                place = place_of(whole, subject)
+                if (folder / place / RUN).is_file():
+                    run = _run(folder / place, label=arm.arm, subject=subject)
+                    found.runs[arm.arm][seed_of(seed, subject)] = run
+                else:
+                    found.missing.append(place)
     return found
 
 
@@ -145,7 +156,7 @@ def _study(folder: Path) -> Judged:
     return Judged(folder, record)
 
 
-def _run(folder: Path, *, label: str) -> Run:
+def _run(folder: Path, *, label: str, subject: str | None = None) -> Run:
     pictures = folder / PICTURES
     return Run(
         label=label,
@@ -153,6 +164,7 @@ def _run(folder: Path, *, label: str) -> Run:
         record=RunRecord.load(folder / RUN),
         metrics=read_lines(folder / METRICS),
         pictures=AdapterPictures.load(pictures) if pictures.is_file() else None,
+        subject=subject,
     )
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from moslora.evaluation.recording import scoring_notes
+from moslora.evaluation.recording import group_note, scoring_notes, units_of
 from moslora.records import EvaluationRecord
 from moslora.reports.accuracy import Estimate, accuracy_plot
 from moslora.reports.coverage import part_tables
@@ -19,10 +19,10 @@ from moslora.reports.wording import NONE, amount, duration, estimate, facts_tabl
 
 ROWS = 40  # questions shown side by side for a pair
 LIMIT = (
-    "Intervals are of one run, for new questions of the same kind (Wilson): another seed may give another accuracy. To"
+    "Intervals are of one run, for new {} of the same kind (Wilson): another seed may give another accuracy. To"
     " compare methods, give several seeds to `moslora compare`."
 )
-INTERVAL = "of this run, for new questions"
+INTERVAL = "of this run, for new {}"
 
 
 def runs_chapter(runs: Sequence[Run], *, name: str) -> Chapter:
@@ -42,7 +42,7 @@ def runs_chapter(runs: Sequence[Run], *, name: str) -> Chapter:
     chapter.add("answers", "Wrong answers side by side", *_answers(runs))
     notes = [f"{run.label}: {note}" for run in runs for note in run.record.notes]
     unfinished = [f"{run.label} is {run.record.status}." for run in runs if run.record.status != "finished"]
-    chapter.add("limits", "Limits", Points([LIMIT, *_groups(runs), *unfinished, *notes]))
+    chapter.add("limits", "Limits", Points([LIMIT.format(_units(runs)), *_groups(runs), *unfinished, *notes]))
     chapter.add("settings", "Settings, versions and seeds", *_settings(runs))
     return chapter
 
@@ -66,8 +66,12 @@ def _summary(runs: Sequence[Run]) -> str:
 
 def _of_what(found: EvaluationRecord) -> str:
     if found.scored is None or found.scored.is_counted:
-        return f"of {found.total} questions of {found.task} right"
-    return f"of the credit of {found.total} questions of {found.task}"
+        return f"of {found.total} {units_of([found.scored])} of {found.task} right"
+    return f"of the credit of {found.total} {units_of([found.scored])} of {found.task}"
+
+
+def _units(runs: Sequence[Run]) -> str:
+    return units_of([one.scored for run in runs for one in run.record.evaluations])
 
 
 def _facts(runs: Sequence[Run]) -> str:
@@ -86,15 +90,10 @@ def _setting(run: Run, group: str, name: str) -> str:
 
 def _groups(runs: Sequence[Run]) -> list[str]:
     """What intervals count where questions depend on each other (former versions counted each alone), and credits."""
-    counts = {one.task: one.groups for run in runs for one in run.record.evaluations if one.groups}
-    notes = dict.fromkeys(note for run in runs for one in run.record.evaluations for note in scoring_notes(one))
-    return [
-        *(
-            f"{task}: intervals count {count} groups of questions that depend on each other."
-            for task, count in counts.items()
-        ),
-        *(f"{note}." for note in notes),
-    ]
+    evaluations = [one for run in runs for one in run.record.evaluations]
+    groups = dict.fromkeys(group_note(one.task, one.groups, one.scored) for one in evaluations if one.groups)
+    notes = dict.fromkeys(note for one in evaluations for note in scoring_notes(one))
+    return [f"{note}." for note in (*groups, *notes)]
 
 
 def _moment(found: EvaluationRecord) -> str:
@@ -153,7 +152,8 @@ def _accuracy(runs: Sequence[Run], name: str) -> list[Plot]:
                     estimates.append(Estimate(label, found.accuracy, found.low, found.high))
         look = looks([one.label for one in estimates], baselines=["before"])
         chance = next((one.chance for run in runs for one in run.record.evaluations if one.task == task), None)
-        plots.append(accuracy_plot(estimates, task=task, looks=look, prefix=name, interval=INTERVAL, chance=chance))
+        interval = INTERVAL.format(_units(runs))
+        plots.append(accuracy_plot(estimates, task=task, looks=look, prefix=name, interval=interval, chance=chance))
     return plots
 
 
@@ -173,16 +173,16 @@ def _inside(runs: Sequence[Run], name: str) -> list[Part]:
 def _answers(runs: Sequence[Run]) -> list[Part]:
     """The first run beside each other one; a single run before and after training."""
     first = runs[0]
-    tasks = [*dict.fromkeys(found.task for found in first.record.evaluations)]
+    tasks, units = [*dict.fromkeys(found.task for found in first.record.evaluations)], _units(runs)
     rows = max(6, ROWS // max(1, len(tasks)))
     parts: list[Part] = []
     for task in tasks:
         if len(runs) == 1:
             pair = first.answers(task, "before"), first.answers(task)
-            parts += disagreement(*pair, names=("before", "after"), task=task, rows=rows)
+            parts += disagreement(*pair, names=("before", "after"), task=task, rows=rows, units=units)
         for other in runs[1:]:
             pair = first.answers(task), other.answers(task)
-            found = disagreement(*pair, names=(first.label, other.label), task=task, rows=rows)
+            found = disagreement(*pair, names=(first.label, other.label), task=task, rows=rows, units=units)
             parts += [Fold(f"{first.label} and {other.label}, {task}", found)] if found else []
     return parts if any(not isinstance(part, Text) for part in parts) else parts[:0]
 

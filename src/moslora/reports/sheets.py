@@ -25,15 +25,22 @@ def run_sheet(run: Run) -> Picture | None:
     return _sheet({name: own for name, own in methods.items() if own}, run, caption="The same noise, before and after")
 
 
-def comparison_sheet(comparison: Comparison) -> Picture | None:
-    """What each arm drew with its first seed, beside the untrained model; None where nothing was drawn."""
-    firsts = {arm: next(iter(seeds.values())) for arm, seeds in comparison.runs.items() if seeds}
-    if not firsts:
-        return None
+def comparison_sheets(comparison: Comparison) -> list[Picture]:
+    """What each arm drew of each subject with its first seed, beside the untrained model, where anything was drawn."""
+    subjects = dict.fromkeys(run.subject for seeds in comparison.runs.values() for run in seeds.values())
+    return [sheet for subject in subjects if (sheet := _subject_sheet(comparison, subject))]
+
+
+def _subject_sheet(comparison: Comparison, subject: str | None) -> Picture | None:
+    of_subject = {
+        arm: [run for run in seeds.values() if run.subject == subject] for arm, seeds in comparison.runs.items()
+    }
+    firsts = {arm: runs[0] for arm, runs in of_subject.items() if runs}
     some = next(iter(firsts.values()))
     methods = {BASE: _pictures(some, "before")} | {arm: _pictures(run, "after") for arm, run in firsts.items()}
     found = {name: own for name, own in methods.items() if own}
-    return _sheet(found, some, caption="The same prompts and noise for every arm, each with its first seed")
+    start = "" if subject is None else f"{subject}. "
+    return _sheet(found, some, caption=f"{start}The same prompts and noise for every arm, each with its first seed")
 
 
 def _pictures(run: Run, when: str) -> list[Painted]:

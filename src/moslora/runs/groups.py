@@ -75,6 +75,11 @@ class SampleSettings(Settings):
         return [self.train] if isinstance(self.train, str) else self.train
 
     @property
+    def rows_a_validation_sample(self) -> int:
+        """How often each validation sample is tried."""
+        return 1
+
+    @property
     def trained_with(self) -> str:
         """The prompt style of the training samples."""
         raise NotImplementedError
@@ -127,6 +132,7 @@ class ScoringSettings(Settings):
     """What is scored after training, and how."""
 
     ways: ClassVar[tuple[str, ...]]  # of scoring
+    references: ClassVar[tuple[str, ...]] = ()  # evaluations of what no model made, which say what can be reached
 
     tasks: list[str] = []
     data: str | None = None  # folder of the test sets; built-in ones need none
@@ -153,6 +159,8 @@ class ScoringSettings(Settings):
 
 class Recipe(Settings):
     """Every setting of one run; its kind says of which classes its groups are."""
+
+    has_subjects: ClassVar[bool] = False  # each learned in runs of its own, which a comparison may have several of
 
     kind: str
     name: Annotated[str, Field(pattern=NAME_PATTERN)]

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from moslora.evaluation.recording import QUESTION
 from moslora.evaluation.scores import Answer
 from moslora.files import check_writable, write_atomically
 from moslora.records import EvaluationRecord
@@ -38,7 +39,7 @@ def score(
             if run.has_scored(test_set.task.name, when=moment, scoring=scoring):
                 continue
             samples = [test_set.samples[index] for index in indices]
-            run.report(_line(test_set, moment, scoring, len(samples)))
+            run.report(_line(test_set, moment, scoring, len(samples), unit=kind.unit))
             evaluation, answers = kind.evaluate(
                 model,
                 processor,
@@ -89,7 +90,7 @@ def evaluate_adapter(
     for test_set in test_sets:
         first: list[Answer] = []
         for scoring in [settings.scoring, *(other_ways(settings) if with_agreement else [])]:
-            report(_line(test_set, EVALUATED, scoring, len(test_set.samples)))
+            report(_line(test_set, EVALUATED, scoring, len(test_set.samples), unit=kind.unit))
             evaluation, answers = kind.evaluate(
                 model,
                 processor,
@@ -155,9 +156,9 @@ def read_predictions(path: Path) -> list[str | None]:
     return [json.loads(line)["predicted"] for line in path.read_text(encoding="utf-8").split("\n") if line]
 
 
-def _line(test_set: TestSet, when: str, scoring: str, questions: int) -> str:
+def _line(test_set: TestSet, when: str, scoring: str, count: int, *, unit: str | None) -> str:
     moment = "" if when == EVALUATED else f", {when}"
-    counted = f"{questions} question{'s' if questions != 1 else ''}"
+    counted = f"{count} {unit or QUESTION}{'s' if count != 1 else ''}"
     return f"scoring {test_set.task.name}{moment} ({scoring.replace('_', ' ')}, {counted})"
 
 

@@ -11,6 +11,7 @@ SPREAD = ("auto", "balanced", "balanced_low_0", "sequential")  # device maps ove
 EMOJI = "emoji:"  # before the name of a subject that comes with the package
 OF_SCENES = ("background", "place", "size", "count", "identity-by-colour", "identity-by-features")
 MEASURES = ("subject-similarity", "prompt-similarity", "likeness-to-base", "originality", *OF_SCENES)
+REAL = "real pictures"  # measured as if they had been drawn
 CAPTION = "caption"  # the prompt style: what is drawn is described as the pictures are
 
 
@@ -48,6 +49,11 @@ class SubjectDataSettings(SampleSettings):
     buckets: bool = False  # keep each picture's shape, as near as the model allows, instead of a square
     cache: bool = True  # encode pictures once; not with crops or mirroring at random
     validation_steps: Count = 8  # at which each validation picture is tried
+
+    @property
+    def rows_a_validation_sample(self) -> int:
+        """`validation_steps`."""
+        return self.validation_steps
 
     @property
     def trained_with(self) -> str:
@@ -93,6 +99,7 @@ class SubjectEvaluationSettings(ScoringSettings):
     """What is drawn after training, and measured."""
 
     ways: ClassVar[tuple[str, ...]] = ("drawing",)
+    references: ClassVar[tuple[str, ...]] = (REAL,)
 
     scoring: Literal["drawing"] = "drawing"  # pyright: ignore[reportIncompatibleVariableOverride]
     prompt: Literal["caption"] | None = None  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -117,6 +124,8 @@ class SubjectEvaluationSettings(ScoringSettings):
 
 class SubjectRecipe(Recipe):
     """Every setting of a subject's run."""
+
+    has_subjects: ClassVar[bool] = True
 
     kind: Literal["subject"]  # pyright: ignore[reportIncompatibleVariableOverride]
     model: SubjectModelSettings  # pyright: ignore[reportIncompatibleVariableOverride]

@@ -30,7 +30,6 @@ from moslora.runs.kinds.subject_measures import (
     AFTER,
     BEFORE,
     LIKENESS,
-    REAL,
     SUBJECTS,
     UNRELATED,
     Measured,
@@ -50,6 +49,7 @@ from moslora.runs.pipelines import load_pipeline, load_tokenizers
 from moslora.runs.subject_settings import (
     CAPTION,
     OF_SCENES,
+    REAL,
     SubjectEvaluationSettings,
     SubjectModelSettings,
     SubjectRecipe,
@@ -82,6 +82,7 @@ class Subject(Kind):
     head: ClassVar[Head] = HEADS["subject"]
     sees_pictures: ClassVar[bool] = False
     draws: ClassVar[bool] = True
+    unit: ClassVar[str | None] = "picture"
     prompts: ClassVar[tuple[str, ...]] = (CAPTION,)
     example_task: ClassVar[str] = SUBJECTS
     fold_formats: ClassVar[tuple[str, ...]] = (*FILES,)
@@ -201,7 +202,8 @@ class Subject(Kind):
             found = measure(task, samples, drawn, base)
         seconds = time.perf_counter() - started
         given: dict[str, Any] = {"task": task.name, "when": when, "scoring": scoring, "prompt": prompt}
-        return evaluation_record(found.answers, wall_seconds=seconds, rule=found.rule, **given), found.answers
+        given |= {"rule": found.rule, "unit": self.unit}
+        return evaluation_record(found.answers, wall_seconds=seconds, **given), found.answers
 
     def _real(self, model: nn.Module, samples: Sequence[Unit], *, task: Task) -> Measured:
         """What the subject's photos reach, or scenes as they are drawn by their artists, seen by the autoencoder."""

@@ -25,7 +25,7 @@ from moslora.runs.kinds.subject_emoji import RULES, emoji_prompts, read_scenes
 from moslora.runs.kinds.subject_material import photos_from
 from moslora.runs.subject_settings import EMOJI, OF_SCENES, SubjectEvaluationSettings
 
-BEFORE, AFTER, REAL = "before", "after", "real pictures"
+BEFORE, AFTER = "before", "after"
 UNRELATED = "unrelated"  # a list of prompts that have nothing to do with any subject
 LIKENESS, PROMPTS, SUBJECTS, ORIGINALITY = (
     "likeness-to-base",
