@@ -26,7 +26,7 @@ RUNS = {  # arms, tuning runs, runs that count
     "table4": (9, 27, 33),
     "table4-small": (18, 54, 60),
     "table5": (4, 12, 12),
-    "table5-small": (4, 8, 12),
+    "table5-small": (4, 12, 12),
 }
 
 
@@ -143,7 +143,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "an unknown key": (
         {"seed": [1]},
         "seed is not a setting; did you mean 'tuning.seed'? (allowed: name, recipe, arms, baseline, seeds, seeds_of,"
-        " ranks, fractions, same_coverage, match_parameters, tuning)",
+        " subjects, ranks, fractions, same_coverage, match_parameters, tuning)",
     ),
 }
 

@@ -91,8 +91,14 @@ def _next(record: RunRecord, folder: Path, *, has_mixers: bool) -> str:
         return command("fold", folder)
     if record.recipe["evaluation"]["tasks"]:
         return command("evaluate", folder)
+    if _draws(record):
+        return command("generate", folder, "--prompts", "FILE")
     sees_pictures = record.recipe.get("kind") == "vision_language"
     return command("evaluate", folder, "--task", "easy-vqa" if sees_pictures else EVERYDAY)
+
+
+def _draws(record: RunRecord) -> bool:
+    return record.recipe.get("kind") == "subject"
 
 
 def _table(*headings: str) -> Table:
@@ -126,7 +132,8 @@ def _facts(record: RunRecord, folder: Path) -> list[tuple[str, str]]:
     if record.train_loss is not None:
         facts.append(("training loss", f"{record.train_loss:.4f} over {record.steps} steps"))
     if record.validation_loss is not None:
-        facts.append(("validation loss", f"{record.validation_loss:.4f} a token, of the weights kept"))
+        each = "a picture" if _draws(record) else "a token"
+        facts.append(("validation loss", f"{record.validation_loss:.4f} {each}, of the weights kept"))
     facts += [("note", note) for note in record.notes]
     facts += [(name, str(folder / path)) for name, path in record.artifacts.items()]
     facts.append(("record", str(folder / "run.json")))

@@ -20,7 +20,6 @@ from moslora.runs.run import RESUMED
 
 Scores = dict[str, dict[int, dict[str, np.ndarray]]]  # by arm, seed and task: the credit of each question
 BySubject = dict[str | None, dict[str, dict[int, Path]]]  # then by arm and seed: the folder of a run
-SAID = 3  # subjects that are named
 
 
 @dataclass
@@ -36,42 +35,46 @@ class Gathered:
 
 def gather(plan: Plan, arms: Sequence[Arm], tuning: Sequence[Run], *, folder: Path) -> Gathered:
     """Look at every run that counts."""
-    costs, references = read_costs(folder), plan.recipe.evaluation.references
     done = Gathered(notes=_option_notes(arms))
     for state in (done.finished, done.diverged):
         state.update({subject: {arm.label: {} for arm in arms} for subject in plan.subject_names})
-    resumed, covered, records = [], {}, []
-    for arm in arms:
-        choice = choose(plan, arm, tuning, folder=folder)
-        found = [(run, outcome(run, folder)) for run in _final_runs(plan, arm, choice.rate)]
-        own = {run.seed_name: _of_subject(one.record, run.subject) for run, one in found if _is_finished(one)}
-        row = arm_result(arm, own, tuned_rate=choice.rate, cost=costs.get(arm.label), references=references)
-        row.runs = _whole_seeds(plan, arm, found)
-        row.failed = {run.seed_name: one.reason for run, one in found if one.state == "failed"}
-        row.diverged = [run.seed_name for run, one in found if one.state == "diverged"]
-        row.doubts = doubts_of(plan, arm, tuning, folder=folder)
-        row.cannot = choice.cannot or _same_reason(row, len(found))
-        done.rows.append(row)
-        for run, one in found:
-            if one.state in DONE:
-                state = done.finished if one.state == "finished" else done.diverged
-                state[run.subject][arm.label][run.seed] = folder / run.folder
-        resumed += [f"{arm.label} (seed {name})" for name, record in own.items() if _is_resumed(record)]
-        covered[arm.label] = next((record.coverage for record in own.values()), None)
-        records += own.values()
-        wanted = len(plan.seeds_for(arm.name)) * len(plan.subject_names)
-        done.is_complete &= bool(row.cannot) or sum(one.state in DONE for _, one in found) == wanted
-        missing = [run.seed_name for run, one in found if one.state in ("open", "busy")]
-        if choice.missing:
-            done.notes.append(f"{arm.label}: no runs yet, {choice.missing}")
-        elif missing:
-            done.notes.append(f"{arm.label}: seed {', '.join(missing)} not run yet")
-    done.notes += coverage_notes(covered)
+    records = {arm.label: _add(done, plan, arm, tuning, folder=folder) for arm in arms}
+    done.notes += coverage_notes(
+        {arm: next((one.coverage for one in own.values()), None) for arm, own in records.items()}
+    )
+    resumed = [f"{arm} (seed {name})" for arm, own in records.items() for name, one in own.items() if _is_resumed(one)]
     if resumed:
         done.notes.append(f"{RESUMED}: {', '.join(resumed)}")
-    done.notes += reference_notes(records, tasks=plan.tasks, references=references)
+    every = [one for own in records.values() for one in own.values()]
+    done.notes += reference_notes(every, tasks=plan.tasks, references=plan.recipe.evaluation.references)
     done.notes += _subject_notes(plan, tuning)
     return done
+
+
+def _add(done: Gathered, plan: Plan, arm: Arm, tuning: Sequence[Run], *, folder: Path) -> dict[str, RunRecord]:
+    """Add an arm's row, what is missing of it, and where its runs lie; returns the records of those that finished."""
+    choice = choose(plan, arm, tuning, folder=folder)
+    found = [(run, outcome(run, folder)) for run in _final_runs(plan, arm, choice.rate)]
+    records = {run.seed_name: _of_subject(one.record, run.subject) for run, one in found if _is_finished(one)}
+    costs, references = read_costs(folder), plan.recipe.evaluation.references
+    row = arm_result(arm, records, tuned_rate=choice.rate, cost=costs.get(arm.label), references=references)
+    row.runs = _whole_seeds(plan, arm, found)
+    row.failed = {run.seed_name: one.reason for run, one in found if one.state == "failed"}
+    row.diverged = [run.seed_name for run, one in found if one.state == "diverged"]
+    row.doubts = doubts_of(plan, arm, tuning, folder=folder)
+    row.cannot = choice.cannot or _same_reason(row, len(found))
+    done.rows.append(row)
+    for name, state in (("finished", done.finished), ("diverged", done.diverged)):
+        for run in (run for run, one in found if one.state == name):
+            state[run.subject][arm.label][run.seed] = folder / run.folder
+    missing = [run.seed_name for run, one in found if one.state in ("open", "busy")]
+    if choice.missing:
+        done.notes.append(f"{arm.label}: no runs yet, {choice.missing}")
+    elif missing:
+        done.notes.append(f"{arm.label}: seed {', '.join(missing)} not run yet")
+    is_done = bool(found) and all(one.state in DONE for _, one in found)
+    done.is_complete &= is_done or bool(row.cannot)
+    return records
 
 
 def scores_of(plan: Plan, done: Gathered) -> tuple[Scores, dict[str, Questions]]:
