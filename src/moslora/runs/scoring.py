@@ -7,7 +7,6 @@ from typing import Any
 
 from torch import nn
 
-from moslora.evaluation.recording import QUESTION
 from moslora.evaluation.scores import Answer
 from moslora.files import check_writable, write_atomically
 from moslora.records import EvaluationRecord
@@ -156,9 +155,9 @@ def read_predictions(path: Path) -> list[str | None]:
     return [json.loads(line)["predicted"] for line in path.read_text(encoding="utf-8").split("\n") if line]
 
 
-def _line(test_set: TestSet, when: str, scoring: str, count: int, *, unit: str | None) -> str:
+def _line(test_set: TestSet, when: str, scoring: str, count: int, *, unit: str) -> str:
     moment = "" if when == EVALUATED else f", {when}"
-    counted = f"{count} {unit or QUESTION}{'s' if count != 1 else ''}"
+    counted = f"{count} {unit}{'s' if count != 1 else ''}"
     return f"scoring {test_set.task.name}{moment} ({scoring.replace('_', ' ')}, {counted})"
 
 

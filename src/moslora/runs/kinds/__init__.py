@@ -43,7 +43,7 @@ class Kind(Protocol):
     head: ClassVar[Head]  # the class of transformers that loads a base model
     sees_pictures: ClassVar[bool]
     draws: ClassVar[bool] = False  # pictures, instead of answering in words
-    unit: ClassVar[str | None] = None  # what is scored as one; None: a question
+    unit: ClassVar[str] = "question"  # what is scored as one
     prompts: ClassVar[tuple[str, ...]]  # the styles in which a model may be asked
     example_task: ClassVar[str]
     fold_formats: ClassVar[tuple[str, ...]] = ("peft",)  # of an adapter as plain LoRA, the usual one first

@@ -82,7 +82,7 @@ class Subject(Kind):
     head: ClassVar[Head] = HEADS["subject"]
     sees_pictures: ClassVar[bool] = False
     draws: ClassVar[bool] = True
-    unit: ClassVar[str | None] = "picture"
+    unit: ClassVar[str] = "picture"
     prompts: ClassVar[tuple[str, ...]] = (CAPTION,)
     example_task: ClassVar[str] = SUBJECTS
     fold_formats: ClassVar[tuple[str, ...]] = (*FILES,)
