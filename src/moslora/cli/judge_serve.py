@@ -65,20 +65,23 @@ def serve(
         import uvicorn  # noqa: F401
     except ImportError as error:
         raise MissingDependencyError('serving needs starlette and uvicorn: pip install "moslora[judge]"') from error
+    from moslora.judging.hosting import is_loopback, listen, origins_of
     from moslora.judging.schema import FILE
 
     new: dict[str, Any] = {"photos": photos, "prompts": prompts, "question": question, "judges": judges}
     new |= {"judge": judge, "names": names, "same": same, "swapped": swapped}
-    if (study / FILE).is_file():
-        _check_same(study, methods or [], new)
-    else:
-        _begin(study, methods or [], new)
-    _serve(study, host=host, port=port, url=url)
+    with listen(host, port=port) as listening:
+        origins = origins_of(host, port=listening.getsockname()[1], url=url)
+        if (study / FILE).is_file():
+            _check_same(study, methods or [], new)
+        else:
+            _begin(study, methods or [], new)
+        _serve(study, listening, origins=origins, is_private=is_loopback(host) and url is None)
 
 
 def _begin(study: Path, methods: list[str], new: dict[str, Any]) -> None:
     from moslora.files import check_new_folder
-    from moslora.judging.founding import Setup, found_study, parse_question
+    from moslora.judging.founding import Setup, default_questions, found_study, parse_question
     from moslora.judging.material import read_material
 
     if not methods:
@@ -87,8 +90,8 @@ def _begin(study: Path, methods: list[str], new: dict[str, Any]) -> None:
         raise ConfigError("give one of --judges NUMBER and --judge NAME")
     check_new_folder(study)
     judges = new["judge"] or [f"judge {number + 1}" for number in range(new["judges"] or DEFAULT_JUDGES)]
-    questions = tuple(parse_question(text) for text in new["question"] or ())
     material = read_material(methods, prompts=new["prompts"], photos=new["photos"], names=new["names"])
+    questions = tuple(parse_question(text) for text in new["question"] or ()) or default_questions(material)
     remarks.print(f"{' and '.join(material.methods)}: {len(material.items)} names; writing {study}", style="dim")
     found_study(study, material, setup=Setup(questions, tuple(judges), same=new["same"], swapped=new["swapped"]))
 
@@ -118,26 +121,24 @@ def _check_same(study: Path, methods: list[str], new: dict[str, Any]) -> None:
             )
 
 
-def _serve(folder: Path, *, host: str, port: int, url: str | None) -> None:
-    from moslora.judging.hosting import is_loopback, listen, origins_of, run
+def _serve(folder: Path, listening: Any, *, origins: list[str], is_private: bool) -> None:
+    from moslora.judging.hosting import run
     from moslora.judging.server import site
     from moslora.judging.study import Study
 
-    with listen(host, port=port) as listening:
-        origins = origins_of(host, port=listening.getsockname()[1], url=url)
-        study = Study(folder)
-        try:
-            results.print(f"admin: {origins[0]}/admin/{study.admin_token}")
-            for one in study.judges:
-                results.print(f"{one.name}: {origins[0]}/j/{one.token}")
-            if not is_loopback(host) or url is not None:
-                remarks.print(
-                    f"warning: {origins[0]} is open to everybody who reaches this machine. Each needs one of the links"
-                    " above: send every judge their own, and the admin's to nobody. Without https in front, others in"
-                    " the network can read along.",
-                    style="yellow",
-                )
-            remarks.print("judging goes on until Ctrl-C; the same command goes on with it", style="dim")
-            run(site(study, origins=origins), listening)
-        finally:
-            study.close()
+    study = Study(folder)
+    try:
+        results.print(f"admin: {origins[0]}/admin/{study.admin_token}")
+        for one in study.judges:
+            results.print(f"{one.name}: {origins[0]}/j/{one.token}")
+        if not is_private:
+            remarks.print(
+                f"warning: {origins[0]} is open to everybody who reaches this machine. Each needs one of the links"
+                " above: send every judge their own, and the admin's to nobody. Without https in front, others in"
+                " the network can read along.",
+                style="yellow",
+            )
+        remarks.print("judging goes on until Ctrl-C; the same command goes on with it", style="dim")
+        run(site(study, origins=origins), listening)
+    finally:
+        study.close()

@@ -55,8 +55,7 @@ def showings(
         soonest = min(whole.index(one) + 1 + len(order) // 3, len(whole))
         again = replace(one, left=one.right, right=one.left, check="swapped")
         whole.insert(chance.randint(soonest, len(whole)), again)
-    for _ in range(same):
-        one = chance.choice(order)
+    for one in chance.sample(order, min(same, len(order))):
         shown = chance.choice((one.first, one.second))
         whole.insert(chance.randint(1, len(whole)), replace(one, left=shown, right=shown, check="same"))
     return whole

@@ -85,8 +85,8 @@ class JudgePages:
         judge = self._study.judge_of(token)
         if judge is None:
             raise RefusedError(404, "This link is not known. Copy it whole, or ask for it again.")
-        done, total = next((one.done, one.total) for one in self._study.progress() if one.judge == judge)
-        response = _page("welcome.html", kind=self._study.kind, done=done, total=total, questions=self._texts)
+        far = self._study.progress_of(judge)
+        response = _page("welcome.html", kind=self._study.kind, done=far.done, total=far.total, questions=self._texts)
         _remember(response, request, self._cookie, token)
         return response
 

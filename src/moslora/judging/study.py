@@ -145,15 +145,16 @@ class Study:
 
     def progress(self) -> list[Progress]:
         """How far every judge is."""
-        rows = self._reader.execute(
-            "SELECT judge, COUNT(DISTINCT showing), MAX(answered) FROM judgement JOIN showing ON showing.id = showing"
-            " WHERE withdrawn IS NULL GROUP BY judge"
-        )
-        done = {judge: (number, last) for judge, number, last in rows}
-        return [
-            Progress(one, done.get(one.id, (0, None))[0], self._total(one), done.get(one.id, (0, None))[1])
-            for one in self.judges
-        ]
+        return [self.progress_of(judge) for judge in self.judges]
+
+    def progress_of(self, judge: Judge) -> Progress:
+        """How far one judge is."""
+        done, last = self._reader.execute(
+            "SELECT COUNT(DISTINCT showing), MAX(answered) FROM showing JOIN judgement ON showing = showing.id"
+            " WHERE judge = ? AND withdrawn IS NULL",
+            (judge.id,),
+        ).fetchone()
+        return Progress(judge, done, self._total(judge), last)
 
     def counted(self) -> int:
         """How many judgements there are: answers to one question about one pair, checks left out."""
