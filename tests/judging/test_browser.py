@@ -23,7 +23,7 @@ from moslora.judging.judgements import opened, read_study, settings
 from moslora.judging.material import Material, read_material
 from moslora.painting.png import write_picture
 from moslora.painting.requests import Request
-from tests.judging.conftest import METHODS
+from tests.judging.conftest import METHODS, Browser
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 if CHROMIUM is None:
@@ -103,7 +103,7 @@ class Server:
             self.process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
         while True:
             try:
-                socket.create_connection(("127.0.0.1", self.port)).close()
+                Browser(self.port).get("/")  # is answered once the links have been printed
                 return
             except ConnectionRefusedError:
                 assert self.process.poll() is None, self.log.read_text()
@@ -355,5 +355,5 @@ def test_a_judge_needs_no_script(server: Server, window: Callable[..., Any]):
     for question in range(2):
         page.locator("fieldset").nth(question).get_by_role("radio", name="Tie").click()
     page.get_by_role("button", name="Next pair").click()
-    assert page.title() == "Pair 2 of 12"
+    expect(page).to_have_title("Pair 2 of 12")
     assert [one.outcome for one in read_study(server.folder).judgements] == ["tie", "tie"]
