@@ -25,6 +25,7 @@ NAMES = (
     "precision",
     "paths",
     "null_simulation",
+    "judging_simulation",
     "vision",
     "subject",
 )

@@ -80,3 +80,14 @@ def test_a_favoured_side_is_told():
 def test_nothing_judged_says_nothing():
     record = study([], methods=("a", "b"), questions=("q",), judges=("ann",), pairs=4)
     assert analyse(record).verdict == "Nothing can be said: no pair of two methods has been judged."
+
+
+def test_a_question_about_three_methods_is_named_once():
+    judgements = [
+        one
+        for number, (first, second) in enumerate(("ab", "ac", "bc"))
+        for one in drawn(4, 10, gain=0.2, seed=number, first=first, second=second, left=first)
+    ]
+    text = analysed(judgements, methods=("a", "b", "c")).verdict
+    assert text.count("on prompt consistency") == 1
+    assert all(f"between {first} and {second} is shown" in text for first, second in ("ab", "ac", "bc"))

@@ -10,6 +10,7 @@ from moslora.cli.options import results as output
 from moslora.errors import ConfigError, command
 
 if TYPE_CHECKING:
+    from moslora.judging.analysis import Analysis
     from moslora.judging.judgements import StudyRecord
     from moslora.judging.tables import Grid
 
@@ -42,7 +43,7 @@ def results(
     from moslora.judging.analysis import analyse
     from moslora.judging.judgements import read_study
     from moslora.judging.tables import as_json as plain
-    from moslora.judging.tables import csv_text, grids, notes
+    from moslora.judging.tables import csv_text
 
     if as_csv and as_json:
         raise ConfigError("--csv and --json cannot go together; give one of them")
@@ -56,14 +57,20 @@ def results(
     elif as_csv:
         typer.echo(csv_text(found), nl=False)
     else:
-        output.print(found.verdict)
-        for grid in grids(found):
-            output.print(f"\n{grid.title}")
-            _print(grid)
-        output.print()
-        for note in notes(found):
-            output.print(f"- {note}")
+        _show(found)
         remarks.print(f"With the pairs themselves: {command('report', study)}", style="dim")
+
+
+def _show(found: "Analysis") -> None:
+    from moslora.judging.tables import grids, notes
+
+    output.print(found.verdict)
+    for grid in grids(found):
+        output.print(f"\n{grid.title}")
+        _print(grid)
+    output.print()
+    for note in notes(found):
+        output.print(f"- {note}")
 
 
 def _show_counts(record: "StudyRecord", study: Path, *, is_allowed: bool, as_json: bool) -> None:

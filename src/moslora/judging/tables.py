@@ -198,7 +198,9 @@ def _percent(share: Share) -> Cell:
 def _range(low: float | None, high: float | None, *, scale: float = 1) -> str:
     if low is None or high is None:
         return ""
-    return f"{points(low)} to {points(high)}" if scale == 100 else f"{low:.2f} to {high:.2f}"
+    if scale == 100:
+        return f"{points(low)} to {points(high)}"
+    return f"{round(low, 2) + 0:.2f} to {round(high, 2) + 0:.2f}"  # never -0.00
 
 
 def _plain(value: Any) -> Any:

@@ -44,7 +44,11 @@ def overall(analysis: "Analysis") -> str:
     """One sentence on the whole study, with what limits it."""
     if not analysis.findings:
         return "Nothing can be said: no pair of two methods has been judged."
-    parts = [f"on {one.question}, {one.verdict}" for one in analysis.findings]
+    questions = dict.fromkeys(one.question for one in analysis.findings)
+    parts = [
+        f"on {question}, {'; '.join(one.verdict for one in analysis.findings if one.question == question)}"
+        for question in questions
+    ]
     shown = [one for one in analysis.by_subject if claim(one)]
     if len(analysis.subjects) > 1:
         singles = [f"{one.subject}, {one.question}: {one.verdict}" for one in shown]
