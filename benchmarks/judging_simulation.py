@@ -150,7 +150,12 @@ def of_setting(setting: Setting, *, count: int, seed: int) -> dict[str, Any]:
 def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """The extremes, and the kinds of study outside what is wanted."""
     coverage = [row["coverage"] for row in rows]
-    false = [row["claims"] for row in rows if not row["gain"]]
+    null = [row for row in rows if not row["gain"]]
+    false = [row["claims"] for row in null]
+
+    def ends(name: str) -> list[float]:
+        return [min(row[name] for row in null), max(row[name] for row in null)]
+
     low, high = WANTED
     outside = [
         row for row in rows if not low <= row["coverage"] <= high or (not row["gain"] and row["claims"] > MOST_FALSE)
@@ -173,10 +178,8 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
             min(min(row["coverage_of_shares"].values()) for row in rows),
             float(np.mean([[*row["coverage_of_shares"].values()] for row in rows])),
         ],
-        "false_claims_if_judgements_were_independent": [
-            min(row["claims_if_judgements_were_independent"] for row in rows if not row["gain"]),
-            max(row["claims_if_judgements_were_independent"] for row in rows if not row["gain"]),
-        ],
+        "false_claims_if_judgements_were_independent": ends("claims_if_judgements_were_independent"),
+        "false_claims_of_the_sign_test": ends("claims_of_the_sign_test"),  # which is for the judges there are
         "wanted": {"coverage": WANTED, "false_claims_at_most": MOST_FALSE},
         "outside": [{name: row[name] for name in named} for row in outside],
     }

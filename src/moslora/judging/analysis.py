@@ -148,7 +148,8 @@ def score_estimate(scores: Scores) -> Estimate | None:
 def sign_test(scores: Scores) -> tuple[int, int, float]:
     """Units in which the first, and the second, method was preferred on the mean, and the p value of a fair coin.
 
-    Judges of one pair see the same two answers, so the judgements themselves are no independent tosses.
+    Judges of one pair see the same two answers, so the judgements themselves are no independent tosses. It is for these
+    judges: what tastes they happen to share shifts all units, and counts as a difference here.
     """
     values = np.where(np.isnan(scores.values), 0, scores.values).sum(axis=0)
     totals = np.bincount(scores.unit_of_pair, weights=values)

@@ -57,7 +57,8 @@ def notes(analysis: Analysis) -> list[str]:
         "Win - loss is in percentage points. Intervals are of 95 %, for new judges and new"
         f" {drawn} like these; those of shares by a bootstrap over both. p values are adjusted by Holm's method for the"
         " number of lines.",
-        f"The sign test counts {drawn}, not judgements: those of one {drawn[:-1]} are no independent tosses.",
+        f"The sign test counts {drawn}, not judgements, which are no independent tosses. It is for these judges only:"
+        " a taste that they share is not allowed for, so the verdict does not rest on it.",
     ]
     if analysis.subjects:
         found.append("Subjects are those chosen, not drawn: nothing is said of others.")
