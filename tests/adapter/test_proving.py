@@ -210,3 +210,10 @@ def test_a_number_may_differ_by_one_rounding_and_no_more(dtype, unit):
         comparison.check("t", right, right * torch.nan, path=(torch.float64, dtype))
     with pytest.raises(DriftError, match=re.escape("t has shape (1,) instead of (999,)")):
         comparison.check("t", right, right[:1], path=(torch.float64, dtype))
+
+
+@pytest.mark.parametrize("factor", [0.98, 1.02])
+def test_a_number_that_is_too_small_is_refused_as_one_that_is_too_large(factor):
+    right = torch.full((4,), 2.0)
+    with pytest.raises(DriftError, match="a tensor"):
+        Comparison("the copy").check("a tensor", right, right * factor, path=[torch.float32])
