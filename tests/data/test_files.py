@@ -24,7 +24,7 @@ def refusal(path, **options):
 
 def written(path, text):
     content = text if isinstance(text, bytes) else text.encode()
-    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
+    path.write_bytes(gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
     return path
 
 
@@ -138,7 +138,7 @@ def test_rows_after_the_limit_are_not_read(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "content", [b"plain text", gzip.compress(b"x" * 5000)[:-12], b"\x1f\x8b\x08\x00broken!!!!!!!!"]
+    "content", [b"plain text", gzip.compress(b"x" * 5000, mtime=0)[:-12], b"\x1f\x8b\x08\x00broken!!!!!!!!"]
 )
 def test_what_is_named_gzip_but_is_not_or_is_cut_short_is_refused(tmp_path, content):
     path = tmp_path / "a.jsonl.gz"

@@ -15,9 +15,9 @@ EXAMPLES = (
     "# a conversation, one line a turn, through the model's chat template",
     "moslora generate runs/demo --chat",
     "# pictures, four a prompt, with and without the adapter from the same noise",
-    'moslora generate runs/subject-demo "a photo of a sks animal" --seeds 4 --compare-base',
+    'moslora generate runs/sdxl "a photo of ikat cat" --compare-base',
     "# a style beside the subject, over the subject's weight",
-    "moslora generate runs/subject-demo --prompts prompts.txt --with style.safetensors=0.8 --sweep 0,0.5,1",
+    'moslora generate runs/sdxl "ikat cat" --with style.safetensors=1 --sweep 0,1',
 )
 OF_TEXT, OF_PICTURES = "Text", "Pictures"
 
