@@ -18,9 +18,9 @@ def stay_offline_if_unreachable() -> None:
         return
     if not is_reachable(constants.ENDPOINT):
         constants.HF_HUB_OFFLINE = True
-        import datasets
+        from datasets import config
 
-        datasets.config.HF_HUB_OFFLINE = True
+        config.HF_HUB_OFFLINE = True
 
 
 @cache
