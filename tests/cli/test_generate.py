@@ -43,5 +43,6 @@ def test_a_chat_needs_a_template(tmp_path: Path, finished: Path, refused: Refuse
 
 
 def test_a_prompt_and_a_chat_exclude_each_other(finished: Path, refused: Refused):
-    assert refused("generate", finished) == "give either a prompt or --chat"
-    assert refused("generate", finished, "Hello", "--chat") == "give either a prompt or --chat"
+    expected = "give one of: a prompt, --prompts FILE (pictures), or --chat (text)"
+    assert refused("generate", finished) == expected
+    assert refused("generate", finished, "Hello", "--chat") == expected

@@ -128,16 +128,16 @@ def _serve(folder: Path, listening: Any, *, origins: list[str], is_private: bool
 
     study = Study(folder)
     try:
-        results.print(f"admin: {origins[0]}/admin/{study.admin_token}")
-        for one in study.judges:
-            results.print(f"{one.name}: {origins[0]}/j/{one.token}")
         if not is_private:
             remarks.print(
                 f"warning: {origins[0]} is open to everybody who reaches this machine. Each needs one of the links"
-                " above: send every judge their own, and the admin's to nobody. Without https in front, others in"
+                " below: send every judge their own, and the admin's to nobody. Without https in front, others in"
                 " the network can read along.",
                 style="yellow",
             )
+        results.print(f"admin: {origins[0]}/admin/{study.admin_token}")
+        for one in study.judges:
+            results.print(f"{one.name}: {origins[0]}/j/{one.token}")
         remarks.print("judging goes on until Ctrl-C; the same command goes on with it", style="dim")
         run(site(study, origins=origins), listening)
     finally:
