@@ -27,19 +27,15 @@ def draw(
     """Draw pictures into a new folder, and say where they lie. `how` replaces settings of the recipe."""
     from moslora.data.images import open_image
     from moslora.painting.prompts import parse_prompts, read_prompts
-    from moslora.painting.requests import requests_for
     from moslora.runs.drawing import Files, draw_pictures, draw_sweep
-    from moslora.runs.kinds.subject_measures import photos_of
+    from moslora.runs.kinds.subject_measures import photos_of, requests_of
     from moslora.runs.subject_settings import SubjectEvaluationSettings
 
     settings: Any = opened.recipe.evaluation if opened.recipe else SubjectEvaluationSettings()
     settings = settings.model_copy(update={name: value for name, value in how.items() if value is not None})
     named = {"subject": settings.subject, "plain": settings.class_name}
     found = read_prompts(prompts, **named) if prompts else parse_prompts(str(prompt), place="the prompt", **named)
-    side = {"width": settings.resolution, "height": settings.resolution}
-    given: dict[str, Any] = {"steps": settings.steps, "guidance": settings.guidance, **side}
-    given["negative_prompt"] = settings.negative_prompt
-    requests = requests_for([one.text for one in found], range(seeds), **given)
+    requests = requests_of(found, settings, seeds=seeds)
     photos = [open_image(one.picture, place=one.name) for one in photos_of(settings)] if settings.photos else []
     folder = output or _free(opened.home / "drawn")
     files = Files(weight, _files(beside))

@@ -69,7 +69,12 @@ def cut_out(image: Image.Image, cut: Cut, shape: Shape) -> torch.Tensor:
     if cut.is_flipped:
         resized = resized.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     part = resized.crop((cut.left, cut.top, cut.left + shape[0], cut.top + shape[1]))
-    return torch.from_numpy(np.asarray(part, dtype=np.float32) / 127.5 - 1).permute(2, 0, 1).contiguous()
+    return as_tensor(part)
+
+
+def as_tensor(image: Image.Image) -> torch.Tensor:
+    """An RGB picture as an autoencoder takes it, (3, height, width) from -1 to 1."""
+    return torch.from_numpy(np.asarray(image, dtype=np.float32) / 127.5 - 1).permute(2, 0, 1).contiguous()
 
 
 def told_sizes(header: ImageHeader, cut: Cut, shape: Shape) -> list[int]:

@@ -12,7 +12,7 @@ from typing import Any
 from PIL import Image
 
 from moslora.adapter.pipeline_files import save_pipeline_lora
-from moslora.adapter.pipeline_mixing import load_weighted
+from moslora.adapter.pipeline_mixing import WeightedFiles, load_weighted
 from moslora.errors import ConfigError
 from moslora.files import check_new_folder
 from moslora.painting.drawing import Drawn, draw
@@ -55,7 +55,11 @@ def draw_pictures(
     adapter that changes nothing.
     """
     check_new_folder(folder)
-    pipe, unload = _weighted(opened, files) if files else _adapted(opened)
+    if files:
+        loaded = _weighted(opened, files)
+        pipe, unload = loaded.pipe, loaded.unload
+    else:
+        pipe, unload = _adapted(opened)
     with drawing_bar(progress=progress) as advance:
         with_it = [*draw(pipe, requests, batch_size=batch_size, progress=advance)]
         unload()
@@ -86,16 +90,14 @@ def draw_sweep(
     """Draw the requests with each weight of the adapter, the other files' as they are; the path of the sheet."""
     check_new_folder(folder)
     found: list[list[Image.Image]] = [[] for _ in requests]
-    with TemporaryDirectory() as scratch:
-        pipe = load_pipeline(opened.model)  # pyright: ignore[reportArgumentType]
-        loaded = load_weighted(pipe, {OWN: (_folded(opened, Path(scratch)), 1.0), **files.beside})
-        with drawing_bar(progress=progress) as advance:
-            for weight in weights:
-                loaded.weigh({OWN: weight} | {name: own for name, (_, own) in files.beside.items()})
-                drawn = [*draw(pipe, requests, batch_size=batch_size, progress=advance)]
-                _write(folder / f"{OWN}-{weight:g}", drawn, opened, Files(weight, files.beside))
-                for row, one in zip(found, drawn, strict=True):
-                    row.append(one.image)
+    loaded = _weighted(opened, files)
+    with drawing_bar(progress=progress) as advance:
+        for weight in weights:
+            loaded.weigh({OWN: weight} | {name: own for name, (_, own) in files.beside.items()})
+            drawn = [*draw(loaded.pipe, requests, batch_size=batch_size, progress=advance)]
+            _write(folder / f"{OWN}-{weight:g}", drawn, opened, Files(weight, files.beside))
+            for row, one in zip(found, drawn, strict=True):
+                row.append(one.image)
     rows = Axis(tuple(request.prompt for request in requests), notes=tuple(f"seed {one.seed}" for one in requests))
     sheet = contact_sheet(found, columns=weights_axis("weight of the adapter", weights), rows=rows, photos=photos)
     sheet.save(folder / SHEET)
@@ -110,20 +112,13 @@ def _adapted(opened: Opened) -> tuple[Any, Callable[[], Any]]:
     return model.get_base_model().pipeline(), model.base_model.disable_adapter_layers
 
 
-def _weighted(opened: Opened, files: Files) -> tuple[Any, Callable[[], Any]]:
+def _weighted(opened: Opened, files: Files) -> WeightedFiles:
+    """A pipeline with the adapter, as a file that was proved in it, and the other files, each by its weight."""
     pipe = load_pipeline(opened.model)  # pyright: ignore[reportArgumentType]
     with TemporaryDirectory() as scratch:
-        own = {OWN: (_folded(opened, Path(scratch)), files.weight)}
-        loaded = load_weighted(pipe, {**own, **files.beside})
-    return pipe, loaded.unload
-
-
-def _folded(opened: Opened, folder: Path) -> Path:
-    """The adapter as a LoRA file, proved."""
-    model, _ = load_adapted(opened)
-    path = folder / "lora.safetensors"
-    save_pipeline_lora(model, path, load_pipeline=lambda: load_pipeline(opened.model))  # pyright: ignore[reportArgumentType]
-    return path
+        path = Path(scratch) / "lora.safetensors"
+        save_pipeline_lora(load_adapted(opened)[0], path, load_pipeline=lambda: pipe)  # which leaves it plain
+        return load_weighted(pipe, {OWN: (path, files.weight), **files.beside})
 
 
 def _write(folder: Path, drawn: Sequence[Drawn], opened: Opened, files: Files | None) -> None:

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from moslora.adapter.twin import base_of
+from moslora.data.cropping import as_tensor
 from moslora.data.images import encoded, open_image
 from moslora.data.photos import Photo
 from moslora.files import write_atomically
@@ -81,8 +82,8 @@ def seen_by_autoencoder(model: TextToImage, images: Sequence[Image.Image]) -> It
     autoencoder = model.autoencoder
     weight = next(autoencoder.parameters())
     for image in images:
-        pixels = torch.from_numpy(np.asarray(image.convert("RGB"), dtype=np.float32) / 127.5 - 1).permute(2, 0, 1)
-        encoded = autoencoder.encode(pixels[None].to(weight.device, weight.dtype))
+        pixels = as_tensor(image.convert("RGB"))[None]
+        encoded = autoencoder.encode(pixels.to(weight.device, weight.dtype))
         latents = encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.mode()
         values = autoencoder.decode(latents).sample[0].float().cpu().clamp(-1, 1)
         yield Image.fromarray(((values.permute(1, 2, 0).numpy() + 1) * 127.5).round().astype(np.uint8))

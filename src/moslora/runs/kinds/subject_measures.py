@@ -75,10 +75,15 @@ def units_of(task: Task) -> list[Unit]:
     prompts, scenes = _prompts(UNRELATED if task.name == LIKENESS else settings.prompts, settings)
     if task.name in OF_SCENES and not scenes:
         raise ConfigError(f"{task.name} reads scenes of emoji: it needs evaluation.prompts: {EMOJI}NAME")
+    requests = requests_of(prompts, settings, seeds=settings.seeds)
+    return [Unit(request, prompts[request.number], scenes[request.number] if scenes else None) for request in requests]
+
+
+def requests_of(prompts: Sequence[Prompt], settings: SubjectEvaluationSettings, *, seeds: int) -> list[Request]:
+    """Each prompt with so many seeds, drawn as the settings say."""
     how: dict[str, Any] = {"steps": settings.steps, "guidance": settings.guidance}
     how |= {"negative_prompt": settings.negative_prompt, "width": settings.resolution, "height": settings.resolution}
-    requests = requests_for([one.text for one in prompts], range(settings.seeds), **how)
-    return [Unit(request, prompts[request.number], scenes[request.number] if scenes else None) for request in requests]
+    return requests_for([one.text for one in prompts], range(seeds), **how)
 
 
 def measure(task: Task, units: Sequence[Unit], drawn: Sequence[Picture], base: Sequence[Picture]) -> Measured:
