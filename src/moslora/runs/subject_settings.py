@@ -20,9 +20,12 @@ class SubjectModelSettings(ModelSettings):
 
     kind: ClassVar[str] = "subject"
 
-    variant: str | None = None  # of the weights' files, such as fp16
-    autoencoder: str | None = None  # hub id or folder of another autoencoder than the pipeline's own
-    autoencoder_dtype: Literal["float32", "bfloat16", "float16"] = "float32"  # SDXL's own overflows in float16
+    variant: str | None = None
+    """Of the weights' files, such as fp16."""
+    autoencoder: str | None = None
+    """Hub id or folder of another autoencoder than the pipeline's own."""
+    autoencoder_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Of the autoencoder; SDXL's own overflows in float16."""
 
     @model_validator(mode="after")
     def _is_loaded_whole(self) -> Self:
@@ -38,17 +41,28 @@ class SubjectModelSettings(ModelSettings):
 class SubjectDataSettings(SampleSettings):
     """The pictures, what they are called, and how they are cut."""
 
-    prompt: Text | None = None  # of every picture, such as "a photo of sks dog"
-    captions: Literal["prompt", "files", "names"] | None = None  # none given: prompt, else files (.txt), else names
-    class_prompt: Text | None = None  # prior preservation: "a photo of a dog", learned beside the subject
-    class_folder: str | None = None  # its pictures; those that are lacking are drawn by the untrained model and kept
+    prompt: Text | None = None
+    """Of every picture, such as `a photo of sks dog`."""
+    captions: Literal["prompt", "files", "names"] | None = None
+    """What names a picture; not given: the prompt, else files beside it (.txt), else its own name."""
+    class_prompt: Text | None = None
+    """For prior preservation, such as `a photo of a dog`: learned beside the subject."""
+    class_folder: str | None = None
+    """Pictures for `class_prompt`; those that are lacking are drawn by the untrained model and kept."""
     class_pictures: Count = 100
-    resolution: Annotated[int, Field(ge=16)] | None = None  # of the pictures; none given: the model's own
+    """How many pictures of the class."""
+    resolution: Annotated[int, Field(ge=16)] | None = None
+    """Of the pictures, in pixels; not given: the model's own."""
     crop: Literal["centre", "random"] = "centre"
-    flip: bool = False  # mirror every other visit; wrong for subjects with a left and a right
-    buckets: bool = False  # keep each picture's shape, as near as the model allows, instead of a square
-    cache: bool = True  # encode pictures once; not with crops or mirroring at random
-    validation_steps: Count = 8  # at which each validation picture is tried
+    """Where the square is cut from a picture."""
+    flip: bool = False
+    """Mirror every other visit; wrong for subjects with a left and a right."""
+    buckets: bool = False
+    """Keep each picture's shape, as near as the model allows, instead of a square."""
+    cache: bool = True
+    """Encode pictures once; not with crops or mirroring at random."""
+    validation_steps: Count = 8
+    """Steps of the noise at which each validation picture is tried."""
 
     @property
     def rows_a_validation_sample(self) -> int:
@@ -75,12 +89,18 @@ class SubjectDataSettings(SampleSettings):
 class SubjectTrainingSettings(TrainingSettings):
     """How the adapters are trained."""
 
-    prior_weight: Annotated[float, Field(gt=0)] = 1.0  # of the class's pictures, beside the subject's
-    min_snr_gamma: Annotated[float, Field(gt=0)] | None = None  # 5 is usual; none given: all steps count alike
-    text_learning_rate: Annotated[float, Field(gt=0)] | None = None  # of the text encoders; none given: learning_rate
-    ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None  # of a moving average that is kept; 0.999 is usual
-    draw_every_steps: Count | None = None  # pictures while training, of evaluation.prompts
-    draw_prompts: Count = 4  # the first so many
+    prior_weight: Annotated[float, Field(gt=0)] = 1.0
+    """Of the class's pictures in the loss, beside the subject's."""
+    min_snr_gamma: Annotated[float, Field(gt=0)] | None = None
+    """Weighs the steps of the noise by their signal, 5 is usual; not given: all count alike."""
+    text_learning_rate: Annotated[float, Field(gt=0)] | None = None
+    """Of the text encoders; not given: `learning_rate`."""
+    ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Of a moving average of the weights that is kept in their place; 0.999 is usual."""
+    draw_every_steps: Count | None = None
+    """Draw `evaluation.prompts` while training, so often."""
+    draw_prompts: Count = 4
+    """How many of the prompts are drawn then, the first ones."""
 
     @property
     def rates_by_part(self) -> dict[str, float]:
@@ -102,18 +122,31 @@ class SubjectEvaluationSettings(ScoringSettings):
     references: ClassVar[tuple[str, ...]] = (REAL,)
 
     scoring: Literal["drawing"] = "drawing"  # pyright: ignore[reportIncompatibleVariableOverride]
+    """Pictures are drawn, and measured."""
     prompt: Literal["caption"] | None = None  # pyright: ignore[reportIncompatibleVariableOverride]
-    prompts: str | list[Text] | None = None  # a file, a list, dreambooth-objects, dreambooth-live, emoji:fox
-    photos: str | list[str] | None = None  # of the subject, to compare with; none given: those trained on
-    resolution: Count | None = None  # of what is drawn; none given: as trained
-    subject: Text | None = None  # what stands for {} in prompts, such as "sks dog"
-    class_name: Text | None = None  # the same without the identifier, such as "dog": for similarity to the prompt
-    seeds: Count = 4  # pictures a prompt
+    """Of what is drawn: always captions."""
+    prompts: str | list[Text] | None = None
+    """What to draw: a file, a list, `dreambooth-objects`, `dreambooth-live`, or `emoji:fox`."""
+    photos: str | list[str] | None = None
+    """Of the subject, to compare with; not given: those trained on."""
+    resolution: Count | None = None
+    """Of what is drawn; not given: as trained."""
+    subject: Text | None = None
+    """What stands for {} in prompts, such as `sks dog`."""
+    class_name: Text | None = None
+    """The same without the identifier, such as `dog`: for similarity to the prompt."""
+    seeds: Count = 4
+    """Pictures a prompt."""
     steps: Count = 30
+    """Of drawing a picture."""
     guidance: Annotated[float, Field(ge=0)] = 7.5
+    """How closely to follow the prompt; 1: as the model is, without guidance."""
     negative_prompt: str = ""
-    real_pictures: bool = True  # measure after training what real pictures reach too
-    features: Text = "efficientnet-lite0"  # a CLIP or DINO model by hub id or folder; this one needs no download
+    """What not to draw."""
+    real_pictures: bool = True
+    """Measure after training what real pictures reach too."""
+    features: Text = "efficientnet-lite0"
+    """What compares pictures: a CLIP or DINO model by hub id or folder; the default needs no download."""
 
     @classmethod
     def check_task(cls, name: str) -> None:

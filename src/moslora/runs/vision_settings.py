@@ -13,7 +13,8 @@ class VisionModelSettings(ModelSettings):
 
     kind: ClassVar[str] = "vision_language"
 
-    padding: Literal["own", "square", "crop"] = "own"  # of pictures that are not square; own: as the processor does
+    padding: Literal["own", "square", "crop"] = "own"
+    """Of pictures that are not square; own: as the model's processor does."""
 
 
 class VisionDataSettings(SampleSettings):
@@ -21,11 +22,16 @@ class VisionDataSettings(SampleSettings):
 
     style: ClassVar[str] = "chat"  # of every prompt: the chat template's
 
-    image_folder: str | None = None  # where the pictures lie; none given: beside the file of the conversations
-    max_length_tokens: Annotated[int, Field(ge=8)] = 2048  # pictures included; a picture is never cut
-    ignore: list[Text] = Field(default_factory=list)  # fields of samples, and of their messages, to leave out knowingly
-    skip_bad: bool = False  # leave out, and count, samples with a picture or a text that cannot be used
-    cache_features: bool = False  # compute a frozen tower's features once, and keep them as files
+    image_folder: str | None = None
+    """Where the pictures lie; not given: beside the file of the conversations."""
+    max_length_tokens: Annotated[int, Field(ge=8)] = 2048
+    """The longest sample, pictures included; longer ones are cut, a picture never is."""
+    ignore: list[Text] = Field(default_factory=list)
+    """Fields of samples and messages to go without, which would be refused or noted."""
+    skip_bad: bool = False
+    """Leave out, and count, samples with a picture or a text that cannot be used."""
+    cache_features: bool = False
+    """Compute a frozen tower's features once, and keep them as files."""
 
     @property
     def trained_with(self) -> str:
@@ -36,7 +42,8 @@ class VisionDataSettings(SampleSettings):
 class VisionTrainingSettings(TrainingSettings):
     """How the adapters and the projector are trained."""
 
-    projector_learning_rate: Annotated[float, Field(gt=0)] | None = None  # none given: learning_rate
+    projector_learning_rate: Annotated[float, Field(gt=0)] | None = None
+    """Of a projector that is trained; not given: `learning_rate`."""
 
     @property
     def rates_by_part(self) -> dict[str, float]:
@@ -50,9 +57,13 @@ class VisionEvaluationSettings(ScoringSettings):
     ways: ClassVar[tuple[str, ...]] = ("generation",)
 
     scoring: Literal["generation"] = "generation"  # pyright: ignore[reportIncompatibleVariableOverride]
+    """Answers are generated, and read by the task's rule."""
     prompt: Literal["chat"] | None = None  # pyright: ignore[reportIncompatibleVariableOverride]
-    picture_blanked: bool = False  # ask once more with grey pictures: what the question alone gives away
-    question_removed: bool = False  # ask once more with the options only, where a task has options
+    """Of the questions: always the chat template's."""
+    picture_blanked: bool = False
+    """Ask once more with grey pictures: what the question alone gives away."""
+    question_removed: bool = False
+    """Ask once more with the options only, where a task has options."""
 
     @classmethod
     def check_task(cls, name: str) -> None:
