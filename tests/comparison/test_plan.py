@@ -77,7 +77,7 @@ def test_with_data_a_small_plan_asks_the_tasks_that_are_there_instead_of_the_bui
     assert load_plan(name).recipe.data.train == "everyday"
     plan = load_plan(name, ["recipe.evaluation.limit=50"], data=tmp_path)
     assert plan.recipe.data.train == plan.recipe.evaluation.tasks == SMALL_TASKS
-    assert plan.recipe.data.model_dump()["leave_out_longer"]  # PIQA has samples of over 1,000 tokens
+    assert plan.recipe.data.model_dump()["longer"] == "leave_out"  # PIQA has samples of over 1,000 tokens
     assert (plan.recipe.data.together, plan.recipe.evaluation.limit) == (None, 50)
     on_hub = load_plan(name, data="hub").recipe
     assert (on_hub.data.folder, on_hub.evaluation.data, on_hub.data.train) == (None, None, SMALL_TASKS)

@@ -22,22 +22,22 @@ def test_a_cut_that_leaves_nothing_to_learn_advises_a_length():
         cut_examples(rows, max_length_tokens=3, source="a.jsonl")
     assert str(caught.value) == (
         "a.jsonl: sample 2 has 4 tokens and none to learn from among its first 3 (2 samples are like that, the longest "
-        "has 9); set data.max_length_tokens to 9, or leave them out with data.leave_out_longer"
+        "has 9); set data.max_length_tokens to 9, or data.longer to leave_out"
     )
 
 
 def test_longer_examples_can_be_left_out():
     rows = [example(1, 2, 3, 4), example(5, 6, 7), example(*range(9))]
-    short = cut_examples([rows[2], *rows[:2]], max_length_tokens=4, source="x", leave_out_longer=True)
+    short = cut_examples([rows[2], *rows[:2]], max_length_tokens=4, source="x", longer="leave_out")
     assert (short.examples, short.kept, short.truncated) == (rows[:2], [1, 2], 0)
     with pytest.raises(DataError, match=r"x: .* no sample has .* 2 tokens; set data\.max_length_tokens to 3 or more"):
-        cut_examples(rows, max_length_tokens=2, source="x", leave_out_longer=True)
+        cut_examples(rows, max_length_tokens=2, source="x", longer="leave_out")
 
 
 def test_an_example_that_was_not_cut_and_has_nothing_to_learn_is_told_by_its_own_number():
     rows = [example(*range(9)), example(1, 2, 3), example(1, 2, 3, learned_from=3)]
     with pytest.raises(DataError, match=r"x: sample 3 has no token to learn from; set data.loss_on to sequence"):
-        cut_examples(rows, max_length_tokens=4, source="x", leave_out_longer=True)
+        cut_examples(rows, max_length_tokens=4, source="x", longer="leave_out")
 
 
 def test_an_empty_set_is_refused():

@@ -122,6 +122,15 @@ def test_validation_samples_are_the_same_for_every_seed_and_fraction(read: Read,
         assert not set(texts(material, tiny_tokenizer)) & set(held_out)
 
 
+def test_a_share_of_the_samples_is_set_apart_rounded_up(read: Read, tiny_tokenizer: Any):
+    same = read(data={"validation_samples": 2})
+    share = read(data={"validation_share": 0.1})
+    assert [len(share.rows), len(share.validation)] == [14, 2]
+    assert texts(share, tiny_tokenizer, validation=True) == texts(same, tiny_tokenizer, validation=True)
+    with pytest.raises(DataError, match=r"data\.validation_share 0\.99 leaves nothing to train on of 16 samples; set"):
+        read(data={"validation_share": 0.99})
+
+
 def test_a_smaller_fraction_is_part_of_a_larger_one(read: Read, tiny_tokenizer: Any):
     shares = {
         share: texts(read(seed=seed, data={"validation_samples": 4, "fraction": share}), tiny_tokenizer)
@@ -196,6 +205,13 @@ def test_a_long_sample_is_cut_or_left_out_and_the_record_says_so(read: Read, une
     assert [text.split("?")[0] for text in texts(left_out, tiny_tokenizer)] == ["One", "Three"]
     assert [group[1] for group in left_out.groups or []] == [0, 2]
     assert left_out.notes()[1:] == ["1 samples were longer than data.max_length_tokens and left out"]
+
+
+def test_a_long_sample_can_stop_the_run(read: Read, uneven: Path):
+    with pytest.raises(
+        DataError, match=r"uneven.json: sample 2 has (\d+) tokens, more than data\.max_length_tokens 32"
+    ):
+        read(data={"train": str(uneven), "max_length_tokens": 32, "longer": "stop"})
 
 
 def test_a_sample_cut_before_its_response_is_refused_with_advice(read: Read, uneven: Path):

@@ -84,3 +84,51 @@ def test_evaluating_while_training_needs_validation_samples():
     assert "training.evaluate_every_steps 5 needs data.validation_samples (is 0)" in message(
         "demo", "training.evaluate_every_steps=5"
     )
+
+
+def test_samples_left_out_for_their_length_keep_their_former_name():
+    assert load_recipe("demo", ["data.leave_out_longer=true"]) == load_recipe("demo", ["data.longer=leave_out"])
+    assert load_recipe("demo", ["data.leave_out_longer=false"]) == load_recipe("demo")
+    assert "leave_out_longer" not in load_recipe("demo", ["data.leave_out_longer=true"]).to_dict()["data"]
+    both = message("demo", "data.leave_out_longer=true", "data.longer=cut")
+    assert both == "recipe demo: data: longer is 'cut' (text) and leave_out_longer true; keep longer"
+    assert "leave_out_longer is 'yes' (text); write longer: cut, leave_out or stop" in message(
+        "demo", "data.leave_out_longer=yes"
+    )
+
+
+def test_samples_are_validated_on_in_one_way():
+    given = ["data.validation_samples=5", "data.validation_share=0.1"]
+    assert "data.validation_samples=5 and data.validation_share=0.1 both say what to validate on" in message(
+        "demo", *given
+    )
+    shares = ["data.validation_samples=0", "data.validation_share=0.1", "training.evaluate_every_steps=5"]
+    assert load_recipe("demo", shares).data.validation_settings == {"validation_share": 0.1}
+    assert "data.validation_share is 1.0; allowed: less than 1" in message("demo", "data.validation_share=1.0")
+    own = load_recipe("demo", ["data.validation_samples=0", "data.validation=own.jsonl"]).data
+    assert own.validating(7).validation_settings == {"validation_samples": 7}
+
+
+def test_weights_of_sources_are_numbers_above_zero():
+    data = load_recipe("demo", ["data.train={a.jsonl: 2, b.jsonl: 0.5}", "data.together=null"]).data
+    assert (data.sources, data.model_dump()["train"]) == (["a.jsonl", "b.jsonl"], {"a.jsonl": 2, "b.jsonl": 0.5})
+    refused = "data.train: the weight of a.jsonl is {}; allowed: a number above 0"
+    for given, shown in (("0", "0"), ("-1", "-1"), ("much", "'much' (text)"), ("true", "true")):
+        assert refused.format(shown) in message("demo", f"data.train={{a.jsonl: {given}}}", "data.together=null")
+    assert "data.train: an empty group names no source" in message("demo", "data.train={}")
+    assert "data.together=group does not work with weights" in message("demo", "data.train={a.jsonl: 1}")
+
+
+def test_a_column_is_given_to_a_field_that_the_format_has():
+    renamed = ["data.columns={instruction: question, weight: rated}", "data.together=null"]
+    assert load_recipe("demo", renamed).data.model_dump()["columns"]["instruction"] == "question"
+    assert "unknown field of data.columns (data.format instruction) 'instructoin'; did you mean 'instruction'?" in (
+        message("demo", "data.columns={instructoin: question}")
+    )
+    assert "(data.format text) 'output'" in message(
+        "demo", "data.columns={output: a}", "data.format=text", "data.loss_on=sequence"
+    )
+
+
+def test_plain_text_has_no_response_to_learn_alone():
+    assert "data.format text has none" in message("demo", "data.format=text", "data.loss_on=response")

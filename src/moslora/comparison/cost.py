@@ -103,7 +103,7 @@ def measured_recipe(plan: Plan, arm: Arm, *, steps: int) -> Recipe:
     settings = run.recipe.to_dict()
     unwanted = dict.fromkeys(("evaluate_every_steps", "save_every_steps"))
     settings["training"] |= {**unwanted, "max_steps": steps + 1, "keep_best": False, "trackers": []}
-    settings["data"]["validation_samples"] = 0
+    settings["data"] = run.recipe.data.validating(0).model_dump(mode="json")
     settings["evaluation"]["tasks"] = []
     return parse_recipe(settings, source=f"plan {plan.name}, arm {arm.label}")
 

@@ -16,7 +16,7 @@ INSTEAD_OF_EVERYDAY = {
     "recipe.data.train": SMALL_TASKS,
     "recipe.data.together": None,
     "recipe.data.max_length_tokens": 256,
-    "recipe.data.leave_out_longer": True,  # PIQA has samples of more than 1,000 tokens
+    "recipe.data.longer": "leave_out",  # PIQA has samples of more than 1,000 tokens
     "recipe.evaluation.tasks": SMALL_TASKS,
     "recipe.evaluation.limit": 500,
 }

@@ -206,12 +206,13 @@ def _tuning_run(plan: Plan, arm: Arm, rate: float) -> Run:
     folder = f"tuning/{_slug(arm.tuned_as)}-lr{rate:g}".replace("+", "")
     tuning = plan.tuning
     first = plan.subject_names[0]
-    recipe = _recipe(plan, arm, folder=folder, seed=tuning.seed, rate=rate, subject=first).to_dict()
+    compared = _recipe(plan, arm, folder=folder, seed=tuning.seed, rate=rate, subject=first)
+    recipe = compared.to_dict()
     training = recipe["training"]
     if training["max_steps"] is not None:
         training["max_steps"] = math.ceil(training["max_steps"] * tuning.steps_share)
     training["epochs"] *= tuning.steps_share
-    recipe["data"]["validation_samples"] = tuning.validation_samples
+    recipe["data"] = compared.data.validating(tuning.validation_samples).model_dump(mode="json")
     recipe["evaluation"] |= {"tasks": [], "before": False}
     return Run("tuning", arm, tuning.seed, rate, folder, parse_recipe(recipe, source=f"plan {plan.name}, {folder}"))
 

@@ -5,13 +5,13 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from moslora.data.fields import refuse_unread
+from moslora.data.fields import FIELDS, refuse_unread
 from moslora.data.prompts import prompt_ids, read_request, response_ids
 from moslora.data.tasks import text_field
 from moslora.data.tokens import IGNORED, Example, check_loss_on, end_token_id
 from moslora.errors import DataError
 
-SAMPLE_FIELDS = ("instruction", "input", "output", "system", "history")
+SAMPLE_FIELDS = FIELDS["instruction"]
 
 
 def instruction_examples(

@@ -13,6 +13,15 @@ from moslora.errors import DataError
 MEDIA = ("image", "images", "video", "videos", "audio", "audios")
 LEARNED = ("weight", "train", "trainable", "loss")  # 0 or false: not to be learned
 NOT_LEARNED = ("masked",)  # 1 or true: not to be learned
+MARKS = (*LEARNED, *NOT_LEARNED)
+FIELDS = MappingProxyType(  # by format, what is read of a sample
+    {
+        "instruction": ("instruction", "input", "output", "system", "history"),
+        "chat": ("messages", "conversations", "system", "tools"),
+        "completion": ("prompt", "completion"),
+        "text": ("text",),
+    }
+)
 REMARKS = frozenset({"id", "source", "answer", "kind", "group"})  # about a sample, not part of it; not worth a note
 
 _MEDIA, _PREFERENCE = "is not text, and only text is trained on", "is for training on preferences, which is not done"
@@ -56,7 +65,7 @@ def learned(fields: Mapping[str, Any], *, place: str) -> bool | None:
     Raises DataError for a mark that is neither 0 nor 1, true nor false.
     """
     marks = []
-    for field in (*LEARNED, *NOT_LEARNED):
+    for field in MARKS:
         value = fields.get(field)
         if value is None:
             continue
@@ -71,7 +80,7 @@ def learned(fields: Mapping[str, Any], *, place: str) -> bool | None:
 def unused_fields(samples: Iterable[Mapping[str, Any]], *, read: Collection[str]) -> list[str]:
     """The fields that no part of a run looks at, in the order in which they come."""
     names = dict.fromkeys(name for sample in samples for name, value in sample.items() if is_given(value))
-    return [name for name in names if name not in read and name not in REMARKS and name not in LEARNED + NOT_LEARNED]
+    return [name for name in names if name not in read and name not in REMARKS and name not in MARKS]
 
 
 def without_fields(samples: Iterable[Mapping[str, Any]], ignored: Collection[str]) -> list[dict[str, Any]]:

@@ -5,13 +5,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from moslora.data.fields import LEARNED, MEDIA, NOT_LEARNED, is_given, learned, refuse_unread
+from moslora.data.fields import FIELDS, LEARNED, MEDIA, NOT_LEARNED, is_given, learned, refuse_unread
 from moslora.errors import DataError
 
 Message = dict[str, Any]
 
 ROLES = ("system", "user", "assistant", "tool")
-SAMPLE_FIELDS = ("messages", "conversations", "system", "tools")
+SAMPLE_FIELDS = FIELDS["chat"]
 MEANT = ("tool_calls", "function_call", "reasoning_content", "reasoning", "thinking", "refusal", "name")
 
 _FROM_ROLES = {"human": "user", "gpt": "assistant"}  # the names that `conversations` data use

@@ -25,20 +25,25 @@ class Examples:
     truncated: int
 
 
-def cut_examples(
-    full: Sequence[Example], *, max_length_tokens: int, source: str, leave_out_longer: bool = False
-) -> Examples:
-    """The examples cut to their first `max_length_tokens` tokens; with `leave_out_longer` those that need no cut.
+def cut_examples(full: Sequence[Example], *, max_length_tokens: int, source: str, longer: str = "cut") -> Examples:
+    """The examples, each of at most `max_length_tokens` tokens.
 
-    Raises DataError if the set is empty or none is left, or if an example is without any token to learn from.
+    `longer` says what becomes of a longer one: `cut` to its first tokens, `leave_out`, or `stop`. Raises DataError for
+    that, if the set is empty or none is left, or if an example is without any token to learn from.
     """
     if not full:
         raise DataError(f"{source}: no samples; give at least one")
     lengths = [len(example["input_ids"]) for example in full]
-    kept = [index for index, length in enumerate(lengths) if length <= max_length_tokens or not leave_out_longer]
+    if longer == "stop" and (over := [index for index, length in enumerate(lengths) if length > max_length_tokens]):
+        raise DataError(
+            f"{source}: sample {over[0] + 1} has {lengths[over[0]]} tokens, more than data.max_length_tokens"
+            f" {max_length_tokens} ({_samples(len(over))} longer, the longest has {max(lengths)}); set it to"
+            f" {max(lengths)}, or data.longer to cut or leave_out"
+        )
+    kept = [index for index, length in enumerate(lengths) if length <= max_length_tokens or longer != "leave_out"]
     if not kept:
         raise DataError(
-            f"{source}: data.leave_out_longer leaves nothing, no sample has at most {max_length_tokens} tokens; "
+            f"{source}: data.longer leave_out leaves nothing, no sample has at most {max_length_tokens} tokens; "
             f"set data.max_length_tokens to {min(lengths)} or more"
         )
     cut = {index: {name: values[:max_length_tokens] for name, values in full[index].items()} for index in kept}
@@ -51,7 +56,7 @@ def cut_examples(
         raise DataError(
             f"{sample} has {lengths[lost[0]]} tokens and none to learn from among "
             f"its first {max_length_tokens} ({_samples(len(lost))} like that, the longest has {longest}); "
-            f"set data.max_length_tokens to {longest}, or leave them out with data.leave_out_longer"
+            f"set data.max_length_tokens to {longest}, or data.longer to leave_out"
         )
     return Examples([*cut.values()], kept, truncated=sum(lengths[index] > max_length_tokens for index in kept))
 

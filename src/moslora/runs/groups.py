@@ -10,6 +10,8 @@ from moslora.runs.settings import describe
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"  # names become folders
 
+VALIDATION = ("validation", "validation_samples", "validation_share")  # at most one of them is set
+
 Count = Annotated[int, Field(ge=1)]
 Text = Annotated[str, Field(min_length=1)]
 
@@ -60,12 +62,20 @@ class AdapterSettings(BaseModel):
 class SampleSettings(Settings):
     """The training samples: where they come from, and how many are used."""
 
-    train: str | list[str]  # hub id, local file or folder, a built-in set, a task's name; or a list of these
-    folder: str | None = None  # where the training files of tasks lie: train/TASK.jsonl or TASK/train.json
-    together: str | None = None  # samples alike in this field share a batch (everyday: `group`, the same options)
-    limit: Count | None = None  # use only the first samples (of each source)
-    validation_samples: Annotated[int, Field(ge=0)] = 0  # set apart from the training samples, the same for every seed
-    fraction: Annotated[float, Field(gt=0, le=1)] = 1.0  # share of the training samples, the same for every seed
+    train: str | list[str]
+    """Local file or folder, hub id `owner/name[:config][@split]`, a built-in set, a task's name; or a list of these."""
+    folder: str | None = None
+    """Where the training files of tasks lie: `train/TASK.jsonl` or `TASK/train.json`."""
+    together: str | None = None
+    """Samples alike in this field share a batch (`everyday`: group, the questions with the same options)."""
+    limit: Count | None = None
+    """Use only the first samples of each source."""
+    validation_samples: Annotated[int, Field(ge=0)] = 0
+    """So many training samples are kept for validation, the same for every seed."""
+    validation_share: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """The same as a share of the training samples: 0.05 is one in twenty."""
+    fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Train on this share of the training samples only, the same for every seed."""
 
     @field_validator("train", mode="before")
     @classmethod
@@ -79,10 +89,28 @@ class SampleSettings(Settings):
             raise ConfigError(f"names {', '.join(repeated)} more than once")
         return given
 
+    @model_validator(mode="after")
+    def _validation_is_of_one_sort(self) -> Self:
+        if len(given := self.validation_settings) > 1:
+            names = " and ".join(f"data.{name}={value}" for name, value in given.items())
+            raise ConfigError(f"{names} both say what to validate on; keep one of them")
+        return self
+
     @property
     def sources(self) -> list[str]:
         """The training sources, one or several."""
-        return [self.train] if isinstance(self.train, str) else self.train
+        return [self.train] if isinstance(self.train, str) else [*self.train]
+
+    @property
+    def validation_settings(self) -> dict[str, Any]:
+        """The settings, by name, that say what the loss is measured on while training; empty: nothing is."""
+        values = {name: getattr(self, name) for name in VALIDATION if name in type(self).model_fields}
+        return {name: value for name, value in values.items() if value}
+
+    def validating(self, samples: int) -> Self:
+        """The same, with so many samples set apart from those to train on, and no other ones to validate on."""
+        others = dict.fromkeys(self.validation_settings)
+        return self.model_copy(update={**others, "validation_samples": samples})
 
     @property
     def rows_a_validation_sample(self) -> int:
@@ -211,10 +239,12 @@ class Recipe(Settings):
     def _settings_fit_together(self) -> Self:
         training = self.training
         training.accumulation_steps()
-        if training.keep_best and not (self.data.validation_samples and training.evaluate_every_steps):
+        validates = bool(self.data.validation_settings)
+        if training.keep_best and not (validates and training.evaluate_every_steps):
+            missing = "" if validates else "data.validation_samples (is 0) and "
             raise ConfigError(
-                f"training.keep_best needs data.validation_samples (is {self.data.validation_samples}) and "
-                f"training.evaluate_every_steps (is {training.evaluate_every_steps or 'not set'})"
+                f"training.keep_best needs {missing}training.evaluate_every_steps "
+                f"(is {training.evaluate_every_steps or 'not set'})"
             )
         if training.keep_best and training.save_every_steps not in (None, training.evaluate_every_steps):
             raise ConfigError(
@@ -222,7 +252,7 @@ class Recipe(Settings):
                 f"{training.save_every_steps}) must be training.evaluate_every_steps "
                 f"({training.evaluate_every_steps}), or not set"
             )
-        if training.evaluate_every_steps and not self.data.validation_samples:
+        if training.evaluate_every_steps and not validates:
             raise ConfigError(
                 f"training.evaluate_every_steps {training.evaluate_every_steps} needs data.validation_samples (is 0)"
             )

@@ -1,37 +1,105 @@
 """The settings of a language model's run: instructions or chats, and questions with options."""
 
-from typing import Annotated, ClassVar, Literal, Self
+from math import inf
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from moslora.data.fields import FIELDS, MARKS
 from moslora.data.tasks import task as known_task
-from moslora.errors import ConfigError
+from moslora.errors import ConfigError, unknown_name
 from moslora.runs.groups import ModelSettings, Recipe, SampleSettings, ScoringSettings, Text
+from moslora.runs.settings import describe
+
+FORMER_LONGER = "leave_out_longer"
 
 
 class DataSettings(SampleSettings):
     """The training samples and how they become tokens."""
 
-    format: Literal["instruction", "chat"] = "instruction"
+    train: str | list[str] | dict[str, float]  # pyright: ignore[reportIncompatibleVariableOverride]
+    """Local file or folder, hub id `owner/name[:config][@split]`, a built-in set, a task's name; or a list of these.
+
+    A mapping of sources to weights, `{mine.jsonl: 2, other.jsonl: 1}`, gives each its share of an epoch's samples: the
+    sources that fall short repeat samples, and none loses any.
+    """
+    format: Literal["instruction", "chat", "completion", "text"] = "instruction"
+    """Of a sample: `instruction` (with input, output), `chat` (messages), `completion` (prompt, completion), `text`."""
+    columns: dict[Text, Text] = Field(default_factory=dict)
+    """Where the fields of a sample are called otherwise: `{instruction: question, output: answer}`."""
+    ignore: list[Text] = Field(default_factory=list)
+    """Fields of samples and messages to go without, which would be refused or noted."""
+    on_bad: Literal["stop", "skip"] = "stop"
+    """A sample that cannot be used: stop, or leave it out and say so (up to 5 % of a source)."""
     prompt: Literal["alpaca", "plain"] = "alpaca"
+    """How an instruction becomes text; chats go through the chat template, prompts of completions stay as they are."""
     max_length_tokens: Annotated[int, Field(ge=8)] = 256
-    leave_out_longer: bool = False  # leave out longer samples, instead of cutting them
-    ignore: list[Text] = Field(
-        default_factory=list
-    )  # fields of samples and messages to go without, which would be refused or noted
-    loss_on: Literal["sequence", "response"] = "sequence"  # response: the prompt (or the user's turns) is masked
-    packing: bool = False  # several samples in one row, kept apart
+    """The longest sample, prompt included."""
+    longer: Literal["cut", "leave_out", "stop"] = "cut"
+    """What becomes of a longer sample; plain text is cut into pieces, none of which is lost."""
+    loss_on: Literal["sequence", "response"] = "sequence"
+    """`response`: the prompt, or the user's turns, are read and not learned."""
+    packing: bool = False
+    """Several samples in one row, kept apart."""
+    validation: Text | None = None
+    """A source of its own to validate on: a file, or a folder or hub set, whose split `validation` is read."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_former_names(cls, given: Any) -> Any:
+        """`leave_out_longer: true` is `longer: leave_out`, and false is `longer: cut`."""
+        if not isinstance(given, dict) or FORMER_LONGER not in given:
+            return given
+        others = {name: value for name, value in given.items() if name != FORMER_LONGER}
+        if not isinstance(former := given[FORMER_LONGER], bool):
+            raise ConfigError(
+                f"{FORMER_LONGER} is {describe(former)}; write longer: cut, leave_out or stop in its place"
+            )
+        longer = "leave_out" if former else "cut"
+        if others.get("longer", longer) != longer:
+            raise ConfigError(
+                f"longer is {describe(others['longer'])} and {FORMER_LONGER} {describe(former)}; keep longer"
+            )
+        return {**others, "longer": longer}
+
+    @field_validator("train", mode="before")
+    @classmethod
+    def _train_names_sources(cls, given: Any) -> Any:
+        if not isinstance(given, dict) or not given:
+            return super()._train_names_sources(given)
+        for source, weight in given.items():
+            if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 < weight < inf:
+                raise ConfigError(f"the weight of {source} is {describe(weight)}; allowed: a number above 0")
+        super()._train_names_sources([*given])
+        return given
 
     @model_validator(mode="after")
     def _rows_are_samples(self) -> Self:
         if self.packing and self.together is not None:
             raise ConfigError(f"data.together={self.together} does not work with data.packing: set one of them")
+        if self.together is not None and isinstance(self.train, dict):
+            raise ConfigError(f"data.together={self.together} does not work with weights of sources: set one of them")
+        if self.format == "text" and self.loss_on == "response":
+            raise ConfigError("data.loss_on response needs a prompt, and data.format text has none: learn the sequence")
+        return self
+
+    @model_validator(mode="after")
+    def _columns_are_fields(self) -> Self:
+        known = (*FIELDS[self.format], *MARKS)
+        for name in self.columns:
+            if name not in known:
+                raise unknown_name(f"field of data.columns (data.format {self.format})", name, known)
         return self
 
     @property
+    def weights(self) -> dict[str, float]:
+        """The weight of each source; empty where they are simply joined."""
+        return self.train if isinstance(self.train, dict) else {}
+
+    @property
     def trained_with(self) -> str:
-        """The prompt style of the training samples: `prompt`, or `chat` for chats."""
-        return "chat" if self.format == "chat" else self.prompt
+        """The prompt style of the training samples: `prompt`, `chat` for chats, `none` for text as it is."""
+        return {"instruction": self.prompt, "chat": "chat"}.get(self.format, "none")
 
 
 class EvaluationSettings(ScoringSettings):
@@ -39,7 +107,7 @@ class EvaluationSettings(ScoringSettings):
 
     ways: ClassVar[tuple[str, ...]] = ("log_probability", "generation")
 
-    prompt: Literal["alpaca", "plain", "chat"] | None = None  # pyright: ignore[reportIncompatibleVariableOverride]
+    prompt: Literal["alpaca", "plain", "chat", "none"] | None = None  # pyright: ignore[reportIncompatibleVariableOverride]
     # generation: the paper's protocol
     scoring: Literal["log_probability", "generation"] = "log_probability"  # pyright: ignore[reportIncompatibleVariableOverride]
     question_removed: bool = False  # score with the options only: what position and wording give away

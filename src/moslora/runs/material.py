@@ -1,5 +1,6 @@
 """What a run works on: its data read, made into rows, and split."""
 
+import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, chain
@@ -101,12 +102,14 @@ def split(groups: Sequence[Hashable], data: SampleSettings) -> tuple[list[int], 
         members.setdefault(group, []).append(index)
     units = list(members.values())
     order = torch.randperm(len(units), generator=torch.Generator().manual_seed(SPLIT_SEED)).tolist()
-    held_out = _first([units[number] for number in order], data.validation_samples)
+    wanted = data.validation_samples or math.ceil((data.validation_share or 0) * len(groups))
+    held_out = _first([units[number] for number in order], wanted)
     rest = [units[number] for number in order[len(held_out) :]]
     if not rest:
+        name, value = next(iter(data.validation_settings.items()))
         together = f" (groups by {data.together}: {len(units)})" if data.together is not None else ""
         raise DataError(
-            f"{', '.join(data.sources)}: data.validation_samples {data.validation_samples} leaves nothing to train on"
+            f"{', '.join(data.sources)}: data.{name} {value} leaves nothing to train on"
             f" of {len(groups)} samples{together}; set fewer apart"
         )
     kept = _first(rest, max(1, round(data.fraction * sum(map(len, rest)))))

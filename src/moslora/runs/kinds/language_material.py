@@ -46,9 +46,7 @@ def tokenise(
         if unused:
             remarks.append(f"{name}: fields not used: {', '.join(unused)}")
         own_groups = groups_of(read, data.together, source=name)
-        cut = cut_examples(
-            full, max_length_tokens=data.max_length_tokens, source=name, leave_out_longer=data.leave_out_longer
-        )
+        cut = cut_examples(full, max_length_tokens=data.max_length_tokens, source=name, longer=data.longer)
         examples += cut.examples
         groups += [own_groups[index] for index in cut.kept]
         truncated += cut.truncated
