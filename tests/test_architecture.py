@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[1] / "src" / "moslora"
 # Each layer may import the ones before it; packages of one layer never import each other.
 LAYERS = [
     {"errors", "__init__", "estimation"},
-    {"files", "emoji"},
+    {"files", "emoji", "score_records"},
     {"records", "painting"},
     {"core"},
     {"adapter"},
@@ -23,7 +23,17 @@ LAYERS = [
     {"__main__"},
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
-TORCH_FREE = ["errors.py", "estimation.py", "files.py", "records.py", "__init__.py", "emoji", "reports", "judging"]
+TORCH_FREE = [
+    "errors.py",
+    "estimation.py",
+    "files.py",
+    "records.py",
+    "score_records.py",
+    "__init__.py",
+    "emoji",
+    "reports",
+    "judging",
+]
 TORCH_FREE += [
     f"painting/{name}.py" for name in ("canvas", "lettering", "png", "prompts", "requests", "sheet", "side_by_side")
 ]

@@ -7,39 +7,38 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
-from pydantic import (
-    AwareDatetime,
-    BaseModel,
-    ConfigDict,
-    Field,
-    NonNegativeInt,
-    PositiveInt,
-    SerializerFunctionWrapHandler,
-    ValidationError,
-    model_serializer,
-    model_validator,
-)
+from pydantic import AwareDatetime, Field, NonNegativeInt, ValidationError
 
 from moslora import __version__
 from moslora.errors import CheckpointError
 from moslora.files import write_atomically
+from moslora.score_records import EvaluationRecord, LossRecord, Majority, Record, Score, Scored, Share
+
+__all__ = [
+    "AdapterPictures",
+    "ArmResult",
+    "ComparisonRecord",
+    "Cost",
+    "CoverageRecord",
+    "Difference",
+    "EvaluationRecord",
+    "LayerPicture",
+    "LossRecord",
+    "Majority",
+    "Parameters",
+    "PartRecord",
+    "RunRecord",
+    "Score",
+    "Scored",
+    "Status",
+    "TaskResult",
+    "TuningResult",
+]
 
 Status = Literal["running", "finished", "interrupted", "failed"]
-Share = float  # between 0 and 1
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", validate_assignment=True, ser_json_inf_nan="strings")
-    written_if_set: ClassVar[tuple[str, ...]] = ()  # fields that most records have no use for
-
-    @model_serializer(mode="wrap")
-    def _without_unset(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        found: dict[str, Any] = serialise(self)
-        unset = [name for name in self.written_if_set if getattr(self, name) in (None, {})]
-        return {name: value for name, value in found.items() if name not in unset}
-
-
-class _File(_Record):
+class _File(Record):
     """A record that is a file of its own."""
 
     title: ClassVar[str]
@@ -67,65 +66,7 @@ class _File(_Record):
         write_atomically(path, self.model_dump_json(indent=2) + "\n")
 
 
-class Score(_Record):
-    """Right answers out of so many, with a 95 % interval.
-
-    What is scored as one counts once, however many answers it holds. Where it may be worth a part, or counts more than
-    others, `accuracy` is the mean credit, and `correct` those with all of it.
-    """
-
-    correct: NonNegativeInt
-    total: NonNegativeInt
-    accuracy: Share = Field(ge=0, le=1)
-    low: Share = Field(ge=0, le=1)
-    high: Share = Field(ge=0, le=1)
-
-    @model_validator(mode="after")
-    def _counts_fit(self) -> Self:
-        if self.correct > self.total:
-            raise ValueError(f"{self.correct} correct answers out of {self.total}")
-        return self
-
-
-class Majority(Score):
-    """What always giving one answer gets: a kind of question's commonest, or each kind's own over all of them."""
-
-    answer: str | None = None
-
-
-class Scored(_Record):
-    """How a task's answers became credits."""
-
-    written_if_set = ("unit",)
-
-    rule: str | None = None  # that read the answers and gave each its credit, where there are several
-    is_counted: bool  # each unit is right or wrong and all count alike: the accuracy is a share, else a mean credit
-    units: PositiveInt  # what is scored as one
-    answers: PositiveInt
-    unit: str | None = None  # what one is called, such as "picture"; None: a question
-
-
-class EvaluationRecord(Score):
-    """One task scored once."""
-
-    written_if_set = ("scored", "unread", "majority", "majority_by_kind")
-
-    task: str
-    when: str  # "before", "after", "question removed", ...
-    scoring: str  # "log_probability" or "generation"
-    prompt: str | None = None  # the style of the questions: "alpaca", "plain" or "chat"; None in older records
-    by_kind: dict[str, Score] = {}
-    chance: Share | None = Field(None, ge=0, le=1)  # what guessing gets right, by each question's number of options
-    groups: NonNegativeInt | None = None  # of questions that depend on each other, if the interval counts these
-    agreement: Share | None = Field(None, ge=0, le=1)  # share of answers equal to the other scoring's, where both ran
-    wall_seconds: float = Field(0.0, ge=0)
-    scored: Scored | None = None  # where it is more than a share of right answers
-    unread: NonNegativeInt | None = None  # answers in which the rule found nothing, where a rule read them
-    majority: Majority | None = None  # where a rule reads what is answered, and credits are whole
-    majority_by_kind: dict[str, Majority] = {}
-
-
-class Parameters(_Record):
+class Parameters(Record):
     """How many parameters the model has, how many are trained, and how many of these are mixers."""
 
     trainable: NonNegativeInt
@@ -133,7 +74,7 @@ class Parameters(_Record):
     mixer: NonNegativeInt = 0
 
 
-class PartRecord(_Record):
+class PartRecord(Record):
     """What is adapted and trained in one part of a model, such as its vision tower."""
 
     part: str
@@ -151,7 +92,7 @@ class PartRecord(_Record):
     dead: list[str] | None = None  # trained modules that no gradient reached; None where nobody looked
 
 
-class CoverageRecord(_Record):
+class CoverageRecord(Record):
     """How much of the base's weights (matrices, kernels, experts; not biases and norms) the adapter changes."""
 
     written_if_set = ("parts",)
@@ -166,6 +107,7 @@ class RunRecord(_File):
     """One run from its resolved recipe to its numbers; the file `run.json` of a run's folder."""
 
     title = "run record"
+    written_if_set = ("validation_perplexity", "losses")
 
     moslora_version: str = __version__
     created: AwareDatetime = Field(default_factory=lambda: datetime.now(UTC).replace(microsecond=0))
@@ -180,13 +122,15 @@ class RunRecord(_File):
     peak_memory_bytes: int | None = None
     train_loss: float | None = None
     validation_loss: float | None = None  # of the weights kept, where validation samples were set apart
+    validation_perplexity: float | None = None  # exp of it, where it is the loss of a token
     steps: NonNegativeInt = 0
     evaluations: list[EvaluationRecord] = []
+    losses: list[LossRecord] = []  # of held-out samples
     artifacts: dict[str, str] = {}  # what was written, and where (relative to the run's folder)
     notes: list[str] = []
 
 
-class LayerPicture(_Record):
+class LayerPicture(Record):
     """The inside of one adapted layer; distances are Frobenius norms as shares of the norm of what they are from."""
 
     name: str
@@ -209,7 +153,7 @@ class AdapterPictures(_File):
     layers: list[LayerPicture]
 
 
-class Cost(_Record):
+class Cost(Record):
     """What one arm costs on one machine, measured apart from the training runs."""
 
     seconds_per_step: float  # median
@@ -218,7 +162,7 @@ class Cost(_Record):
     steps: int  # measured
 
 
-class TaskResult(_Record):
+class TaskResult(Record):
     """An arm's accuracy on a task (or "average"): mean over seeds with a 95 % interval (None with one seed).
 
     The interval is for new seeds and new questions. A diverged seed has what guessing would get.
@@ -230,7 +174,7 @@ class TaskResult(_Record):
     per_seed: dict[str, Share] = {}
 
 
-class ArmResult(_Record):
+class ArmResult(Record):
     """One row of a comparison's table."""
 
     written_if_set = ("controls",)
@@ -254,7 +198,7 @@ class ArmResult(_Record):
     cannot: str | None = None  # what the method cannot do here, in a line
 
 
-class Difference(_Record):
+class Difference(Record):
     """An arm against the baseline on a task (or "average"), paired by seed."""
 
     arm: str
@@ -269,7 +213,7 @@ class Difference(_Record):
     verdict: str
 
 
-class TuningResult(_Record):
+class TuningResult(Record):
     """One learning rate tried for an arm."""
 
     arm: str

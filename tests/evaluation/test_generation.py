@@ -8,7 +8,7 @@ from transformers import GenerationConfig, RecurrentGemmaConfig, RecurrentGemmaF
 from moslora.data.prompts import build_prompt
 from moslora.data.tasks import task
 from moslora.errors import DataError
-from moslora.evaluation import choice
+from moslora.evaluation import generating
 from moslora.evaluation.choice import score_by_generation
 from moslora.evaluation.inference import left_padded
 
@@ -58,7 +58,7 @@ def test_a_model_that_sees_padding_generates_without_any(tiny_tokenizer, monkeyp
         batches.append({len(row) for row in rows})
         return left_padded(rows, **options)
 
-    monkeypatch.setattr(choice, "left_padded", noting)
+    monkeypatch.setattr(generating, "left_padded", noting)
     model, samples = RecurrentGemmaForCausalLM(config).eval(), questions(12)
     answers = generated(model, tiny_tokenizer, samples, num_beams=1, batch_size=4)
     assert [answer.index for answer in answers] == list(range(12))

@@ -61,9 +61,11 @@ def evaluate(
     from moslora.cli.quiet import quiet_libraries
 
     quiet_libraries()
+    from moslora.cli.losses import print_losses
     from moslora.cli.summary import print_evaluations
+    from moslora.records import EvaluationRecord, LossRecord
     from moslora.runs.adapters import open_adapter, require_language_model
-    from moslora.runs.kinds import kind_of, other_ways
+    from moslora.runs.kinds import kind_of
     from moslora.runs.recipe import scoring_settings
     from moslora.runs.scoring import evaluate_adapter
     from moslora.runs.validation import validated
@@ -78,7 +80,7 @@ def evaluate(
     settings = validated(scoring_settings(opened.model.kind), given, source="evaluate")
     if not settings.tasks:
         raise ConfigError(f"no task given: add --task, for example --task {kind.example_task}")
-    if agreement and not other_ways(settings):
+    if agreement and len(settings.ways) < 2:
         raise ConfigError(f"--agreement compares ways of scoring, and there is {settings.scoring} alone: leave it out")
     if predictions is not None:
         from moslora.runs.predicting import predict
@@ -99,7 +101,9 @@ def evaluate(
     if as_json:
         print_json([evaluation.model_dump(mode="json") for evaluation in found])
         return
-    print_evaluations(results, found, beside=_controls(opened.run, found))
+    evaluations = [one for one in found if isinstance(one, EvaluationRecord)]
+    print_evaluations(results, evaluations, beside=_controls(opened.run, evaluations))
+    print_losses(results, [one for one in found if isinstance(one, LossRecord)])
     kept = answers or (opened.run.answers if opened.run else None)
     remarks.print(f"answers: {kept or 'not kept; name a folder for them with --answers'}", style="dim")
 

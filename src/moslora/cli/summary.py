@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from moslora.cli.kinds import is_read_by_rule, print_kinds
+from moslora.cli.losses import print_losses
 from moslora.cli.options import print_table
 from moslora.cli.parts import part_table
 from moslora.data.tasks import EVERYDAY, TASKS, chance_text
@@ -21,6 +22,7 @@ def print_run(console: Console, record: RunRecord, folder: Path) -> None:
     """Accuracy with intervals, parameters, time, memory, and where everything lies."""
     console.print(f"run {record.recipe['name']}: {record.status}", style="bold")
     print_evaluations(console, record.evaluations)
+    print_losses(console, record.losses)
     console.print()
     if record.coverage and record.coverage.parts:
         print_table(console, part_table(part.model_dump() for part in record.coverage.parts))
@@ -134,6 +136,8 @@ def _facts(record: RunRecord, folder: Path) -> list[tuple[str, str]]:
     if record.validation_loss is not None:
         each = "a picture" if _draws(record) else "a token"
         facts.append(("validation loss", f"{record.validation_loss:.4f} {each}, of the weights kept"))
+    if record.validation_perplexity is not None:
+        facts.append(("perplexity", f"{record.validation_perplexity:,.2f} on the validation samples"))
     facts += [("note", note) for note in record.notes]
     facts += [(name, str(folder / path)) for name, path in record.artifacts.items()]
     facts.append(("record", str(folder / "run.json")))

@@ -89,6 +89,26 @@ class Answer:
         return cls(**{"predicted": None, **given})
 
 
+@dataclass(frozen=True)
+class SampleAnswer:
+    """What a model makes of one sample, counted from 0: the mean loss of its tokens (nats), and how many these are."""
+
+    index: int
+    loss: float
+    tokens: int
+    group: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as plain values, for a line of JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, line: Mapping[str, Any]) -> Self:
+        """The sample of which this is the line of JSON. Raises KeyError, TypeError or ValueError if it is none."""
+        group = line.get("group")
+        return cls(int(line["index"]), float(line["loss"]), int(line["tokens"]), None if group is None else str(group))
+
+
 _USUAL = {"step": 1.0, "unit": None, "unit_rule": "all", "weight": 1.0, "is_read": True}
 
 

@@ -11,23 +11,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import GenerationConfig, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
-from moslora.adapter.twin import accepts, base_of
+from moslora.adapter.twin import accepts
 from moslora.data.probing import sees_left_padding
 from moslora.data.prompts import prompt_ids, response_ids
 from moslora.data.tasks import RESPONSE_START, Task, check_answers
 from moslora.data.tokens import pad_token_id
-from moslora.data.vocabulary import Vocabulary
 from moslora.errors import DataError
-from moslora.evaluation.inference import (
-    end_token_ids,
-    evaluation_mode,
-    generation_defaults,
-    input_device,
-    left_padded,
-    length_batches,
-)
+from moslora.evaluation.generating import check_positions, check_tokens, generated_texts
+from moslora.evaluation.inference import evaluation_mode, input_device, left_padded, length_batches
 from moslora.evaluation.scores import Answer, agreement
 from moslora.evaluation.shared_prefix import SharedPrefix, shared_prefix
 
@@ -75,12 +68,12 @@ def score_by_log_probability(
     check_answers(samples, task, source=f"task '{task.name}'")
     candidates, pad = _candidate_tokens(task, tokenizer), pad_token_id(tokenizer)
     prompts = prompt_ids(samples, tokenizer, style=prompt_style)
-    _check_tokens(model, tokenizer, prompts)
+    check_tokens(model, tokenizer, prompts)
     rows: list[_Row] = []
     for index, (sample, prompt) in enumerate(zip(samples, prompts, strict=True)):
         allowed = {label: candidates[label] for label in task.allowed_labels(sample["instruction"])}
         rows += _rows(index, prompt, allowed)
-    _check_positions(model, [len(row.ids) for row in rows], [row.question for row in rows])
+    check_positions(model, [len(row.ids) for row in rows], [row.question for row in rows])
     scores: list[dict[str, float]] = [{} for _ in samples]
     with evaluation_mode(model):
         prefix = shared_prefix(model, prompts)
@@ -174,37 +167,16 @@ def score_by_generation(
     Raises DataError for a sample with a bad field or a question longer than the model's positions.
     """
     check_answers(samples, task, source=f"task '{task.name}'")
-    questions = list(enumerate(prompt_ids(samples, tokenizer, style=prompt_style)))
-    _check_tokens(model, tokenizer, [ids for _, ids in questions])
-    _check_positions(model, [len(ids) + max_new_tokens for _, ids in questions], range(len(questions)))
-    settings = _generation_settings(model, tokenizer, num_beams=num_beams, max_new_tokens=max_new_tokens)
-    texts = [""] * len(questions)
-    with evaluation_mode(model), generation_defaults(model):
-        is_padded = not sees_left_padding(model)
-        for batch in length_batches(
-            questions, batch_size, length=lambda row: len(row[1]), progress=progress, is_padded=is_padded
-        ):
-            inputs = left_padded([ids for _, ids in batch], pad=pad_token_id(tokenizer), device=input_device(model))
-            output: Any = base_of(model).generate(
-                input_ids=inputs.input_ids, attention_mask=inputs.attention_mask, generation_config=settings
-            )
-            new_ids = output[:, inputs.input_ids.shape[1] :]
-            for (index, _), text in zip(batch, tokenizer.batch_decode(new_ids, skip_special_tokens=True), strict=True):
-                texts[index] = text
-    return [_generated_answer(index, sample, task, texts[index]) for index, sample in enumerate(samples)]
-
-
-def _generation_settings(
-    model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, *, num_beams: int, max_new_tokens: int
-) -> GenerationConfig:
-    """The paper's search."""
-    return GenerationConfig(
+    texts = generated_texts(
+        model,
+        tokenizer,
+        prompt_ids(samples, tokenizer, style=prompt_style),
         num_beams=num_beams,
         max_new_tokens=max_new_tokens,
-        do_sample=False,
-        eos_token_id=end_token_ids(model, tokenizer),
-        pad_token_id=pad_token_id(tokenizer),
+        batch_size=batch_size,
+        progress=progress,
     )
+    return [_generated_answer(index, sample, task, texts[index]) for index, sample in enumerate(samples)]
 
 
 def _generated_answer(index: int, sample: Mapping[str, Any], task: Task, text: str) -> Answer:
@@ -223,21 +195,3 @@ def _answer(index: int, sample: Mapping[str, Any], task: Task, predicted: str | 
         group=None if group is None else str(group),
         **found,
     )
-
-
-def _check_tokens(model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Sequence[int]]) -> None:
-    vocabulary = Vocabulary.of(tokenizer, model)
-    vocabulary.check_padding()
-    vocabulary.check(prompts, place="question")
-
-
-def _check_positions(model: torch.nn.Module, lengths: Sequence[int], questions: Sequence[int]) -> None:
-    limit = getattr(getattr(model, "config", None), "max_position_embeddings", None)
-    if not isinstance(limit, int):
-        return
-    for length, question in zip(lengths, questions, strict=True):
-        if length > limit:
-            raise DataError(
-                f"question {question + 1} needs {length} tokens with its answer, the model has {limit} positions; "
-                "leave it out or use a model with more"
-            )

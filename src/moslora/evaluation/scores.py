@@ -10,9 +10,9 @@ import numpy as np
 
 from moslora.errors import DataError
 from moslora.estimation import t_quantile, table, variance_of
-from moslora.evaluation.answers import Answer, Unit, is_counted, units
+from moslora.evaluation.answers import Answer, SampleAnswer, Unit, is_counted, units
 
-__all__ = ["Accuracy", "Answer", "accuracy", "accuracy_by_kind", "agreement", "chance"]
+__all__ = ["Accuracy", "Answer", "SampleAnswer", "accuracy", "accuracy_by_kind", "agreement", "chance", "perplexity"]
 
 
 @dataclass(frozen=True)
@@ -108,6 +108,11 @@ def agreement(a: Sequence[Answer], b: Sequence[Answer]) -> float:
     if not a or [answer.index for answer in a] != [answer.index for answer in b]:
         raise DataError(f"{len(a)} and {len(b)} answers are not to the same questions; answer the same ones twice")
     return sum(x.predicted is not None and x.predicted == y.predicted for x, y in zip(a, b, strict=True)) / len(a)
+
+
+def perplexity(loss: float) -> float:
+    """How many tokens a model is as unsure between: exp of the mean loss; infinite where that is no number."""
+    return math.exp(loss) if loss < 709 else math.inf  # the largest that a double holds
 
 
 def _mean_credit(found: Sequence[Unit], groups: Sequence[Hashable] | None) -> Accuracy:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from moslora.records import EvaluationRecord, RunRecord
+from moslora.records import EvaluationRecord, LossRecord, RunRecord
 from moslora.runs.folder import RunFolder
 from moslora.runs.groups import Recipe
 
@@ -26,11 +26,15 @@ class ActiveRun:
 
     def has_scored(self, task: str, *, when: str, scoring: str) -> bool:
         """Whether an evaluation is in the record already (of a resumed run)."""
-        return any((e.task, e.when, e.scoring) == (task, when, scoring) for e in self.record.evaluations)
+        scored = [*self.record.evaluations, *self.record.losses]
+        return any((one.task, one.when, one.scoring) == (task, when, scoring) for one in scored)
 
-    def add(self, evaluation: EvaluationRecord) -> None:
+    def add(self, evaluation: EvaluationRecord | LossRecord) -> None:
         """Add an evaluation to the record, on disk too."""
-        self.record.evaluations = [*self.record.evaluations, evaluation]
+        if isinstance(evaluation, LossRecord):
+            self.record.losses = [*self.record.losses, evaluation]
+        else:
+            self.record.evaluations = [*self.record.evaluations, evaluation]
         self.save()
 
     def add_seconds(self, part: str, seconds: float) -> None:

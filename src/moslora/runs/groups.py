@@ -207,6 +207,11 @@ class ScoringSettings(Settings):
             raise ConfigError(f"names {', '.join(repeated)} more than once")
         return tasks
 
+    @property
+    def task_names(self) -> list[str]:
+        """What the tasks are called in records."""
+        return self.tasks
+
     @classmethod
     def check_task(cls, name: str) -> None:
         """Raise ConfigError for a task that is not known."""

@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from moslora.data.fields import FIELDS, MARKS
-from moslora.data.tasks import task as known_task
+from moslora.data.task_names import check_names, task_name
 from moslora.errors import ConfigError, unknown_name
 from moslora.runs.groups import ModelSettings, Recipe, SampleSettings, ScoringSettings, Text
 from moslora.runs.settings import describe
@@ -113,10 +113,27 @@ class EvaluationSettings(ScoringSettings):
     question_removed: bool = False  # score with the options only: what position and wording give away
     agreement_questions: Annotated[int, Field(ge=0)] = 0  # scored by generation too, and compared
 
+    tasks: list[str] = Field(default_factory=list)
+    """Built-in names, and paths of files: questions with options, with short answers, or held-out samples.
+
+    A file's fields tell which; where they fit several, write `choice:`, `short:` or `samples:` before the path.
+    """
+
     @classmethod
     def check_task(cls, name: str) -> None:
-        """Raise ConfigError for a task that is not known."""
-        known_task(name)
+        """Raise ConfigError for what names no task; whether a file is there is not looked at."""
+        task_name(name)
+
+    @field_validator("tasks")
+    @classmethod
+    def _names_differ(cls, tasks: list[str]) -> list[str]:
+        check_names(tasks)
+        return tasks
+
+    @property
+    def task_names(self) -> list[str]:
+        """What the tasks are called in records: a file's name without its ending."""
+        return [task_name(written).name for written in self.tasks]
 
 
 class LanguageRecipe(Recipe):

@@ -27,6 +27,7 @@ from moslora.adapter.storage import load_adapter
 from moslora.adapter.twin import base_of
 from moslora.core.folding import is_finite
 from moslora.errors import ConfigError
+from moslora.evaluation.scores import perplexity
 from moslora.files import check_writable, new_folder, write_atomically
 from moslora.records import Parameters, RunRecord
 from moslora.runs.abilities import check_abilities
@@ -188,6 +189,8 @@ def _trained(run: ActiveRun, plan: Plan, model: PreTrainedModel) -> nn.Module:
     _note_parts(run, adapted, parts, dead=check.dead if check and check.is_over else None)
     run.record.steps, run.record.train_loss = result.steps, result.train_loss
     run.record.validation_loss = result.validation_loss
+    if result.validation_loss is not None and kind_of(run.recipe.kind).loss_is_of_tokens:
+        run.record.validation_perplexity = perplexity(result.validation_loss)
     _save_losses(run, result.validation_losses, plan.material.validation_groups)
     run.add_seconds("train", result.wall_seconds)
     if not result.is_complete:

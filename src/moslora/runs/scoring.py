@@ -7,13 +7,13 @@ from typing import Any
 
 from torch import nn
 
-from moslora.evaluation.scores import Answer
+from moslora.evaluation.scores import Answer, SampleAnswer
 from moslora.files import check_writable, write_atomically
-from moslora.records import EvaluationRecord
+from moslora.records import EvaluationRecord, LossRecord
 from moslora.runs.active import ActiveRun, Report
 from moslora.runs.adapters import Opened, load_adapted
 from moslora.runs.groups import ScoringSettings
-from moslora.runs.kinds import Kind, kind_of, other_ways
+from moslora.runs.kinds import Kind, kind_of
 from moslora.runs.material import TestSet
 from moslora.runs.ownership import check_unowned
 
@@ -34,7 +34,8 @@ def score(
         return
     kind = kind_of(run.recipe.kind)
     for test_set in test_sets:
-        for moment, scoring, indices in kind.asked(test_set, settings, when=when):
+        asked = kind.asked(test_set, settings, when=when)
+        for moment, scoring, indices in asked:
             if run.has_scored(test_set.task.name, when=moment, scoring=scoring):
                 continue
             samples = [test_set.samples[index] for index in indices]
@@ -50,16 +51,16 @@ def score(
                 batch_size=settings.batch_size,
                 progress=run.progress,
             )
-            if scoring != settings.scoring:
-                path = answers_path(run.place.answers, task=test_set.task.name, when=when, scoring=settings.scoring)
+            if scoring != asked[0].scoring and isinstance(evaluation, EvaluationRecord):
+                path = answers_path(run.place.answers, task=test_set.task.name, when=when, scoring=asked[0].scoring)
                 first = read_predictions(path)
-                evaluation.agreement = agreement([first[index] for index in indices], answers)
+                evaluation.agreement = agreement([first[index] for index in indices], _of_questions(answers))
             save_answers(
                 answers_path(run.place.answers, task=test_set.task.name, when=moment, scoring=scoring), answers
             )
             run.add(evaluation)
         if when != "before":
-            keep_examples(kind, test_set, run.place.answers, when=when, scoring=settings.scoring)
+            keep_examples(kind, test_set, run.place.answers, when=when, scoring=asked[0].scoring)
     kind.keep(run.place.path, when=when)
 
 
@@ -71,7 +72,7 @@ def evaluate_adapter(
     report: Report,
     answers_folder: Path | None = None,
     progress: bool = True,
-) -> list[EvaluationRecord]:
+) -> list[EvaluationRecord | LossRecord]:
     """Score a saved adapter on tasks; the numbers go into its run's record, the answers to `answers_folder`.
 
     The answers' folder is the run's unless another is named. A folder without a run is made to be shipped: nothing is
@@ -83,12 +84,13 @@ def evaluate_adapter(
     folder = answers_folder or (opened.run.answers if opened.run else None)
     if folder is not None:
         check_writable(folder)
-    test_sets = kind.test_sets(settings)
+    test_sets = kind.test_sets(settings, opened.recipe.data if opened.recipe else None)
     model, processor = load_adapted(opened)
     found = []
     for test_set in test_sets:
         first: list[Answer] = []
-        for scoring in [settings.scoring, *(other_ways(settings) if with_agreement else [])]:
+        own, *others = kind.ways_of(test_set.task, settings)
+        for scoring in [own, *(others if with_agreement else [])]:
             report(_line(test_set, EVALUATED, scoring, len(test_set.samples), unit=kind.unit))
             evaluation, answers = kind.evaluate(
                 model,
@@ -101,13 +103,14 @@ def evaluate_adapter(
                 batch_size=settings.batch_size,
                 progress=progress,
             )
-            evaluation.agreement = agreement([answer.predicted for answer in first], answers) if first else None
-            first = answers
+            if first and isinstance(evaluation, EvaluationRecord):
+                evaluation.agreement = agreement([one.predicted for one in first], _of_questions(answers))
+            first = _of_questions(answers)
             if folder is not None:
                 save_answers(answers_path(folder, task=test_set.task.name, when=EVALUATED, scoring=scoring), answers)
             found.append(evaluation)
         if folder is not None:
-            keep_examples(kind, test_set, folder, when=EVALUATED, scoring=settings.scoring)
+            keep_examples(kind, test_set, folder, when=EVALUATED, scoring=own)
     if folder is not None:
         kind.keep(folder.parent if opened.run else folder, when=EVALUATED)
     _replace_in_record(opened, found)
@@ -125,8 +128,8 @@ def answers_path(folder: Path, *, task: str, when: str, scoring: str) -> Path:
     return folder / f"{task}-{when.replace(' ', '-')}-{scoring}.jsonl"
 
 
-def save_answers(path: Path, answers: Sequence[Answer]) -> None:
-    """Write the answers, one JSON object a question."""
+def save_answers(path: Path, answers: Sequence[Answer | SampleAnswer]) -> None:
+    """Write the answers, one JSON object a question or sample."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, "".join(json.dumps(answer.to_dict(), ensure_ascii=False) + "\n" for answer in answers))
 
@@ -161,10 +164,16 @@ def _line(test_set: TestSet, when: str, scoring: str, count: int, *, unit: str) 
     return f"scoring {test_set.task.name}{moment} ({scoring.replace('_', ' ')}, {counted})"
 
 
-def _replace_in_record(opened: Opened, found: Sequence[EvaluationRecord]) -> None:
+def _of_questions(answers: Sequence[Answer | SampleAnswer]) -> list[Answer]:
+    return [answer for answer in answers if isinstance(answer, Answer)]
+
+
+def _replace_in_record(opened: Opened, found: Sequence[EvaluationRecord | LossRecord]) -> None:
     if opened.run is None:
         return
-    replaced = {(evaluation.task, evaluation.when, evaluation.scoring) for evaluation in found}
+    replaced = {(one.task, one.when, one.scoring) for one in found}
     with opened.run.changing_record() as record:
-        kept = [e for e in record.evaluations if (e.task, e.when, e.scoring) not in replaced]
-        record.evaluations = [*kept, *found]
+        evaluations = [one for one in record.evaluations if (one.task, one.when, one.scoring) not in replaced]
+        losses = [one for one in record.losses if (one.task, one.when, one.scoring) not in replaced]
+        record.evaluations = [*evaluations, *(one for one in found if isinstance(one, EvaluationRecord))]
+        record.losses = [*losses, *(one for one in found if isinstance(one, LossRecord))]

@@ -18,9 +18,8 @@ from moslora.adapter.export import save_folded
 from moslora.adapter.heads import Head
 from moslora.adapter.verification import Drift
 from moslora.errors import python_text
-from moslora.evaluation.scores import Answer
-from moslora.records import EvaluationRecord
-from moslora.runs.groups import ScoringSettings
+from moslora.evaluation.scores import Answer, SampleAnswer
+from moslora.records import EvaluationRecord, LossRecord
 from moslora.runs.material import Material, Sources, TestSet
 from moslora.training.trainer import Collate
 
@@ -43,6 +42,7 @@ class Kind(Protocol):
     head: ClassVar[Head]  # the class of transformers that loads a base model
     sees_pictures: ClassVar[bool]
     draws: ClassVar[bool] = False  # pictures, instead of answering in words
+    loss_is_of_tokens: ClassVar[bool] = True  # so that it has a perplexity
     unit: ClassVar[str] = "question"  # what is scored as one
     prompts: ClassVar[tuple[str, ...]]  # the styles in which a model may be asked
     example_task: ClassVar[str]
@@ -93,9 +93,13 @@ class Kind(Protocol):
         """What looks on while the model trains, and may write into the run's folder."""
         return []
 
-    def test_sets(self, settings: Any) -> list[TestSet]:
-        """The test sets of the tasks."""
+    def test_sets(self, settings: Any, data: Any = None) -> list[TestSet]:
+        """The test sets of the tasks; `data` are the settings of the training samples, where these are known."""
         ...
+
+    def ways_of(self, task: Any, settings: Any) -> list[str]:
+        """How a task may be scored, the settings' own way first, where it has several."""
+        return [settings.scoring, *(way for way in settings.ways if way != settings.scoring)]
 
     def asked(self, test_set: TestSet, settings: Any, *, when: str) -> list[Asked]:
         """The evaluations of a test set "before" or "after" training, that of the settings first."""
@@ -113,7 +117,7 @@ class Kind(Protocol):
         prompt: str,
         batch_size: int,
         progress: bool,
-    ) -> tuple[EvaluationRecord, list[Answer]]:
+    ) -> tuple[EvaluationRecord | LossRecord, Sequence[Answer | SampleAnswer]]:
         """One evaluation's numbers and answers; `when` may name a control, in which the questions are changed."""
         ...
 
@@ -165,8 +169,3 @@ def kind_of(name: str) -> Kind:
     """The kind of this name, as recipes and the settings of a model have it."""
     module, _, own = _PLACES[name].rpartition(".")
     return getattr(import_module(f"{__name__}.{module}"), own)()
-
-
-def other_ways(settings: ScoringSettings) -> list[str]:
-    """The ways of scoring beside the settings' own, to compare them with."""
-    return [way for way in settings.ways if way != settings.scoring]

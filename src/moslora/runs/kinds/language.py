@@ -1,6 +1,5 @@
 """Runs of language models: text in, text out."""
 
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -14,18 +13,17 @@ from moslora.adapter.verification import token_probe
 from moslora.data.everyday import everyday, without_question
 from moslora.data.packing import check_packing
 from moslora.data.prompts import PROMPTS, STYLES, prompt_ids
-from moslora.data.tasks import EVERYDAY, Task
+from moslora.data.tasks import EVERYDAY
 from moslora.data.tokens import pad_token_id
 from moslora.data.vocabulary import Vocabulary
-from moslora.evaluation.choice import score_by_generation, score_by_log_probability
-from moslora.evaluation.recording import evaluation_record
-from moslora.evaluation.scores import Answer
-from moslora.records import EvaluationRecord
+from moslora.evaluation.scores import Answer, SampleAnswer
+from moslora.records import EvaluationRecord, LossRecord
 from moslora.runs.groups import ModelSettings
-from moslora.runs.kinds import Asked, Kind, other_ways
-from moslora.runs.kinds.language_material import load_test_sets, read_sources, tokenise
+from moslora.runs.kinds import Asked, Kind
+from moslora.runs.kinds.language_material import read_sources, tokenise
+from moslora.runs.kinds.language_tasks import load_test_sets, score_task, ways_of
 from moslora.runs.kinds.speaking import Speaker
-from moslora.runs.language_settings import EvaluationSettings, LanguageRecipe
+from moslora.runs.language_settings import DataSettings, EvaluationSettings, LanguageRecipe
 from moslora.runs.material import Material, Sources, TestSet, spread_indices
 from moslora.runs.models import LANGUAGE_MODEL, load_tokenizer
 from moslora.training.language import collator
@@ -71,19 +69,24 @@ class Language(Kind):
         """Padded rows of tokens."""
         return collator(model, pad_token_id=pad_token_id(processor))
 
-    def test_sets(self, settings: EvaluationSettings) -> list[TestSet]:
-        """The tasks' questions."""
-        return load_test_sets(settings)
+    def test_sets(self, settings: EvaluationSettings, data: DataSettings | None = None) -> list[TestSet]:
+        """The tasks' questions, and held-out samples, which are read as the training samples in `data`."""
+        return load_test_sets(settings, data)
+
+    def ways_of(self, task: Any, settings: EvaluationSettings) -> list[str]:
+        """Questions with options are scored in two ways, all others in one."""
+        return ways_of(task, settings.scoring, settings.ways)
 
     def asked(self, test_set: TestSet, settings: EvaluationSettings, *, when: str) -> list[Asked]:
         """All questions; of `everyday` without the question too; some in the other way of scoring."""
         everything = list(range(len(test_set.samples)))
-        wanted = [Asked(when, settings.scoring, everything)]
+        own, *others = self.ways_of(test_set.task, settings)
+        wanted = [Asked(when, own, everything)]
         if when == "after" and settings.question_removed and test_set.task.name == EVERYDAY:
-            wanted.append(Asked(QUESTION_REMOVED, settings.scoring, everything))
+            wanted.append(Asked(QUESTION_REMOVED, own, everything))
         if when == "after" and settings.agreement_questions:
             chosen = spread_indices(len(everything), settings.agreement_questions)
-            wanted += [Asked(when, way, chosen) for way in other_ways(settings)]
+            wanted += [Asked(when, way, chosen) for way in others]
         return wanted
 
     def evaluate(
@@ -92,24 +95,26 @@ class Language(Kind):
         processor: PreTrainedTokenizerBase,
         samples: Sequence[Any],
         *,
-        task: Task,
+        task: Any,
         when: str,
         scoring: str,
         prompt: str,
         batch_size: int,
         progress: bool,
-    ) -> tuple[EvaluationRecord, list[Answer]]:
-        """By log-probability, or by the paper's protocol of generating."""
-        started = time.perf_counter()
+    ) -> tuple[EvaluationRecord | LossRecord, Sequence[Answer | SampleAnswer]]:
+        """A choice by log-probability, or by the paper's protocol of generating; short answers; losses."""
         asked = [without_question(sample) for sample in samples] if when == QUESTION_REMOVED else samples
-        scored_by = score_by_generation if scoring == "generation" else score_by_log_probability
-        answers = scored_by(
-            model, processor, asked, task=task, prompt_style=prompt, batch_size=batch_size, progress=progress
+        return score_task(
+            model,
+            processor,
+            asked,
+            task=task,
+            when=when,
+            scoring=scoring,
+            prompt=prompt,
+            batch_size=batch_size,
+            progress=progress,
         )
-        seconds = time.perf_counter() - started
-        return evaluation_record(
-            answers, task=task.name, when=when, scoring=scoring, prompt=prompt, wall_seconds=seconds
-        ), answers
 
     def probe(self, processor: PreTrainedTokenizerBase, model: Any, *, prompt: str | None) -> dict[str, torch.Tensor]:
         """Four real questions, cut to one length: what a model says at padding means nothing."""

@@ -4,23 +4,20 @@ from collections.abc import Hashable
 
 from transformers import PreTrainedTokenizerBase
 
-from moslora.data.chat import chat_examples
-from moslora.data.examples import SAMPLE_FIELDS, instruction_examples
-from moslora.data.fields import unused_fields, without_fields
-from moslora.data.messages import SAMPLE_FIELDS as CHAT_FIELDS
+from moslora.data.fields import without_fields
 from moslora.data.packing import pack
-from moslora.data.prompts import prompt_ids
-from moslora.data.source import load_samples, task_samples
-from moslora.data.tasks import task
+from moslora.data.source import load_samples
 from moslora.data.tokens import Example, cut_examples
 from moslora.data.vocabulary import Vocabulary
-from moslora.runs.language_settings import DataSettings, EvaluationSettings, LanguageRecipe
-from moslora.runs.material import Material, Samples, Sources, TestSet, groups_of, split
+from moslora.runs.kinds.language_examples import training_examples
+from moslora.runs.kinds.language_tasks import check_test_set, load_test_sets
+from moslora.runs.language_settings import LanguageRecipe
+from moslora.runs.material import Material, Sources, groups_of, split
 
 
 def read_sources(recipe: LanguageRecipe) -> Sources:
     """Read everything a recipe trains and tests on. Raises DataError for what is not there or broken."""
-    test_sets = load_test_sets(recipe.evaluation)
+    test_sets = load_test_sets(recipe.evaluation, recipe.data)
     data = recipe.data
     read = {name: load_samples(name, split="train", limit=data.limit, folder=data.folder) for name in data.sources}
     return Sources(read, test_sets)
@@ -41,7 +38,7 @@ def tokenise(
     remarks = _asking(recipe, sources, tokenizer, vocabulary)
     for name, read in sources.samples.items():
         samples = without_fields(read, data.ignore)
-        full, unused = _examples(samples, data, tokenizer, source=name)
+        full, unused = training_examples(samples, data, tokenizer, source=name)
         vocabulary.check([example["input_ids"] for example in full], place=f"{name}: sample")
         if unused:
             remarks.append(f"{name}: fields not used: {', '.join(unused)}")
@@ -68,31 +65,10 @@ def _asking(
 ) -> list[str]:
     """A remark on the prompt of the questions where it is not plainly the one trained with; refuses one that fails."""
     for test_set in sources.test_sets:
-        samples = test_set.samples[:1] if vocabulary.is_enough else test_set.samples
-        ids = prompt_ids(samples, tokenizer, style=recipe.asked_with)
-        vocabulary.check(ids, place=f"{test_set.task.name}: question")
+        check_test_set(test_set, tokenizer, prompt=recipe.asked_with, vocabulary=vocabulary)
     trained_with = recipe.data.trained_with
     if not sources.test_sets or recipe.asked_with == recipe.data.prompt == trained_with:
         return []
     if recipe.asked_with == trained_with:
         return ["questions are asked through the chat template, as trained"]
     return [f"questions are asked with the prompt '{recipe.asked_with}' (evaluation.prompt), trained: '{trained_with}'"]
-
-
-def _examples(
-    samples: Samples, data: DataSettings, tokenizer: PreTrainedTokenizerBase, *, source: str
-) -> tuple[list[Example], list[str]]:
-    """A source's examples, and the fields of its samples that nothing looks at."""
-    read = {data.together} if data.together else set()
-    if data.format == "instruction":
-        full = instruction_examples(samples, tokenizer, prompt_style=data.prompt, loss_on=data.loss_on, source=source)
-        return full, unused_fields(samples, read={*SAMPLE_FIELDS, *read})
-    unshown: list[str] = []
-    full = chat_examples(samples, tokenizer, loss_on=data.loss_on, source=source, unshown=unshown)
-    return full, [*unused_fields(samples, read={*CHAT_FIELDS, *read}), *(f"{name} of messages" for name in unshown)]
-
-
-def load_test_sets(settings: EvaluationSettings) -> list[TestSet]:
-    """The test sets of the tasks. Raises DataError for one that is not there or has a wrong sample."""
-    tasks = [task(name) for name in settings.tasks]
-    return [TestSet(t, task_samples(t, settings.data, split="test", limit=settings.limit)) for t in tasks]

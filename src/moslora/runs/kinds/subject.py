@@ -82,6 +82,7 @@ class Subject(Kind):
     head: ClassVar[Head] = HEADS["subject"]
     sees_pictures: ClassVar[bool] = False
     draws: ClassVar[bool] = True
+    loss_is_of_tokens: ClassVar[bool] = False
     unit: ClassVar[str] = "picture"
     prompts: ClassVar[tuple[str, ...]] = (CAPTION,)
     example_task: ClassVar[str] = SUBJECTS
@@ -160,7 +161,7 @@ class Subject(Kind):
         how = {"every": every, "folder": folder / PICTURES, "batch_size": settings.batch_size}
         return [DrawWhileTraining(model, requests, **how)]
 
-    def test_sets(self, settings: SubjectEvaluationSettings) -> list[TestSet]:
+    def test_sets(self, settings: SubjectEvaluationSettings, data: Any = None) -> list[TestSet]:
         """What is drawn, for each measure."""
         tasks = [Task(name, settings) for name in settings.tasks]
         return [TestSet(task, units_of(task)) for task in tasks]

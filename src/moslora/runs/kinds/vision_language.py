@@ -144,7 +144,7 @@ class VisionLanguage(Kind):
             see=see,
         )
 
-    def test_sets(self, settings: VisionEvaluationSettings) -> list[TestSet]:
+    def test_sets(self, settings: VisionEvaluationSettings, data: Any = None) -> list[TestSet]:
         """The tasks' questions."""
         return load_test_sets(settings)
 

@@ -1,0 +1,100 @@
+"""A task of one's own: a file whose fields tell what sort of task it is.
+
+Questions with options and an answer are multiple choice; questions with an answer alone have short answers; samples as
+for training (chats, prompts with completions, instructions with outputs, texts) are held out: their loss is measured.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from moslora.data import choice_files, short_files
+from moslora.data.choice_files import choice_samples, choice_task, has_options
+from moslora.data.files import Row, read_rows
+from moslora.data.short_files import ShortTask, short_samples
+from moslora.data.task_fields import QUESTION, Fields, place_of
+from moslora.data.task_names import CHOICE, SAMPLES, SHORT, SORTS
+from moslora.data.tasks import Task
+from moslora.errors import DataError
+
+TRAINING: Mapping[str, tuple[tuple[str, ...], ...]] = {
+    "chat": (("messages",), ("conversations",)),
+    "completion": (("prompt", "completion"),),
+    "instruction": (("instruction", "output"),),
+    "text": (("text",),),
+}  # by format of training samples: the fields that tell it
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Samples as for training, whose loss is measured; `format` is what their fields tell."""
+
+    name: str
+    path: Path
+    format: str | None
+
+
+def read_task(
+    path: Path, *, name: str, sort: str | None, limit: int | None
+) -> tuple[Task | ShortTask | HeldOut, list[Row]]:
+    """A file's task and its first `limit` samples (None: all). `sort` says what its fields do not tell.
+
+    Raises DataError naming the file for fields that fit no sort of task, or several, and its line for a wrong sample.
+    """
+    rows = read_rows(path.expanduser())  # all of them: how answers are written shows in the whole file
+    fields, placed = Fields(rows), partial(place_of, path.expanduser())
+    sort = sort or sort_of(fields, path=path)
+    if sort == SAMPLES:
+        return HeldOut(name, path, training_format(fields)), rows[:limit]
+    _check_fields(fields, sort, path=path)
+    if sort == SHORT:
+        return ShortTask(name), short_samples(rows, fields, placed=placed)[:limit]
+    samples = choice_samples(rows, fields, placed=placed)[:limit]
+    return choice_task(name, samples), samples
+
+
+def training_format(fields: Fields) -> str | None:
+    """The format of training samples that the fields tell; None if they tell none."""
+    return next((name for name, sets in TRAINING.items() if any({*one} <= {*fields.names} for one in sets)), None)
+
+
+def sort_of(fields: Fields, *, path: Path) -> str:
+    """What sort of task a file with these fields is. Raises DataError if that is not told, or told in two ways."""
+    has_question = fields.first(QUESTION) is not None
+    is_choice = has_question and has_options(fields) and fields.first(choice_files.ANSWER) is not None
+    is_short = has_question and not has_options(fields) and fields.first(short_files.ANSWER) is not None
+    told = training_format(fields)
+    is_sample = told is not None and not (told == "text" and _has_answer(fields))
+    found = [sort for sort, fits in ((CHOICE, is_choice), (SHORT, is_short), (SAMPLES, is_sample)) if fits]
+    if len(found) == 1:
+        return found[0]
+    has = ", ".join(fields.names.values())
+    if found:
+        ways = " or ".join(f"{sort}:{path}" for sort in found)
+        raise DataError(f"{path}: its fields ({has}) fit more than one sort of task; write {ways}")
+    raise DataError(
+        f"{path}: its fields ({has}) tell no sort of task: a question ({QUESTION[0]}) with options"
+        f" ({choice_files.OPTIONS[0]}, or A, B, …) and answer, a question with answer, or samples as for training"
+        f" (messages, prompt and completion, instruction and output, text); rename the fields, or write"
+        f" {', '.join(f'{sort}:{path}' for sort in SORTS[2:])} to read them as data.columns says"
+    )
+
+
+def _has_answer(fields: Fields) -> bool:
+    return fields.first([*choice_files.ANSWER, *short_files.ANSWER]) is not None
+
+
+def _check_fields(fields: Fields, sort: str, *, path: Path) -> None:
+    """Refuse a file that has not what its sort of task needs."""
+    needed: dict[str, Any] = {f"a question ({', '.join(QUESTION)})": fields.first(QUESTION)}
+    if sort == CHOICE:
+        needed[f"options ({', '.join(choice_files.OPTIONS)}, or columns A, B, …)"] = has_options(fields) or None
+    names = choice_files.ANSWER if sort == CHOICE else short_files.ANSWER
+    needed[f"an answer ({', '.join(names)})"] = fields.first(names)
+    for what, found in needed.items():
+        if found is None:
+            raise DataError(f"{path}: no field with {what}; it has {', '.join(fields.names.values())}: rename one")
+    if len(questions := fields.several(QUESTION)) > 1:
+        raise DataError(f"{path}: {' and '.join(questions)} may each be the question; leave one, or rename the others")

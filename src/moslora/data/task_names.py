@@ -1,0 +1,64 @@
+"""What stands in `evaluation.tasks`: a built-in task, the path of a file, or a task of lm-evaluation-harness.
+
+A file is told by its fields (see `task_files`); where these fit more than one sort of task, its sort stands before the
+path: `choice:mine.csv`. A task is called after its file.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from moslora.data.files import FORMATS, file_format
+from moslora.data.tasks import TASKS
+from moslora.errors import ConfigError, suggestion
+
+CHOICE, SHORT, SAMPLES, HARNESS = "choice", "short", "samples", "harness"
+SORTS = (CHOICE, SHORT, SAMPLES)
+
+
+class TaskName(NamedTuple):
+    """A task as it is written: the `name` that it has in records, and where it comes from.
+
+    `sort` is None for a built-in task and for a file that is told by its fields; `path` is None for all but files.
+    """
+
+    name: str
+    sort: str | None = None
+    path: Path | None = None
+
+
+def task_name(written: str) -> TaskName:
+    """What a text in `evaluation.tasks` names; whether a file is there is not looked at.
+
+    Raises ConfigError, with the nearest name, for one that is neither built in nor the path of a file.
+    """
+    if written in TASKS:
+        return TaskName(written)
+    sort, _, rest = written.partition(":")
+    if sort == HARNESS and rest:
+        return TaskName(rest, HARNESS)
+    if sort in SORTS and rest:
+        return _file(rest, sort)
+    if file_format(Path(written)) is not None or "/" in written or "\\" in written:
+        return _file(written, None)
+    raise ConfigError(
+        f"unknown task '{written}'{suggestion(written, TASKS)} (allowed: {', '.join(sorted(TASKS))}, the path of a file"
+        f" ending in {', '.join(FORMATS)}, or {HARNESS}:NAME of lm-evaluation-harness)"
+    )
+
+
+def check_names(written: Sequence[str]) -> None:
+    """Raises ConfigError for two tasks that records would call the same, or a file called as a built-in task."""
+    known: dict[str, str] = {}
+    for text in written:
+        found = task_name(text)
+        if found.path is not None and found.name in TASKS:
+            raise ConfigError(f"{text}: the file has the name of the built-in task '{found.name}'; rename the file")
+        other = known.setdefault(found.name, text)
+        if other != text:
+            raise ConfigError(f"{other} and {text} would both be called '{found.name}' in records; rename one file")
+
+
+def _file(path: str, sort: str | None) -> TaskName:
+    name = Path(path).name.removesuffix(".gz")
+    return TaskName(Path(name).stem, sort, Path(path))

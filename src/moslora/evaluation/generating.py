@@ -1,0 +1,88 @@
+"""The texts that a language model answers prompts with, without sampling, and the checks that go before."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from transformers import GenerationConfig, PreTrainedTokenizerBase
+
+from moslora.adapter.twin import base_of
+from moslora.data.probing import sees_left_padding
+from moslora.data.tokens import pad_token_id
+from moslora.data.vocabulary import Vocabulary
+from moslora.errors import DataError
+from moslora.evaluation.inference import (
+    end_token_ids,
+    evaluation_mode,
+    generation_defaults,
+    input_device,
+    left_padded,
+    length_batches,
+)
+
+
+def generated_texts(
+    model: torch.nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[list[int]],
+    *,
+    num_beams: int,
+    max_new_tokens: int,
+    batch_size: int,
+    progress: bool,
+) -> list[str]:
+    """The new text after each prompt, by beam search, or greedily with one beam; in the prompts' order.
+
+    The model's own generation settings (penalties, sampling) are left out. Its mode is restored.
+
+    Raises DataError for a prompt that is longer than the model's positions, or has tokens that it lacks.
+    """
+    check_tokens(model, tokenizer, prompts)
+    check_positions(model, [len(ids) + max_new_tokens for ids in prompts], range(len(prompts)))
+    settings = GenerationConfig(
+        num_beams=num_beams,
+        max_new_tokens=max_new_tokens,
+        do_sample=False,
+        eos_token_id=end_token_ids(model, tokenizer),
+        pad_token_id=pad_token_id(tokenizer),
+    )
+    texts = [""] * len(prompts)
+    with evaluation_mode(model), generation_defaults(model):
+        for batch in length_batches(
+            list(enumerate(prompts)),
+            batch_size,
+            length=lambda row: len(row[1]),
+            progress=progress,
+            is_padded=not sees_left_padding(model),
+        ):
+            inputs = left_padded([ids for _, ids in batch], pad=pad_token_id(tokenizer), device=input_device(model))
+            output: Any = base_of(model).generate(
+                input_ids=inputs.input_ids, attention_mask=inputs.attention_mask, generation_config=settings
+            )
+            new_ids = output[:, inputs.input_ids.shape[1] :]
+            for (index, _), text in zip(batch, tokenizer.batch_decode(new_ids, skip_special_tokens=True), strict=True):
+                texts[index] = text
+    return texts
+
+
+def check_tokens(model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Sequence[int]]) -> None:
+    """Refuse prompts with tokens that the model lacks. Raises DataError."""
+    vocabulary = Vocabulary.of(tokenizer, model)
+    vocabulary.check_padding()
+    vocabulary.check(prompts, place="question")
+
+
+def check_positions(model: torch.nn.Module, lengths: Sequence[int], questions: Sequence[int]) -> None:
+    """Refuse questions, by their numbers from 0, that need more tokens than the model has positions.
+
+    Raises DataError.
+    """
+    limit = getattr(getattr(model, "config", None), "max_position_embeddings", None)
+    if not isinstance(limit, int):
+        return
+    for length, question in zip(lengths, questions, strict=True):
+        if length > limit:
+            raise DataError(
+                f"question {question + 1} needs {length} tokens with its answer, the model has {limit} positions; "
+                "leave it out or use a model with more"
+            )

@@ -1,0 +1,164 @@
+"""What a language model's runs are scored on: built-in tasks and files of one's own, each sort in its own way."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+from transformers import PreTrainedTokenizerBase
+
+from moslora.data.probing import sees_left_padding
+from moslora.data.prompts import PROMPTS, prompt_ids
+from moslora.data.short_files import ShortTask
+from moslora.data.source import task_samples
+from moslora.data.task_files import HeldOut, read_task
+from moslora.data.task_names import task_name
+from moslora.data.tasks import Task, task
+from moslora.data.tokens import cut_examples, pad_token_id
+from moslora.data.vocabulary import Vocabulary
+from moslora.evaluation.answers import Answer, SampleAnswer
+from moslora.evaluation.choice import score_by_generation, score_by_log_probability
+from moslora.evaluation.held_out import loss_record
+from moslora.evaluation.inference import evaluation_mode, input_device, length_batches
+from moslora.evaluation.recording import evaluation_record
+from moslora.evaluation.short_answers import RULE, score_short_answers
+from moslora.records import EvaluationRecord, LossRecord
+from moslora.runs.kinds.language_examples import training_examples
+from moslora.runs.language_settings import DataSettings, EvaluationSettings
+from moslora.runs.material import TestSet
+from moslora.training.language import collator
+from moslora.training.validation import sample_losses
+
+GENERATION, LOSS = "generation", "loss"
+LONGEST_TOKENS = 2048  # of held-out samples, where no recipe says how long samples are
+
+
+@dataclass(frozen=True)
+class HeldOutTask:
+    """Samples as for training, whose loss is measured; `data` says how they are read."""
+
+    name: str
+    source: str  # as messages call it
+    data: DataSettings
+
+
+def load_test_sets(settings: EvaluationSettings, data: DataSettings | None) -> list[TestSet]:
+    """The test sets of the tasks; held-out samples are read as `data` has it, if that is given.
+
+    Raises DataError for one that is not there or has a wrong sample.
+    """
+    return [_test_set(written, settings, data) for written in settings.tasks]
+
+
+def _test_set(written: str, settings: EvaluationSettings, data: DataSettings | None) -> TestSet:
+    named = task_name(written)
+    if named.path is None:
+        known = task(named.name)
+        return TestSet(known, task_samples(known, settings.data, split="test", limit=settings.limit))
+    found, samples = read_task(named.path, name=named.name, sort=named.sort, limit=settings.limit)
+    if isinstance(found, HeldOut):
+        return TestSet(HeldOutTask(found.name, str(found.path), _read_as(found, data)), samples)
+    return TestSet(found, samples)
+
+
+def _read_as(found: HeldOut, data: DataSettings | None) -> DataSettings:
+    """How held-out samples are read: as those for training, but for a format that their fields tell to be another."""
+    changes: dict[str, Any] = {"format": found.format} if found.format else {}
+    if data is None:
+        learned = "sequence" if found.format == "text" else "response"
+        given = {"train": str(found.path), "loss_on": learned, "max_length_tokens": LONGEST_TOKENS}
+        return DataSettings.model_validate(given | changes)
+    return data.model_copy(update=changes)
+
+
+def ways_of(task: Any, scoring: str, ways: Sequence[str]) -> list[str]:
+    """How a task may be scored, the settings' own way first; short answers and held-out samples have one way each."""
+    if isinstance(task, ShortTask):
+        return [GENERATION]
+    return [LOSS] if isinstance(task, HeldOutTask) else [scoring, *(way for way in ways if way != scoring)]
+
+
+def check_test_set(
+    test_set: TestSet, tokenizer: PreTrainedTokenizerBase, *, prompt: str, vocabulary: Vocabulary
+) -> None:
+    """Refuse questions and samples that cannot become tokens, or have some that the model lacks."""
+    samples = test_set.samples
+    if isinstance(test_set.task, HeldOutTask):
+        ids = [one["input_ids"] for one in _examples(samples, tokenizer, task=test_set.task, prompt=prompt)]
+        vocabulary.check(ids, place=f"{test_set.task.source}: sample")
+        return
+    ids = prompt_ids(samples[:1] if vocabulary.is_enough else samples, tokenizer, style=prompt)
+    vocabulary.check(ids, place=f"{test_set.task.name}: question")
+
+
+def score_task(
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    samples: Sequence[Mapping[str, Any]],
+    *,
+    task: Task | ShortTask | HeldOutTask,
+    when: str,
+    scoring: str,
+    prompt: str,
+    batch_size: int,
+    progress: bool,
+) -> tuple[EvaluationRecord, list[Answer]] | tuple[LossRecord, list[SampleAnswer]]:
+    """The numbers of a task scored once, and what the model made of each sample."""
+    started = time.perf_counter()
+    how: dict[str, Any] = {"batch_size": batch_size, "progress": progress}
+    given: dict[str, Any] = {"task": task.name, "when": when, "prompt": prompt}
+    if isinstance(task, HeldOutTask):
+        losses = held_out_losses(model, tokenizer, samples, task=task, prompt=prompt, **how)
+        seconds = time.perf_counter() - started
+        return loss_record(losses, wall_seconds=seconds, learned=task.data.loss_on, **given), losses
+    if isinstance(task, ShortTask):
+        answers = score_short_answers(model, tokenizer, samples, prompt_style=prompt, **how)
+    else:
+        score = score_by_generation if scoring == GENERATION else score_by_log_probability
+        answers = score(model, tokenizer, samples, task=task, prompt_style=prompt, **how)
+    seconds, rule = time.perf_counter() - started, RULE if isinstance(task, ShortTask) else None
+    return evaluation_record(answers, scoring=scoring, wall_seconds=seconds, rule=rule, **given), answers
+
+
+def held_out_losses(
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    samples: Sequence[Mapping[str, Any]],
+    *,
+    task: HeldOutTask,
+    prompt: str,
+    batch_size: int,
+    progress: bool,
+) -> list[SampleAnswer]:
+    """The loss of each sample's learned tokens, in the samples' order; longer ones are cut as in training.
+
+    Raises DataError for a sample that cannot be used.
+    """
+    examples = _examples(samples, tokenizer, task=task, prompt=prompt)
+    Vocabulary.of(tokenizer, model).check([one["input_ids"] for one in examples], place=f"{task.source}: sample")
+    collate = collator(model, pad_token_id=pad_token_id(tokenizer))
+    device, together = input_device(model), task.data.together
+    found: dict[int, SampleAnswer] = {}
+    with evaluation_mode(model):
+        for batch in length_batches(
+            list(enumerate(examples)),
+            batch_size,
+            length=lambda row: len(row[1]["input_ids"]),
+            progress=progress,
+            is_padded=not sees_left_padding(model),
+        ):
+            inputs = collate([example for _, example in batch])
+            inputs = {name: value.to(device) if hasattr(value, "to") else value for name, value in inputs.items()}
+            for (index, _), one in zip(batch, sample_losses(model, [inputs]), strict=True):
+                group = samples[index].get(together) if together else None
+                found[index] = SampleAnswer(index, one.loss, one.tokens, None if group is None else str(group))
+    return [found[index] for index in range(len(examples))]
+
+
+def _examples(
+    samples: Sequence[Mapping[str, Any]], tokenizer: PreTrainedTokenizerBase, *, task: HeldOutTask, prompt: str
+) -> list[dict[str, list[int]]]:
+    data = task.data.model_copy(update={"prompt": prompt}) if prompt in PROMPTS else task.data
+    full, _ = training_examples(samples, data, tokenizer, source=task.source)
+    return cut_examples(full, max_length_tokens=data.max_length_tokens, source=task.source).examples

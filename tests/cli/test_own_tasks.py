@@ -1,0 +1,136 @@
+"""Files of one's own as tasks: what is scored, printed and kept."""
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+from typer.testing import Result
+
+from moslora.data.prompts import build_prompt
+from moslora.records import RunRecord
+from moslora.runs.adapters import load_adapted, open_adapter
+
+Moslora = Callable[..., Result]
+Refused = Callable[..., str]
+
+FILES: dict[str, list[dict[str, Any]]] = {
+    "exam": [{"question": f"Is {n} odd?", "A": "yes", "B": "no", "answer": "AB"[n % 2 == 0]} for n in range(4)],
+    "facts": [{"question": f"What is {n}?", "answers": ["a number", str(n)]} for n in range(3)],
+    "kept": [{"instruction": f"Say {word}.", "output": word} for word in ("a", "bb", "ccc")],
+}
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> dict[str, str]:
+    """The path of each file, by its task's name."""
+    for name, rows in FILES.items():
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return {name: str(tmp_path / f"{name}.jsonl") for name in FILES}
+
+
+def given(files: dict[str, str]) -> list[str]:
+    return [part for path in files.values() for part in ("--task", path)]
+
+
+def test_each_sort_of_file_is_scored_in_its_own_way(finished: Path, files: dict[str, str], moslora: Moslora):
+    found = json.loads(moslora("evaluate", finished, *given(files), "--json").stdout)
+    assert [(one["task"], one["scoring"]) for one in found] == [
+        ("exam", "log_probability"),
+        ("facts", "generation"),
+        ("kept", "loss"),
+    ]
+    exam, facts, kept = found
+    assert (exam["total"], exam["chance"], facts["total"], facts["chance"]) == (4, 0.5, 3, None)
+    assert facts["scored"]["rule"].startswith("exact match of the first line")
+    assert kept["perplexity"] == pytest.approx(math.exp(kept["loss"]))
+    assert kept["low"] < kept["loss"] < kept["high"]
+    assert (kept["samples"], kept["learned"]) == (3, "sequence")
+    assert not {"accuracy", "chance"} & kept.keys()
+    record = RunRecord.load(finished / "run.json")
+    assert [one.task for one in record.evaluations] == ["everyday", "exam", "facts"]
+    assert [one.model_dump(mode="json") for one in record.losses] == [kept]
+    lines = (finished / "answers" / "kept-evaluated-loss.jsonl").read_text().splitlines()
+    assert [json.loads(line)["index"] for line in lines] == [0, 1, 2]
+
+
+def test_the_loss_is_that_of_the_training_samples_format(finished: Path, files: dict[str, str], moslora: Moslora):
+    (found,) = json.loads(moslora("evaluate", finished, "--task", files["kept"], "--json").stdout)
+    model, tokenizer = load_adapted(open_adapter(finished))
+    total, tokens = 0.0, 0
+    for sample in FILES["kept"]:
+        text = build_prompt(sample, style="plain") + sample["output"]
+        ids = torch.tensor([[*tokenizer(text)["input_ids"], tokenizer.eos_token_id]])
+        with torch.no_grad():
+            logits = model(ids).logits[0, :-1]
+        total += float(cross_entropy(logits, ids[0, 1:], reduction="sum"))
+        tokens += ids.shape[1] - 1
+    assert found["tokens"] == tokens
+    assert found["loss"] == pytest.approx(total / tokens, rel=1e-5)
+
+
+def test_losses_are_printed_apart_from_accuracies(finished: Path, files: dict[str, str], moslora: Moslora):
+    lines = moslora("evaluate", finished, *given(files)).stdout.splitlines()
+    heading = next(number for number, line in enumerate(lines) if line.startswith("held out"))
+    assert lines[heading].split("  ")[0] == "held out"
+    assert "perplexity" in lines[heading]
+    assert lines[heading + 1].split()[:2] == ["kept", "evaluated"]
+    assert not any(line.startswith("kept") for line in lines[:heading])
+    assert max(map(len, lines[heading:])) <= 60
+
+
+def test_evaluating_again_replaces_a_loss(finished: Path, files: dict[str, str], moslora: Moslora):
+    moslora("evaluate", finished, "--task", files["kept"])
+    moslora("evaluate", finished, "--task", files["kept"], "--limit", "2")
+    assert [one.samples for one in RunRecord.load(finished / "run.json").losses] == [2]
+
+
+def test_a_recipe_scores_files_before_and_after_training(
+    tmp_path: Path, files: dict[str, str], recipe_in: Callable[..., Path], moslora: Moslora
+):
+    tasks = {"tasks": [*files.values()], "before": True, "agreement_questions": 2}
+    recipe = recipe_in(tmp_path, evaluation=tasks, data={"validation_samples": 4})
+    record = json.loads(moslora("train", recipe, "--output", tmp_path / "run", "--json").stdout)
+    assert [(one["task"], one["when"]) for one in record["losses"]] == [("kept", "before"), ("kept", "after")]
+    again = [one for one in record["evaluations"] if one["agreement"] is not None]
+    assert [(one["task"], one["scoring"]) for one in again] == [("exam", "generation")]
+    assert record["validation_perplexity"] == pytest.approx(math.exp(record["validation_loss"]))
+    shown = moslora("train", recipe, "--output", tmp_path / "run", "--resume").stdout
+    assert f"perplexity          {record['validation_perplexity']:.2f} on the validation samples" in shown or not shown
+
+
+def test_a_record_without_losses_is_written_as_before(finished: Path):
+    kept = json.loads((finished / "run.json").read_text())
+    assert not {"losses", "validation_perplexity"} & kept.keys()
+
+
+def test_a_file_that_is_not_there_is_refused_before_the_model_is_loaded(
+    tmp_path: Path, finished: Path, refused: Refused
+):
+    (tmp_path / "exam.jsonl").write_text("{}")
+    assert refused("evaluate", finished, "--task", str(tmp_path / "exams.jsonl")) == (
+        f"{tmp_path / 'exams.jsonl'}: no such file; did you mean 'exam.jsonl'; check the path"
+    )
+
+
+def test_a_sample_that_the_model_cannot_read_stops_before_training(
+    tmp_path: Path, recipe_in: Callable[..., Path], refused: Refused
+):
+    path = tmp_path / "kept.jsonl"
+    path.write_text('{"instruction": "Say a.", "output": "a"}\n{"instruction": "Say b.", "output": ""}\n')
+    recipe = recipe_in(tmp_path, evaluation={"tasks": [str(path)]})
+    message = refused("train", recipe, "--output", tmp_path / "run")
+    assert message == f"{path}: sample 2: field 'output' is '', expected text; correct the sample"
+    assert not (tmp_path / "run").exists()
+
+
+def test_without_a_run_the_format_is_told_by_the_fields(
+    tmp_path: Path, finished: Path, files: dict[str, str], moslora: Moslora
+):
+    moslora("merge", finished, "--output", tmp_path / "merged")
+    (found,) = json.loads(moslora("evaluate", tmp_path / "merged", "--task", files["kept"], "--json").stdout)
+    assert (found["learned"], found["prompt"], found["samples"]) == ("response", "plain", 3)
