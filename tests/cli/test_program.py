@@ -205,9 +205,9 @@ def test_the_shell_completes_commands(typed: str, expected: str):
     assert CliRunner().invoke(app, [], env=environment, prog_name="moslora").stdout.split() == [expected]
 
 
-def test_completing_after_an_unknown_command_offers_nothing():
-    environment = {"_MOSLORA_COMPLETE": "complete_bash", "COMP_WORDS": "moslora recpes s", "COMP_CWORD": "2"}
-    assert CliRunner().invoke(app, [], env=environment, prog_name="moslora").output.strip() == ""
+def test_completing_after_an_unknown_command_goes_on_from_the_commands():
+    environment = {"_MOSLORA_COMPLETE": "complete_bash", "COMP_WORDS": "moslora recpes se", "COMP_CWORD": "2"}
+    assert CliRunner().invoke(app, [], env=environment, prog_name="moslora").output.strip() == "settings"
 
 
 def test_a_closed_pipe_ends_without_a_word():

@@ -7,7 +7,7 @@ import yaml
 
 from moslora.data.tasks import COMMONSENSE
 from moslora.errors import ConfigError
-from moslora.runs.recipe import Recipe, list_recipes, load_recipe, parse_recipe, recipe_names, recipe_text
+from moslora.runs.recipe import SKELETONS, Recipe, list_recipes, load_recipe, parse_recipe, recipe_names, recipe_text
 
 SMALLEST = "model: {path: smollm2}\ndata: {train: everyday}\n"
 
@@ -138,7 +138,8 @@ def test_a_folder_is_not_a_recipe(tmp_path: Path):
 def test_an_unknown_name_lists_the_shipped_recipes():
     assert message("dmo") == (
         "unknown recipe 'dmo'; did you mean 'demo'? "
-        f"(shipped: {', '.join(recipe_names())}; your own: a path ending in .yaml or .yml)"
+        f"(shipped: {', '.join(recipe_names())}; skeletons: {', '.join(SKELETONS)};"
+        " your own: a path ending in .yaml or .yml)"
     )
 
 

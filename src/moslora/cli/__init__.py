@@ -31,6 +31,7 @@ COMMANDS = {
     "import": "import_checkpoint",
     "assemble": "assemble",
     "recipes": "recipes",
+    "settings": "settings",
     "methods": "methods",
 }
 

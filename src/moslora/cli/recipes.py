@@ -1,4 +1,4 @@
-"""`moslora recipes`: the recipes that come with the package."""
+"""`moslora recipes`: the recipes that come with the package, and skeletons for one's own."""
 
 from typing import Annotated
 
@@ -10,7 +10,7 @@ recipes = typer.Typer(
     add_completion=False,
     help="List the shipped recipes, or print one to edit.",
     no_args_is_help=True,
-    epilog=examples("moslora recipes list", "moslora recipes show demo > mine.yaml"),
+    epilog=examples("moslora recipes list", "moslora recipes show instruction > mine.yaml"),
 )
 
 
@@ -21,16 +21,20 @@ def list_(as_json: JsonOption = False) -> None:
 
     from rich.table import Table
 
-    from moslora.runs.recipe import list_recipes
+    from moslora.runs.recipe import list_recipes, list_skeletons
 
-    shipped = list_recipes()
+    shipped, skeletons = list_recipes(), list_skeletons()
     if as_json:
-        print_json([asdict(recipe) for recipe in shipped])
+        print_json([asdict(recipe) for recipe in [*shipped, *skeletons]])
         return
     table = Table("name", "what it does", box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
     table.columns[0].no_wrap = True
     for recipe in shipped:
         table.add_row(recipe.name, recipe.summary)
+    table.add_row()
+    table.add_row("for your own data", "every setting, explained", style="bold")
+    for skeleton in skeletons:
+        table.add_row(skeleton.name, skeleton.summary)
     results.print(table, soft_wrap=False)
     remarks.print("Print one to edit: moslora recipes show NAME > mine.yaml", style="dim")
 
@@ -38,15 +42,15 @@ def list_(as_json: JsonOption = False) -> None:
 @recipes.command(
     epilog=examples(
         "moslora recipes show demo",
-        "# a copy to edit and to train",
-        "moslora recipes show demo > mine.yaml",
-        "moslora train mine.yaml",
+        "# every setting for instructions of your own: instruction, chat",
+        "moslora recipes show instruction > mine.yaml",
+        "moslora train mine.yaml --set data.train=mine.jsonl",
     )
 )
 def show(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of a shipped recipe.", show_default=False)],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A shipped recipe or skeleton.", show_default=False)],
 ) -> None:
-    """Print a shipped recipe: commented YAML that can be edited and trained."""
+    """Print a shipped recipe or skeleton: commented YAML that can be edited and trained."""
     from moslora.runs.recipe import recipe_text
 
     typer.echo(recipe_text(name), nl=False)

@@ -191,12 +191,19 @@ class ScoringSettings(Settings):
     references: ClassVar[tuple[str, ...]] = ()  # evaluations of what no model made, which say what can be reached
 
     tasks: list[str] = []
-    data: str | None = None  # folder of the test sets; built-in ones need none
+    """What is scored after training."""
+    data: str | None = None
+    """Folder of the test sets; built-in ones need none."""
     batch_size: Count = 16
-    limit: Count | None = None  # questions a task
-    before: bool = False  # score the untrained model too
-    scoring: str  # each kind names its own ways
-    prompt: str | None = None  # of the questions; none given: as trained
+    """Questions at once; smaller needs less memory."""
+    limit: Count | None = None
+    """Score only the first questions of each task."""
+    before: bool = False
+    """Score the untrained model too."""
+    scoring: str
+    """How an answer is read; each kind of run has its own ways."""
+    prompt: str | None = None
+    """Of the questions; not given: as trained."""
 
     @field_validator("tasks")
     @classmethod

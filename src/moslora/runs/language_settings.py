@@ -108,10 +108,12 @@ class EvaluationSettings(ScoringSettings):
     ways: ClassVar[tuple[str, ...]] = ("log_probability", "generation")
 
     prompt: Literal["alpaca", "plain", "chat", "none"] | None = None  # pyright: ignore[reportIncompatibleVariableOverride]
-    # generation: the paper's protocol
     scoring: Literal["log_probability", "generation"] = "log_probability"  # pyright: ignore[reportIncompatibleVariableOverride]
-    question_removed: bool = False  # score with the options only: what position and wording give away
-    agreement_questions: Annotated[int, Field(ge=0)] = 0  # scored by generation too, and compared
+    """log_probability: the likeliest option; generation: what is written, as in the paper."""
+    question_removed: bool = False
+    """Score `everyday` with the options only too: what position and wording give away."""
+    agreement_questions: Annotated[int, Field(ge=0)] = 0
+    """So many questions are scored in the other way too, and compared."""
 
     tasks: list[str] = Field(default_factory=list)
     """Built-in names, and paths of files: questions with options, with short answers, or held-out samples.

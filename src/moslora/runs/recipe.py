@@ -16,12 +16,17 @@ from moslora.runs.groups import ModelSettings, Recipe, ScoringSettings
 from moslora.runs.language_settings import LanguageRecipe
 from moslora.runs.settings import override
 from moslora.runs.shipped import Shipped
+from moslora.runs.skeletons import SKELETONS, skeleton_settings, skeleton_text
 from moslora.runs.subject_settings import SubjectRecipe
 from moslora.runs.validation import validated
 from moslora.runs.vision_settings import VisionRecipe
 
 SHIPPED = Shipped(
-    "recipe", "recipes", missing="there is no recipe file {path}", kept_by="a run keeps its own as {path}/recipe.yaml"
+    "recipe",
+    "recipes",
+    missing="there is no recipe file {path}",
+    kept_by="a run keeps its own as {path}/recipe.yaml",
+    also=MappingProxyType({"skeletons": SKELETONS}),
 )
 LANGUAGE = "language"
 RECIPES: Mapping[str, type[Recipe]] = MappingProxyType(
@@ -52,13 +57,14 @@ def _group(kind: str, name: str) -> Any:
 
 @dataclass(frozen=True)
 class RecipeSummary:
-    """What `moslora recipes list` shows of a shipped recipe."""
+    """What `moslora recipes list` shows of a shipped recipe or skeleton."""
 
     name: str
     summary: str  # the first comment line of the file
     model: str
     method: str
     data: str
+    is_skeleton: bool = False
 
 
 def parse_recipe(settings: Mapping[str, Any], *, source: str) -> Recipe:
@@ -71,12 +77,13 @@ def parse_recipe(settings: Mapping[str, Any], *, source: str) -> Recipe:
 
 
 def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
-    """A shipped recipe by name, or a YAML file, with overrides such as `training.learning_rate=1e-3`.
+    """A shipped recipe or skeleton by name, or a YAML file, with overrides such as `training.learning_rate=1e-3`.
 
     Override values are YAML. A file without `name` is named after itself. Raises `ConfigError`.
     """
     source = f"recipe {name_or_path}"
-    settings = SHIPPED.settings(name_or_path)
+    name = str(name_or_path)
+    settings = {"name": name, **skeleton_settings(name)} if name in SKELETONS else SHIPPED.settings(name_or_path)
     for assignment in overrides:
         override(settings, assignment, source=source)
     return parse_recipe(settings, source=source)
@@ -92,17 +99,23 @@ def list_recipes() -> list[RecipeSummary]:
     return [_summary(name) for name in recipe_names()]
 
 
+def list_skeletons() -> list[RecipeSummary]:
+    """What a recipe of one's own may start from."""
+    return [_summary(name) for name in SKELETONS]
+
+
 def recipe_text(name: str) -> str:
-    """The commented YAML of a shipped recipe. Raises `ConfigError` for an unknown name."""
-    return SHIPPED.text(name)
+    """The commented YAML of a shipped recipe, or of a skeleton. Raises `ConfigError` for an unknown name."""
+    return skeleton_text(name) if name in SKELETONS else SHIPPED.text(name)
 
 
 def _summary(name: str) -> RecipeSummary:
     recipe = load_recipe(name)
     return RecipeSummary(
         name=name,
-        summary=SHIPPED.summary(name),
+        summary=recipe_text(name).partition("\n")[0].removeprefix("#").strip(),
         model=recipe.model.path,
         method=recipe.adapter.method,
         data=", ".join(recipe.data.sources),
+        is_skeleton=name in SKELETONS,
     )

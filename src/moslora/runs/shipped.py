@@ -1,7 +1,9 @@
 """YAML files that come with the package or are the user's own: found by name or path, and read."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib import resources
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ class Shipped:
     folder: str
     missing: str  # what is said of a file that is not there
     kept_by: str  # what keeps its own file, and where
+    also: Mapping[str, Sequence[str]] = field(default_factory=dict)  # names of other files that are found in its place
 
     def names(self) -> list[str]:
         """The names of the shipped files, in alphabetical order."""
@@ -29,9 +32,11 @@ class Shipped:
         """The commented YAML of a shipped file. Raises `ConfigError` for an unknown name."""
         names = self.names()
         if name not in names:
+            near = suggestion(name, [*names, *chain.from_iterable(self.also.values())])
+            others = "".join(f"; {what}: {', '.join(those)}" for what, those in self.also.items())
             raise ConfigError(
-                f"unknown {self.kind} '{name}'{suggestion(name, names)} "
-                f"(shipped: {', '.join(names)}; your own: a path ending in {' or '.join(SUFFIXES)})"
+                f"unknown {self.kind} '{name}'{near} "
+                f"(shipped: {', '.join(names)}{others}; your own: a path ending in {' or '.join(SUFFIXES)})"
             )
         return (resources.files("moslora") / self.folder / f"{name}.yaml").read_text(encoding="utf-8")
 

@@ -37,6 +37,31 @@ _ALLOWED = MappingProxyType(
     }
 )
 
+# what other trainers call a setting, and what it is called here
+_ELSEWHERE = MappingProxyType(
+    {
+        **dict.fromkeys(("base_model", "model_name_or_path", "model_name", "pretrained_model"), "model.path"),
+        **dict.fromkeys(("datasets", "dataset", "train_file", "data_path"), "data.train"),
+        **dict.fromkeys(("sequence_len", "max_seq_length", "max_seq_len", "cutoff_len"), "data.max_length_tokens"),
+        **dict.fromkeys(("train_on_inputs", "train_on_prompt", "mask_prompt"), "data.loss_on"),
+        "sample_packing": "data.packing",
+        "val_set_size": "data.validation_samples",
+        **dict.fromkeys(("lr", "lr_rate"), "training.learning_rate"),
+        "lr_scheduler": "training.schedule",
+        "lr_scheduler_type": "training.schedule",
+        **dict.fromkeys(("num_epochs", "num_train_epochs", "n_epochs"), "training.epochs"),
+        **dict.fromkeys(
+            ("gradient_accumulation_steps", "per_device_train_batch_size"),
+            "training.micro_batch_size (training.batch_size counts all samples of a step)",
+        ),
+        **dict.fromkeys(("load_in_4bit", "load_in_8bit"), "model.quantize"),
+        **dict.fromkeys(("lora_r", "rank", "r"), "adapter.r"),
+        **dict.fromkeys(("lora_alpha", "lora_dropout", "target_modules"), "adapter"),
+        "lora_target_modules": "adapter.target_modules",
+        "output_dir": "the option --output",
+    }
+)
+
 
 def validated(model: type[Model], settings: Mapping[str, Any], *, source: str) -> Model:
     """The model built from `settings`. Raises `ConfigError`: the first mistake in full, the other settings by name."""
@@ -81,21 +106,27 @@ def _unknown(loc: Sequence[int | str], model: type[BaseModel]) -> str:
     *groups, key = (str(part) for part in loc)
     owner = model
     for group in groups:
-        owner = _group(owner, group) or owner
+        owner = group_of(owner, group) or owner
     names = list(owner.model_fields)
-    elsewhere = [f"{group}.{key}" for group in model.model_fields if key in _names(_group(model, group))]
-    near = f"; did you mean '{elsewhere[0]}'?" if elsewhere else suggestion(key, names)
+    in_others = [f"{group}.{key}" for group in model.model_fields if key in _names(group_of(model, group))]
+    near = f"; did you mean '{in_others[0]}'?" if in_others else elsewhere(key) or suggestion(key, names)
     return f"{_dotted(loc)} is not a setting{near} (allowed: {', '.join(names)})"
+
+
+def elsewhere(key: str) -> str:
+    """`; here it is x` for a setting's name in other trainers, or an empty string."""
+    return f"; here it is {_ELSEWHERE[key]}" if key in _ELSEWHERE else ""
 
 
 def _first_required(loc: Sequence[int | str], model: type[BaseModel]) -> str:
     """The dotted name of a missing setting; of a missing group, its first setting without a default."""
-    group = _group(model, str(loc[-1])) if len(loc) == 1 else None
+    group = group_of(model, str(loc[-1])) if len(loc) == 1 else None
     required = [name for name, field in group.model_fields.items() if field.is_required()] if group else []
     return ".".join([_dotted(loc), *required[:1]])
 
 
-def _group(model: type[BaseModel], name: str) -> type[BaseModel] | None:
+def group_of(model: type[BaseModel], name: str) -> type[BaseModel] | None:
+    """The class of a group of settings; None for a setting that is none, or unknown."""
     field = model.model_fields.get(name)
     annotation = field.annotation if field else None
     return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
