@@ -21,6 +21,11 @@ MARKED = (
 )
 # Opens the answer with a thought that finished turns do not keep.
 THINKING = PLAIN.replace("<|start|>assistant\n{% endif %}", "<|start|>assistant\n<think>{% endif %}")
+# Says at the start how long the chat is, whose parts then start otherwise, and what each content starts and ends with.
+COUNTING = (
+    "{{ messages | length }}{% for m in messages %}{{ m['content'][0] }}{{ m['content'][-1] }}{{ loop.revindex }}"
+    "{{ m['content'] }}{% endfor %}{{ '?' if add_generation_prompt }}"
+)
 ALTERNATING = "{% if messages[0]['role'] != 'user' %}{{ raise_exception('user first') }}{% endif %}" + PLAIN
 
 CHAT = {
@@ -89,12 +94,18 @@ def test_conversations_are_read_like_messages(with_template):
     assert made([{"conversations": rows}], tokenizer) == made([CHAT], tokenizer)
 
 
+def test_an_answer_without_the_thought_that_prompts_open_starts_where_its_text_does(with_template):
+    tokenizer = with_template(THINKING)
+    (example,) = made([CHAT], tokenizer)
+    assert learned_texts(example, tokenizer) == ["Hello, Jürgen<|end|>", "\nSee you<|end|>"]
+
+
 def test_a_template_whose_answers_cannot_be_told_apart_is_refused(with_template):
     with pytest.raises(
         DataError, match=r"a\.jsonl: sample 1: message 3: the chat template renders .* data.loss_on to sequence"
     ):
-        made([CHAT], with_template(THINKING))
-    assert made([CHAT], with_template(THINKING), loss_on="sequence")
+        made([CHAT], with_template(COUNTING))
+    assert made([CHAT], with_template(COUNTING), loss_on="sequence")
 
 
 def test_a_chat_that_the_assistant_opens_is_refused_for_the_response_loss(with_template):

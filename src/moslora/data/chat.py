@@ -6,8 +6,9 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from moslora.data.messages import Chat, read_chat
-from moslora.data.template import ChatTemplate
-from moslora.data.tokens import IGNORED, Example, check_loss_on
+from moslora.data.spans import labelled
+from moslora.data.template import ChatTemplate, Span
+from moslora.data.tokens import Example, check_loss_on
 from moslora.data.turns import turn_spans
 from moslora.errors import DataError
 
@@ -49,21 +50,27 @@ def chat_examples(
 
 def chat_example(chat: Chat, template: ChatTemplate, *, loss_on: str, place: str) -> Example:
     """One chat, as `chat_examples` makes them."""
-    is_response = loss_on == "response"
-    if is_response:
+    text = template.text(chat.messages, place=place, tools=chat.tools)
+    if loss_on == "response":
         _refuse_other_roles(chat, place=place)
-    if is_response and template.has_generation_tags:
-        ids, mask = template.masked_ids(chat, place=place)
-        labels = [token if own else IGNORED for token, own in zip(ids, mask, strict=True)]
-    else:
-        ids = template.ids(chat.messages, place=place, tools=chat.tools)
-        if is_response:
-            return {"input_ids": ids, "labels": _assistant_labels(ids, chat, template, place=place)}
-        labels = list(ids)
+    if loss_on == "response" and not template.has_generation_tags(chat.tools):
+        answers = [turn for turn, message in enumerate(chat.messages) if message["role"] == "assistant"]
+        learned = [turn for turn in answers if chat.marked.get(turn) is not False]
+        spans = turn_spans(text, chat, template, turns=learned, after_prompt=True, place=place)
+        return labelled(text, [*spans.values()], template.tokenizer, place=place)
+    whole = template.generated_spans(chat, place=place) if loss_on == "response" else [(0, len(text))]
     left_out = [turn for turn, is_learned in chat.marked.items() if not is_learned]
-    for start, end in turn_spans(ids, chat, template, turns=left_out, after_prompt=False, place=place).values():
-        labels[start:end] = [IGNORED] * (end - start)
-    return {"input_ids": ids, "labels": labels}
+    holes = turn_spans(text, chat, template, turns=left_out, after_prompt=False, place=place)
+    return labelled(text, _without(whole, [*holes.values()]), template.tokenizer, place=place)
+
+
+def _without(spans: Sequence[Span], holes: Sequence[Span]) -> list[Span]:
+    """Spans without holes in them, both in order."""
+    left = list(spans)
+    for first, upto in holes:
+        parts = [((start, min(end, first)), (max(start, upto), end)) for start, end in left]
+        left = [(start, end) for both in parts for start, end in both if start < end]
+    return left
 
 
 def _refuse_other_roles(chat: Chat, *, place: str) -> None:
@@ -73,27 +80,3 @@ def _refuse_other_roles(chat: Chat, *, place: str) -> None:
                 f"{place}: message {chat.number(turn)} is marked to be learned, and data.loss_on response learns only "
                 "the assistant's; take the mark away, or set data.loss_on to sequence"
             )
-
-
-def _assistant_labels(ids: list[int], chat: Chat, template: ChatTemplate, *, place: str) -> list[int]:
-    """Labels on the assistant's turns: what each turn adds to the rendered messages before it and its header."""
-    answers = [turn for turn, message in enumerate(chat.messages) if message["role"] == "assistant"]
-    learned = [turn for turn in answers if chat.marked.get(turn) is not False]
-    if 0 in learned:
-        raise DataError(
-            f"{place}: message 1: the assistant opens the chat, so its turn has no prompt; "
-            "put a message before it, set data.loss_on to sequence, or leave the chat out"
-        )
-    labels = [IGNORED] * len(ids)
-    for start, upto in turn_spans(ids, chat, template, turns=learned, after_prompt=True, place=place).values():
-        end = _after_end_token(ids, start, upto, template.tokenizer)
-        labels[start:end] = ids[start:end]
-    return labels
-
-
-def _after_end_token(ids: list[int], start: int, end: int, tokenizer: PreTrainedTokenizerBase) -> int:
-    """Where a turn stops being the model's own words: after its last end token; what follows is the template's."""
-    for place in range(end - 1, start - 1, -1):
-        if ids[place] == tokenizer.eos_token_id:
-            return place + 1
-    return end

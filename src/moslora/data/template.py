@@ -1,15 +1,22 @@
 """A tokenizer's chat template: chats rendered to token ids, and the proof that it shows what a chat says."""
 
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from itertools import pairwise
+from typing import Any, TypeVar
 
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
+from transformers.utils.chat_template_utils import render_jinja_template
 
 from moslora.data.messages import MEANT, Chat, Message
 from moslora.errors import DataError
 
+T = TypeVar("T")
+Span = tuple[int, int]  # of characters: the first one, and the one after the last
+
+_REFUSALS = (TemplateError, TypeError, ValueError, LookupError)
 _GENERATION_TAG = re.compile(r"\{%-?\s*generation\b")
 
 
@@ -21,11 +28,19 @@ class ChatTemplate:
         self.unshown: dict[str, None] = {}
         self._shown: set[tuple[str, str]] = set()  # role and field; a template shows a field of a role, or does not
 
-    @property
-    def has_generation_tags(self) -> bool:
-        """Whether the template itself says which tokens are the assistant's."""
-        template = self.tokenizer.chat_template
-        return isinstance(template, str) and _GENERATION_TAG.search(template) is not None
+    @cached_property
+    def special_texts(self) -> list[str]:
+        """The tokens that stand for no text, such as the one that ends a turn."""
+        added: Any = self.tokenizer.added_tokens_decoder
+        special = [token.content for token in added.values() if token.special]
+        return [*dict.fromkeys([*self.tokenizer.all_special_tokens, *special])]
+
+    def has_generation_tags(self, tools: list[Any] | None) -> bool:
+        """Whether the template itself says what the assistant generates."""
+        return _GENERATION_TAG.search(self._source(tools)) is not None
+
+    def _source(self, tools: list[Any] | None) -> str:
+        return self.tokenizer.get_chat_template(tools=tools)
 
     def ids(
         self,
@@ -51,19 +66,22 @@ class ChatTemplate:
         options = {"tools": tools, "add_generation_prompt": add_generation_prompt}
         return self._rendered(messages, place=place, tokenize=False, **options)
 
-    def token_starts(self, text: str, ids: list[int]) -> list[int] | None:
-        """Where in the rendered text each of its tokens starts, and its end; None from a tokenizer that cannot tell."""
-        if not self.tokenizer.is_fast:
-            return None
-        found: Any = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-        starts = [start for start, _ in found["offset_mapping"]]
-        return [*starts, len(text)] if found["input_ids"] == ids and starts == sorted(starts) else None
+    def generated_spans(self, chat: Chat, *, place: str) -> list[Span]:
+        """The characters of the rendered chat within the template's generation tags."""
 
-    def masked_ids(self, chat: Chat, *, place: str) -> tuple[list[int], list[int]]:
-        """The token ids of the rendered chat, and 1 for each of them within the template's generation tags."""
-        options = {"tools": chat.tools, "return_dict": True, "return_assistant_tokens_mask": True}
-        found = self._rendered(chat.messages, place=place, **options)
-        return found["input_ids"], found["assistant_masks"]
+        special: Any = self.tokenizer.special_tokens_map
+
+        def render(messages: list[Message]) -> list[Span]:
+            _, spans = render_jinja_template(
+                conversations=[messages],
+                tools=chat.tools,
+                chat_template=self._source(chat.tools),
+                return_assistant_tokens_mask=True,
+                **special,
+            )
+            return [(int(start), int(end)) for start, end in spans[0]]
+
+        return self._taken(chat.messages, render, place=place)
 
     def check_shows(self, chat: Chat, *, place: str) -> None:
         """Raise DataError for tools, or a field of a message that matters, which the template does not show.
@@ -75,8 +93,33 @@ class ChatTemplate:
                 raise DataError(_left_out(f"{place}: field 'tools'"))
             self._shown.add(("", "tools"))
         for turn, message in enumerate(chat.messages):
+            self._check_text(chat, turn, place=place)
             for field in [name for name in message if name not in ("role", "content")]:
-                self._check_field(chat, turn, field, place=f"{place}: message {chat.number(turn)}")
+                self._check_field(chat, turn, field, place=place)
+        self._check_thought(chat, place=place)
+
+    def _check_text(self, chat: Chat, turn: int, *, place: str) -> None:
+        role, content = chat.messages[turn]["role"], chat.messages[turn]["content"]
+        if not content.strip() or self._knows(role, "content"):
+            return
+        if not self._shows(chat, turn, "content", place=place):
+            raise DataError(
+                f"{place}: message {chat.number(turn)}: the text of the role '{role}' is left out by the chat template;"
+                " choose one that shows it (data.chat_template), or take the message out"
+            )
+        self._shown.add((role, "content"))
+
+    def _check_thought(self, chat: Chat, *, place: str) -> None:
+        """A thought that the last answer's text opens with; of earlier answers, templates leave it out on purpose."""
+        last = chat.messages[-1]
+        thought = last["content"].rpartition("</think>")[0].rpartition("<think>")[2].strip()
+        if last["role"] != "assistant" or not thought:
+            return
+        if thought not in self.text(chat.messages, place=place, tools=chat.tools):
+            raise DataError(
+                f"{place}: message {chat.number(len(chat.messages) - 1)}: what stands before </think> is left out by"
+                " the chat template; choose one that shows it (data.chat_template), or take it out of the message"
+            )
 
     def _check_field(self, chat: Chat, turn: int, field: str, *, place: str) -> None:
         role = chat.messages[turn]["role"]
@@ -86,7 +129,7 @@ class ChatTemplate:
         if self._shows(chat, turn, field, place=place):
             self._shown.add((role, field))
         elif field in MEANT:
-            raise DataError(_left_out(f"{place}: field '{field}'"))
+            raise DataError(_left_out(f"{place}: message {chat.number(turn)}: field '{field}'"))
         else:
             self.unshown[field] = None
 
@@ -111,15 +154,41 @@ class ChatTemplate:
         return False
 
     def _rendered(self, messages: Sequence[Message], *, place: str, **options: Any) -> Any:
-        copies: list[Mapping[str, Any]] = [dict(message) for message in messages]
+        def render(copies: list[Message]) -> Any:
+            return self.tokenizer.apply_chat_template(copies, **options)  # pyright: ignore[reportArgumentType]
+
+        return self._taken(messages, render, place=place)
+
+    def _taken(self, messages: Sequence[Message], render: Callable[[list[Message]], T], *, place: str) -> T:
+        """What `render` makes of the messages. Raises DataError with the template's reason for refusing them."""
+        copies = [dict(message) for message in messages]
         try:
-            return self.tokenizer.apply_chat_template(copies, **options)  # pyright: ignore
-        except (TemplateError, TypeError, ValueError, LookupError) as error:
-            raise DataError(f"{place}: the chat template refuses it ({error}); correct its roles and fields") from error
+            return render(copies)
+        except _REFUSALS as error:
+            reason = " ".join(str(error).split()).rstrip(".!")
+            raise DataError(f"{place}: the chat template refuses it ({reason}); {_mended(copies, render)}") from error
+
+
+def _mended(messages: list[Message], render: Callable[[list[Message]], Any]) -> str:
+    """What to do about a chat that a template refuses."""
+    roles = [message["role"] for message in messages]
+    if "system" in roles:
+        try:
+            render([message for message in messages if message["role"] != "system"])
+        except _REFUSALS:
+            pass
+        else:
+            return "it takes no system message: put that into the first question, or choose another data.chat_template"
+    twice = next((role for role, following in pairwise(roles) if role == following), None)
+    if twice is not None:
+        return f"two turns of the {twice} follow each other: join them, or choose another data.chat_template"
+    if "tool" in roles:
+        return "choose a data.chat_template that knows tools, or leave the chat out"
+    return "correct its roles and fields"
 
 
 def _left_out(what: str) -> str:
     return (
-        f"{what} is left out by the chat template; give the tokenizer a template that shows it"
-        " (to go without it: data.ignore)"
+        f"{what} is left out by the chat template; choose one that shows it (data.chat_template), or go without it"
+        " (data.ignore)"
     )

@@ -1,94 +1,162 @@
-"""Where the turns of a chat lie among its tokens.
+"""Where the turns of a chat lie in its rendered text.
 
-A template is asked for one turn after the chat's start, and not for all that comes before it: the time is that of the
-chat's length, not of its square. What it renders so is looked for at its place in the whole chat; where it is not there
-(templates that render a turn otherwise among more turns), every turn is told from the tokens of the chat up to it.
+Each content is found by its marks. What stands between two contents, the end of one turn and the header of the next, is
+divided by what the template renders where a chat ends with the first of them: asked for once for messages of one form,
+and looked for in the whole text at each of them. So the time is that of the chat's length, not of its square. Only
+where that does not tell, the chat up to the turn is rendered.
 """
 
-from bisect import bisect_left
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Hashable
+from dataclasses import replace
+from itertools import takewhile
 
-from moslora.data.messages import Chat, Message
-from moslora.data.template import ChatTemplate
+from moslora.data.marks import Marks
+from moslora.data.messages import Chat
+from moslora.data.template import ChatTemplate, Span
 from moslora.errors import DataError
-
-Span = tuple[int, int]
 
 
 def turn_spans(
-    ids: list[int], chat: Chat, template: ChatTemplate, *, turns: Collection[int], after_prompt: bool, place: str
-) -> Mapping[int, Span]:
-    """The tokens of some turns of a chat with these ids: the first one, and the one after the last.
+    text: str, chat: Chat, template: ChatTemplate, *, turns: Collection[int], after_prompt: bool, place: str
+) -> dict[int, Span]:
+    """The characters of some turns of a chat that is rendered as `text`: the first one, and the one after the last.
 
-    `after_prompt` leaves out the header that an answer is generated after; the turns are then the assistant's, and none
-    of them opens the chat. Raises DataError if a turn's tokens cannot be told from those before it.
+    `after_prompt` leaves out the header that an answer is generated after, and what follows its end token; the turns
+    are then the assistant's. Raises DataError if a turn cannot be told from what stands around it.
     """
     if not turns:
         return {}
-    wanted = _Wanted(chat, template, frozenset(turns), after_prompt, place)
-    found = wanted.in_tokens(ids)
-    return found if found is not None else {turn: wanted.from_the_start(turn, ids) for turn in turns}
+    found = _Turns(text, chat, template, place)
+    return {turn: found.answer(turn) if after_prompt else found.whole(turn) for turn in sorted(turns)}
 
 
-class _Wanted:
-    def __init__(self, chat: Chat, template: ChatTemplate, turns: frozenset[int], after_prompt: bool, place: str):
-        self.chat, self.template, self.turns, self.after_prompt = chat, template, turns, after_prompt
-        self.options = {"place": place, "tools": chat.tools}
-        self.place = place
+class _Turns:
+    def __init__(self, text: str, chat: Chat, template: ChatTemplate, place: str) -> None:
+        self.text, self.chat, self.template, self.place = text, chat, template, place
+        self.marks = Marks(chat, template, text=text, place=place)
+        self.tails: dict[Hashable, list[str]] = {}  # what follows the content of messages of one form
+        self.headers: dict[Hashable, str] = {}  # what stands between the turns of two forms of messages
 
-    def in_tokens(self, ids: list[int]) -> dict[int, Span] | None:
-        """The spans by the characters that each token stands for; None where these do not tell."""
-        text = self.template.text(self.chat.messages, **self.options)
-        starts = self.template.token_starts(text, ids)
-        try:
-            spans = self._in_text(text) if starts is not None else None
-        except DataError:  # it takes no such part of the chat
-            return None
-        if spans is None or starts is None:
-            return None
-        tokens = {edge: bisect_left(starts, edge) for span in spans.values() for edge in span}
-        if any(starts[token] != edge for edge, token in tokens.items()):
-            return None  # a token reaches over the edge
-        return {turn: (tokens[start], tokens[end]) for turn, (start, end) in spans.items()}
+    def answer(self, turn: int) -> Span:
+        """An answer as the model writes it, to its end token."""
+        start, end = self._answer_start(turn), self._end(turn)
+        content_end = self.marks.ends.get(turn, start)
+        return start, content_end + _upto_end_token(self.text[content_end:end], self.template.special_texts)
 
-    def _in_text(self, text: str) -> dict[int, Span] | None:
-        spans: dict[int, Span] = {}
-        first: list[Message] = []  # the chat to the end of its first answer
-        since: list[Message] = []  # what came after the latest answer
-        head, place = "", 0
-        for turn, message in enumerate(self.chat.messages):
-            is_answer = message["role"] == "assistant"
-            before = self._after(head, [*first, *since], asks=self.after_prompt) if turn in self.turns else ""
-            since.append(message)
-            if turn not in self.turns and not is_answer:
-                continue
-            upto = self._after(head, [*first, *since])
-            if before is None or upto is None or not upto.startswith(before) or not text.startswith(upto, place):
-                return None
-            if turn in self.turns:
-                spans[turn] = (place + len(before), place + len(upto))
-            if is_answer:
-                place += len(upto)
-                first, head = (first, head) if first else (since, upto)
-                since = []
-        return spans
+    def whole(self, turn: int) -> Span:
+        """A turn with its header."""
+        return self._end(turn - 1) if turn else 0, self._end(turn)
 
-    def _after(self, head: str, messages: list[Message], *, asks: bool = False) -> str | None:
-        """What the template renders after its head, if it starts so."""
-        if not messages:
-            return ""
-        text = self.template.text(messages, **self.options, add_generation_prompt=asks)
-        return text[len(head) :] if text.startswith(head) else None
-
-    def from_the_start(self, turn: int, ids: list[int]) -> Span:
-        """The span of a turn by the tokens of the chat before it and up to its end. Raises DataError."""
-        before, upto = self.chat.messages[:turn], self.chat.messages[: turn + 1]
-        start = self.template.ids(before, **self.options, add_generation_prompt=self.after_prompt) if before else []
-        end = self.template.ids(upto, **self.options)
-        if ids[: len(start)] != start or ids[: len(end)] != end:
+    def _answer_start(self, turn: int) -> int:
+        if turn == 0:
             raise DataError(
-                f"{self.place}: message {self.chat.number(turn)}: the chat template renders the turn differently from"
-                " what comes before it, so its tokens cannot be told apart; set data.loss_on to sequence, leave the"
-                " chat out, or give the tokenizer a template with {% generation %} tags"
+                f"{self.place}: message {self.chat.number(turn)}: the assistant opens the chat, so its turn has no"
+                " prompt; put a message before it, set data.loss_on to sequence, or leave the chat out"
             )
-        return len(start), len(end)
+        before = turn - 1
+        place = self._after_content(before, asks=True)
+        if place is None:
+            place = self._rendered_upto(before, asks=True)
+        if place is None:
+            raise self._cannot_tell(turn)
+        return place
+
+    def _end(self, turn: int) -> int:
+        """Where a turn ends, and the header of the next one starts."""
+        if turn == len(self.chat.messages) - 1:
+            return len(self.text)
+        following = self.marks.starts.get(turn + 1)
+        forms = self._form(turn), self._form(turn + 1)
+        header = self.headers.get(forms)
+        if following is not None and header is not None and self.text.endswith(header, 0, following):
+            return following - len(header)
+        place = self._after_content(turn, asks=False)
+        if place is None:
+            place = self._rendered_upto(turn, asks=False)
+        if place is None:
+            place = self._before_header(turn)
+        if place is None or (following is not None and place > following):
+            raise self._cannot_tell(turn)
+        if following is not None:
+            self.headers[forms] = self.text[place:following]
+        return place
+
+    def _form(self, turn: int) -> Hashable:
+        message = self.chat.messages[turn]
+        return message["role"], bool(message["content"].strip()), frozenset(message)
+
+    def _after_content(self, turn: int, *, asks: bool) -> int | None:
+        """The end of what follows a content, by what follows that of an earlier message of this form, or its own."""
+        end = self.marks.ends.get(turn)
+        if end is None:
+            return None
+        known = self.tails.setdefault((self._form(turn), asks), [])
+        for tail in known:
+            if self.text.startswith(tail, end):
+                return end + len(tail)
+        tail = self.marks.after(turn, asks=asks)
+        if tail is None:
+            return None
+        if not self.text.startswith(tail, end):
+            tail = self._shared_tail(turn, tail, asks=asks)
+            if not tail:
+                return None
+        known.append(tail)
+        known.sort(key=len, reverse=True)
+        return end + len(tail)
+
+    def _shared_tail(self, turn: int, tail: str, *, asks: bool) -> str:
+        """What a tail has in common with the text, where one of them goes on otherwise: an answer without the thought
+        that a prompt opens, a turn without the end of the whole chat."""
+        end = self.marks.ends[turn]
+        common = _shared_start(tail, self.text[end : end + len(tail)])
+        following = self.marks.starts.get(turn + 1)
+        if asks and following is not None and end + len(common) >= following:
+            return self.text[end:following]
+        edges = [*self.template.special_texts, *(["\n"] if asks else [])]
+        return common[: max((common.rfind(edge) + len(edge) for edge in edges if edge in common), default=0)]
+
+    def _rendered_upto(self, turn: int, *, asks: bool) -> int | None:
+        """The length of the chat up to a turn, if the whole one starts so."""
+        try:
+            upto = self.template.text(
+                self.chat.messages[: turn + 1], place=self.place, tools=self.chat.tools, add_generation_prompt=asks
+            )
+        except DataError:
+            return None
+        return len(upto) if self.text.startswith(upto) else None
+
+    def _before_header(self, turn: int) -> int | None:
+        """Where the header of the next turn starts, as it does after a message of this form that has a text."""
+        following = self.marks.starts.get(turn + 1)
+        if following is None:
+            return None
+        messages = [*self.chat.messages[:turn], {**self.chat.messages[turn], "content": "-"}]
+        chat = replace(self.chat, messages=[*messages, self.chat.messages[turn + 1]])
+        try:
+            text = self.template.text(chat.messages, place=self.place, tools=chat.tools)
+        except DataError:
+            return None
+        marks = Marks(chat, self.template, text=text, place=self.place)
+        end, start, tail = marks.ends.get(turn), marks.starts.get(turn + 1), marks.after(turn, asks=False)
+        if end is None or start is None or tail is None or not text.startswith(tail, end):
+            return None
+        header = text[end + len(tail) : start]
+        return following - len(header) if self.text.endswith(header, 0, following) else None
+
+    def _cannot_tell(self, turn: int) -> DataError:
+        return DataError(
+            f"{self.place}: message {self.chat.number(turn)}: the chat template renders the turn differently from what"
+            " comes before it, so its tokens cannot be told apart; set data.loss_on to sequence, leave the chat out, or"
+            " set data.chat_template to a template with {% generation %} tags"
+        )
+
+
+def _shared_start(first: str, second: str) -> str:
+    return first[: sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(first, second, strict=False)))]
+
+
+def _upto_end_token(tail: str, end_tokens: Collection[str]) -> int:
+    """How long a turn's end is without the white space that a template puts after its end token."""
+    upto = max((tail.rfind(token) + len(token) for token in end_tokens if token in tail), default=0)
+    return upto if upto and not tail[upto:].strip() else len(tail)
