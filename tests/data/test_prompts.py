@@ -29,7 +29,7 @@ def test_the_prompt_with_input():
 
 def test_an_unknown_style_is_refused_with_the_nearest_name():
     with pytest.raises(
-        ConfigError, match=r"unknown prompt style 'plane'; did you mean 'plain'\? \(allowed: alpaca, plain"
+        ConfigError, match=r"unknown prompt style 'plane'; did you mean 'plain'\? \(allowed: alpaca, none, plain"
     ):
         build_prompt({"instruction": "x"}, style="plane")
 

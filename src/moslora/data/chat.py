@@ -6,6 +6,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from moslora.data.messages import Chat, read_chat
+from moslora.data.reading import Reading
 from moslora.data.spans import labelled
 from moslora.data.template import ChatTemplate, Span
 from moslora.data.tokens import Example, check_loss_on
@@ -20,6 +21,7 @@ def chat_examples(
     loss_on: str,
     source: str,
     unshown: list[str] | None = None,
+    reading: Reading | None = None,
 ) -> list[Example]:
     """The rendered chats as token ids, at their whole length.
 
@@ -27,6 +29,7 @@ def chat_examples(
     and `tools` beside it if there are any. With `loss_on` `response` only the assistant's turns carry labels, each to
     its end token inclusive; with `sequence` every token. A turn marked with `weight: 0` or `train: false` carries none.
     Fields of messages that the template leaves out, and that do not change the meaning, are added to `unshown`.
+    `reading` says where the samples stand; those that it left out have no example.
 
     Raises DataError naming `source`, the sample (counted from 1), the message and the field at fault; if the tokenizer
     has no chat template, one whose assistant turns cannot be told from the rest, or one that leaves out what is said.
@@ -38,11 +41,12 @@ def chat_examples(
         )
     template = ChatTemplate(tokenizer)
     examples: list[Example] = []
-    for number, sample in enumerate(samples, start=1):
-        place = f"{source}: sample {number}"
-        chat = read_chat(sample, place=place)
-        template.check_shows(chat, place=place)
-        examples.append(chat_example(chat, template, loss_on=loss_on, place=place))
+    reading = reading or Reading.of(source, len(samples))
+    for index in reading.kept():
+        with reading.checking(index) as place:
+            chat = read_chat(samples[index], place=place)
+            template.check_shows(chat, place=place)
+            examples.append(chat_example(chat, template, loss_on=loss_on, place=place))
     if unshown is not None:
         unshown += template.unshown
     return examples

@@ -4,11 +4,11 @@ A field that changes what a sample means is read or refused, never left out with
 or group count as absent: tables fill their columns with them.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from moslora.errors import DataError
+from moslora.errors import DataError, suggestion
 
 MEDIA = ("image", "images", "video", "videos", "audio", "audios")
 LEARNED = ("weight", "train", "trainable", "loss")  # 0 or false: not to be learned
@@ -18,6 +18,14 @@ FIELDS = MappingProxyType(  # by format, what is read of a sample
     {
         "instruction": ("instruction", "input", "output", "system", "history"),
         "chat": ("messages", "conversations", "system", "tools"),
+        "completion": ("prompt", "completion"),
+        "text": ("text",),
+    }
+)
+NEEDED = MappingProxyType(  # by format, what a sample has at least
+    {
+        "instruction": ("instruction", "output"),
+        "chat": ("messages",),
         "completion": ("prompt", "completion"),
         "text": ("text",),
     }
@@ -46,6 +54,36 @@ _UNREAD = MappingProxyType(
 def is_given(value: Any) -> bool:
     """Whether a field's value says anything."""
     return value is not None and not (isinstance(value, (str, list, tuple, dict)) and not value)
+
+
+def fitting_format(sample: Mapping[str, Any]) -> str | None:
+    """The format whose needed fields a sample has, if any; `conversations` make a chat too."""
+    if is_given(sample.get("conversations")):
+        return "chat"
+    return next((name for name, needed in NEEDED.items() if all(is_given(sample.get(field)) for field in needed)), None)
+
+
+def check_text(sample: Mapping[str, Any], *, place: str) -> None:
+    """Raise DataError, naming the field, if a text of a sample holds half of a surrogate pair."""
+    for name, value in sample.items():
+        for text in _texts(value):
+            try:
+                text.encode()
+            except UnicodeEncodeError as error:
+                before = text[max(0, error.start - 20) : error.start]
+                raise DataError(
+                    f"{place}: field '{name}' holds \\u{ord(text[error.start]):04x} (after {before!r}), half of a"
+                    " character, which no tokenizer takes; correct the sample"
+                ) from error
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Every text in a value, however deep."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, (Mapping, list, tuple)):
+        for inner in value.values() if isinstance(value, Mapping) else value:
+            yield from _texts(inner)
 
 
 def refuse_unread(sample: Mapping[str, Any], *, read: Collection[str], place: str) -> None:
@@ -95,3 +133,28 @@ def without_fields(samples: Iterable[Mapping[str, Any]], ignored: Collection[str
             if isinstance(sample.get(name), list):
                 sample[name] = [kept(row) if isinstance(row, Mapping) else row for row in sample[name]]
     return found
+
+
+def with_columns(
+    samples: Sequence[Mapping[str, Any]], columns: Mapping[str, str], *, source: str
+) -> list[dict[str, Any]]:
+    """The samples with columns renamed to the fields they stand for, by field.
+
+    A column that a field of its own name is not read from keeps a name that says so, `output (column)`. Raises
+    DataError, with the nearest name, for a column that no sample has.
+    """
+    present = dict.fromkeys(name for sample in samples for name in sample)
+    for field, column in columns.items():
+        if samples and column not in present:
+            raise DataError(
+                f"{source}: no column '{column}' for the field '{field}'{suggestion(column, present)} (it has:"
+                f" {', '.join(present)}); correct data.columns"
+            )
+    taken = set(columns.values())
+
+    def renamed(sample: Mapping[str, Any]) -> dict[str, Any]:
+        own = {name: value for name, value in sample.items() if name not in taken}
+        others = {f"{name} (column)" if name in columns else name: value for name, value in own.items()}
+        return {field: sample[column] for field, column in columns.items() if column in sample} | others
+
+    return [renamed(sample) for sample in samples] if columns else [dict(sample) for sample in samples]

@@ -1,22 +1,28 @@
-"""Rows of one local file: JSON lists, JSON lines, CSV, TSV and Parquet, each also gzipped. Nothing is unpickled."""
+"""Rows of one local file: JSON lists, JSON lines, CSV, TSV, Parquet and text, each also gzipped. Nothing is unpickled.
+
+Readers give each row with the line it starts at, or the error that it is; None where lines mean nothing.
+"""
 
 import csv
 import gzip
 import io
 import json
 import zlib
+from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator
 from difflib import get_close_matches
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from moslora.data.reading import Reading
 from moslora.errors import DataError
 
 Row = dict[str, Any]
+Found = tuple[int | None, Row | DataError]
 
-FORMATS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
+TEXT = ".txt"
+FORMATS = (".jsonl", ".json", ".csv", ".tsv", ".parquet", TEXT)
 FORMATS_TEXT = f"{', '.join(FORMATS)}, each also with .gz"
 
 _LONGEST_CELL = 1 << 28  # characters; a picture in base64 is longer than csv's own limit
@@ -28,19 +34,30 @@ def file_format(path: Path) -> str | None:
     return next((suffix for suffix in FORMATS if name.endswith(suffix)), None)
 
 
-def read_rows(path: Path, *, limit: int | None = None) -> list[Row]:
-    """The first `limit` rows of a file (None: all).
+def read_rows(path: Path, *, limit: int | None = None, reading: Reading | None = None) -> list[Row]:
+    """The first `limit` rows of a file (None: all), whose places go to `reading`.
 
-    Raises DataError naming the file, and the line where there is one, if it is missing, unreadable, damaged, empty,
-    not UTF-8, of an unknown format, or holds something that is not an object. Rows after `limit` are not checked.
+    A text file is one row, `{"text": ...}`. Blank lines of JSON lines and CSV are no rows. Raises DataError naming the
+    file, and the line where there is one, if it is missing, unreadable, damaged, empty, not UTF-8, of an unknown
+    format, or holds something that is not an object; `reading` may leave out single lines that are so. Rows after
+    `limit` are not checked.
     """
     if not path.is_file():
         raise missing_file(path)
     suffix = file_format(path)
     if suffix is None:
         raise DataError(f"{path}: unknown format '{path.suffix}' (allowed: {FORMATS_TEXT}); convert or rename the file")
-    rows = list(islice(_READERS[suffix](_content(path), path), limit))
-    if not rows:
+    reading = reading or Reading(str(path))
+    rows: list[Row] = []
+    for number, (line, found) in enumerate(_READERS[suffix](_content(path), path), start=1):
+        if isinstance(found, DataError):
+            reading.refuse(found)
+            continue
+        rows.append(found)
+        reading.places.append(f"{path}: sample {number}" + (f" (line {line})" if line not in (None, number) else ""))
+        if len(rows) == limit:
+            break
+    if not rows and not reading.reasons:
         raise DataError(f"{path}: no samples in it; give a file with at least one")
     return rows
 
@@ -91,34 +108,52 @@ def _content(path: Path) -> bytes:
         raise DataError(f"{path}: damaged or not gzip ({error}); fetch it again or drop .gz from its name") from error
 
 
-def _text(content: bytes, path: Path) -> str:
+def _text(content: bytes, path: Path, *, first_line: int = 1) -> str:
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
+        line = content.count(b"\n", 0, error.start) + first_line
         byte = content[error.start]
         raise DataError(f"{path}: line {line}: byte 0x{byte:02x} is not UTF-8; save the file as UTF-8") from error
 
 
-def _jsonl_rows(content: bytes, path: Path) -> Iterator[Row]:
-    lines = _text(content, path).rstrip().split("\n")
-    if lines == [""]:
+def _jsonl_rows(content: bytes, path: Path) -> Iterator[Found]:
+    if content.removeprefix(BOM_UTF8).lstrip().startswith(b"["):  # a list, whatever the file is called
+        yield from _json_rows(content, path)
         return
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            raise DataError(f"{path}: line {number} is blank; write one JSON object a line")
-        yield _object(_json(line, path, first_line=number), f"{path}: line {number}")
+    for number, line in enumerate(content.split(b"\n"), start=1):
+        try:
+            if text := _text(line, path, first_line=number).strip():
+                yield number, _object(_json(text, path, first_line=number), f"{path}: line {number}")
+        except DataError as error:
+            yield number, error
 
 
-def _json_rows(content: bytes, path: Path) -> Iterator[Row]:
+def _json_rows(content: bytes, path: Path) -> Iterator[Found]:
     text = _text(content, path)
     if not text.strip():
         return
-    rows = _json(text, path, first_line=1)
+    try:
+        rows = _json(text, path, first_line=1)
+    except DataError:
+        if not _is_one_object(text.lstrip().partition("\n")[0]):
+            raise
+        yield from _jsonl_rows(content, path)
+        return
     if not isinstance(rows, list):
         raise DataError(f"{path}: holds {_kind(rows)}, expected a list of objects; one object a line belongs in .jsonl")
     for number, row in enumerate(rows, start=1):
-        yield _object(row, f"{path}: sample {number}")
+        try:
+            yield None, _object(row, f"{path}: sample {number}")
+        except DataError as error:
+            yield None, error
+
+
+def _is_one_object(line: str) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _json(text: str, path: Path, *, first_line: int) -> Any:
@@ -143,8 +178,12 @@ def _kind(value: Any) -> str:
     return names.get(type(value), "a number")
 
 
-def _csv_rows(content: bytes, path: Path, *, delimiter: str = ",") -> Iterator[Row]:
-    reader = csv.reader(io.StringIO(_text(content, path), newline=""), strict=True, delimiter=delimiter)
+def _csv_rows(content: bytes, path: Path, *, delimiter: str = ",") -> Iterator[Found]:
+    text = _text(content, path)
+    first_line = text.partition("\n")[0]
+    if delimiter == "," and delimiter not in first_line and ";" in first_line:  # as spreadsheets of many countries do
+        delimiter = ";"
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=delimiter)
     start, limit = 1, csv.field_size_limit(_LONGEST_CELL)
     try:
         header = next(reader, [])
@@ -152,9 +191,7 @@ def _csv_rows(content: bytes, path: Path, *, delimiter: str = ",") -> Iterator[R
             raise DataError(f"{path}: line 1: the header {header} has an empty or repeated name; name each column once")
         start = reader.line_num + 1
         for cells in reader:
-            if len(cells) != len(header):
-                raise DataError(f"{path}: line {start}: {len(cells)} cells, the header has {len(header)}; correct it")
-            yield dict(zip(header, cells, strict=True))
+            yield from _csv_row(header, cells, start, path)
             start = reader.line_num + 1
     except csv.Error as error:
         raise DataError(f"{path}: broken CSV at line {start} ({error}); correct it, or use .jsonl") from error
@@ -162,7 +199,23 @@ def _csv_rows(content: bytes, path: Path, *, delimiter: str = ",") -> Iterator[R
         csv.field_size_limit(limit)
 
 
-def _parquet_rows(content: bytes, path: Path) -> Iterator[Row]:
+def _csv_row(header: list[str], cells: list[str], line: int, path: Path) -> Iterator[Found]:
+    if not cells:  # a blank line
+        return
+    if len(cells) == len(header):
+        yield line, dict(zip(header, cells, strict=True))
+    else:
+        counts = f"{len(cells)} cells, the header has {len(header)}"
+        yield line, DataError(f"{path}: line {line}: {counts}; correct it, or quote cells that hold a separator")
+
+
+def _text_rows(content: bytes, path: Path) -> Iterator[Found]:
+    text = _text(content, path).replace("\r\n", "\n")
+    if text.strip():
+        yield None, {"text": text}
+
+
+def _parquet_rows(content: bytes, path: Path) -> Iterator[Found]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -172,13 +225,14 @@ def _parquet_rows(content: bytes, path: Path) -> Iterator[Row]:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(f"{path}: not a readable Parquet file ({reason}); fetch or write it again") from error
     for batch in table.to_batches(max_chunksize=1024):
-        yield from batch.to_pylist()
+        yield from ((None, row) for row in batch.to_pylist())
 
 
-_READERS: dict[str, Callable[[bytes, Path], Iterator[Row]]] = {
+_READERS: dict[str, Callable[[bytes, Path], Iterator[Found]]] = {
     ".jsonl": _jsonl_rows,
     ".json": _json_rows,
     ".csv": _csv_rows,
     ".tsv": partial(_csv_rows, delimiter="\t"),
     ".parquet": _parquet_rows,
+    TEXT: _text_rows,
 }

@@ -12,7 +12,8 @@ from moslora.errors import ConfigError, DataError, unknown_name
 
 PROMPTS = ("alpaca", "plain")
 CHAT = "chat"  # through the tokenizer's chat template; of chats the only one to train with
-STYLES = (*PROMPTS, CHAT)
+NONE = "none"  # the text as it is
+STYLES = (*PROMPTS, CHAT, NONE)
 
 # The instruct template of Stanford Alpaca (github.com/tatsu-lab/stanford_alpaca), which LLM-Adapters and the paper use.
 _ALPACA_HEAD = "Below is an instruction that describes a task"
@@ -55,12 +56,21 @@ def build_prompt(sample: Mapping[str, Any], *, style: str = "alpaca") -> str:
     `sample` holds an `instruction` and, optionally, an `input`, a `system` message (in place of Alpaca's first line)
     and a `history` of earlier turns, [question, answer] each; missing, None and empty mean none.
 
-    Raises ConfigError for an unknown style, DataError for a field that is not text.
+    The style `none` is the instruction as it is, and the input below it.
+
+    Raises ConfigError for an unknown style, DataError for a field that is not text, or that `none` has no place for.
     """
-    if style not in PROMPTS:
-        raise unknown_name("prompt style", style, PROMPTS)
+    if style not in (*PROMPTS, NONE):
+        raise unknown_name("prompt style", style, (*PROMPTS, NONE))
     request = read_request(sample)
     given, system = request.given, request.system
+    if style == NONE:
+        if system or request.history:
+            name = "system" if system else "history"
+            raise DataError(
+                f"field '{name}' has no place in the prompt '{NONE}'; choose {', '.join(PROMPTS)} or {CHAT}"
+            )
+        return f"{request.instruction}\n{given}" if given else request.instruction
     if style == "plain":
         head = f"{system}\n" if system else ""
         earlier = "".join(f"{question}\nResponse:\n{answer}\n" for question, answer in request.history)

@@ -5,13 +5,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from moslora.data.files import FORMATS, FORMATS_TEXT, Row, file_format, folder_hint, missing_file, read_rows
+from moslora.data.files import FORMATS_TEXT, Row, file_format, folder_hint, missing_file, read_rows
+from moslora.data.folders import only, split_files, with_any_format
 from moslora.data.hub import stay_offline_if_unreachable
 from moslora.data.hub_tasks import HUB_TASKS
+from moslora.data.reading import Reading
 from moslora.data.tasks import EVERYDAY, TASKS, Task, check_answers
 from moslora.errors import DataError, suggestion
 
-_HUB_ID = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)(:(?P<config>[\w.-]+))?")
+_HUB_ID = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)(:(?P<config>[\w.-]+))?(@(?P<split>[\w.:%+\[\]-]+))?")
 
 
 def load_samples(
@@ -21,32 +23,37 @@ def load_samples(
     limit: int | None = None,
     folder: str | None = None,
     built_in: Sequence[str] = (EVERYDAY,),
+    reading: Reading | None = None,
 ) -> list[Row]:
-    """The first `limit` samples of a source (None: all), in its own order.
+    """The first `limit` samples of a source (None: all), in its own order, whose places go to `reading`.
 
-    `source` is `everyday` (built in), a file (.jsonl, .json with a list, .csv, .parquet, each also .gz; it has no
-    splits, so `split` is not looked at), a folder holding one such file named after the split, or a hub id
-    `owner/name[:config]`. What exists on disk goes before the hub. A task's name is that task, as for `task_samples`.
+    `source` is `everyday` (built in), a file in one of the formats of `moslora.data.files` (it has no splits, so
+    `split` is not looked at), a folder (see `split_files`), or a hub id `owner/name[:config][@split]`. What exists on
+    disk goes before the hub. A task's name is that task, as for `task_samples`.
 
     Raises DataError if nothing is there, with the nearest of the `built_in` names, or it cannot be read (with file and
     line), or it is empty.
     """
     _check_limit(limit)
-    if source == EVERYDAY:
-        return _everyday(split, limit)
     if not source.strip():
         raise _unknown_source(source, built_in)
+    reading = reading or Reading(source)
     path = Path(source).expanduser()
-    if source in TASKS and (folder is not None or not path.exists()):
-        return task_samples(TASKS[source], folder, split=split, limit=limit)
-    if path.is_dir():
-        return read_rows(_split_file(path, split), limit=limit)
-    if path.exists() or file_format(path) is not None:
-        return read_rows(path, limit=limit)
-    hub_id = _HUB_ID.fullmatch(source)
-    if hub_id is None:
-        raise _unknown_source(source, built_in)
-    return _hub_samples(hub_id["name"], hub_id["config"], split=split, limit=limit)
+    if source == EVERYDAY:
+        rows = _everyday(split, limit)
+    elif source in TASKS and (folder is not None or not path.exists()):
+        rows = task_samples(TASKS[source], folder, split=split, limit=limit)
+    elif path.is_dir():
+        return _folder_rows(path, split, limit=limit, reading=reading)
+    elif path.exists() or file_format(path) is not None:
+        return read_rows(path, limit=limit, reading=reading)
+    else:
+        hub_id = _HUB_ID.fullmatch(source)
+        if hub_id is None:
+            raise _unknown_source(source, built_in)
+        rows = _hub_samples(hub_id["name"], hub_id["config"], split=hub_id["split"] or split, limit=limit)
+    reading.add(len(rows))
+    return rows
 
 
 def task_samples(task: Task, folder: str | None, *, split: str, limit: int | None = None) -> list[Row]:
@@ -84,14 +91,16 @@ def _everyday(split: str, limit: int | None) -> list[Row]:
     return list(everyday(split))[:limit]
 
 
-def _split_file(folder: Path, split: str) -> Path:
-    found = _with_any_format([folder / split])
-    if not found:
-        raise DataError(
-            f"{folder}: no file '{split}' with one of the endings {FORMATS_TEXT}"
-            f"{folder_hint(f'{split}.jsonl', folder)}; name the file itself"
-        )
-    return _only(found)
+def _folder_rows(folder: Path, split: str, *, limit: int | None, reading: Reading) -> list[Row]:
+    rows: list[Row] = []
+    files = split_files(folder, split)
+    for path in files:
+        if limit is None or len(rows) < limit:
+            rows += read_rows(path, limit=None if limit is None else limit - len(rows), reading=reading)
+    if len(files) > 1:
+        more = f" and {len(files) - 3} more" if len(files) > 3 else ""
+        reading.remarks.append(f"{folder}: read {', '.join(path.name for path in files[:3])}{more}")
+    return rows
 
 
 def _task_file(task: Task, folder: str | None, split: str) -> Path:
@@ -104,7 +113,7 @@ def _task_file(task: Task, folder: str | None, split: str) -> Path:
     if not root.is_dir():
         raise missing_file(root) if not root.exists() else DataError(f"{root} is a file; give the folder of the tasks")
     stems = [root / split / task.name, root / task.name / split]
-    found = _with_any_format(stems)
+    found = with_any_format(stems)
     if not found:
         looked = " and ".join(str(stem) for stem in stems)
         at = root / split if (root / split).is_dir() else root
@@ -112,19 +121,7 @@ def _task_file(task: Task, folder: str | None, split: str) -> Path:
             f"no {split} questions for task '{task.name}': looked for {looked} with the endings {FORMATS_TEXT}"
             f"{folder_hint(f'{task.name}.jsonl', at)}; check the folder"
         )
-    return _only(found)
-
-
-def _with_any_format(stems: Sequence[Path]) -> list[Path]:
-    endings = [f"{suffix}{packed}" for suffix in FORMATS for packed in ("", ".gz")]
-    paths = [stem.with_name(stem.name + ending) for stem in stems for ending in endings]
-    return [path for path in paths if path.is_file()]
-
-
-def _only(found: Sequence[Path]) -> Path:
-    if len(found) > 1:
-        raise DataError(f"more than one file fits: {', '.join(map(str, found))}; remove all but one")
-    return found[0]
+    return only(found)
 
 
 def _unknown_source(source: str, built_in: Sequence[str]) -> DataError:
@@ -135,7 +132,7 @@ def _unknown_source(source: str, built_in: Sequence[str]) -> DataError:
     return DataError(
         f"no data source '{source}'{hint} "
         f"(allowed: {', '.join(built_in)}, another task's name with its folder, a file ending in {FORMATS_TEXT}, a"
-        " folder, or a hub id owner/name[:config])"
+        " folder, or a hub id owner/name[:config][@split])"
     )
 
 

@@ -105,7 +105,7 @@ def check_answers(samples: Sequence[Mapping[str, Any]], task: Task, *, source: s
         raise DataError(f"{source}: no samples for task '{task.name}'; give at least one")
     for number, sample in enumerate(samples, start=1):
         for field in ("instruction", "output"):
-            text_field(sample, field, source=source, number=number)
+            text_field(sample, field, place=f"{source}: sample {number}")
         answer = sample.get("answer")
         allowed = task.allowed_labels(sample["instruction"])
         if answer not in allowed:
@@ -116,18 +116,18 @@ def check_answers(samples: Sequence[Mapping[str, Any]], task: Task, *, source: s
             )
 
 
-def text_field(sample: Mapping[str, Any], field: str, *, source: str, number: int) -> str:
+def text_field(
+    sample: Mapping[str, Any], field: str, *, place: str, advice: str = "add it or choose another data format"
+) -> str:
     """The text of a sample's field.
 
-    Raises DataError naming `source`, the sample (`number`, counted from 1) and the field if it is missing, blank or
-    not text.
+    Raises DataError naming the place and the field if it is missing, blank or not text; `advice` is for a missing one.
     """
     if field not in sample:
         raise DataError(
-            f"{source}: sample {number}: field '{field}' is missing (it has: {', '.join(map(str, sample)) or 'none'}); "
-            "add it or choose another data format"
+            f"{place}: field '{field}' is missing (it has: {', '.join(map(str, sample)) or 'none'}); {advice}"
         )
     value = sample[field]
     if not isinstance(value, str) or not value.strip():
-        raise DataError(f"{source}: sample {number}: field '{field}' is {value!r}, expected text; correct the sample")
+        raise DataError(f"{place}: field '{field}' is {value!r}, expected text; correct the sample")
     return value

@@ -13,32 +13,42 @@ Example = dict[str, list[int]]  # input_ids, labels; packed ones also position_i
 LossOn = Literal["sequence", "response"]
 
 LOSS_ON = ("sequence", "response")
+NOTHING_LEARNED = "has no token to learn from; set data.loss_on to sequence, or take it out"
 IGNORED = -100  # the label that torch's cross entropy leaves out
 
 
 @dataclass(frozen=True)
 class Examples:
-    """Tokenised examples, which of those given they are, and how many lost tokens to the maximum length."""
+    """Tokenised examples, which of those given each is made of, and how many of these were too long to stay whole."""
 
     examples: list[Example]
     kept: list[int]
     truncated: int
 
 
-def cut_examples(full: Sequence[Example], *, max_length_tokens: int, source: str, longer: str = "cut") -> Examples:
-    """The examples, each of at most `max_length_tokens` tokens.
+def cut_examples(
+    full: Sequence[Example],
+    *,
+    max_length_tokens: int,
+    source: str,
+    longer: str = "cut",
+    places: Sequence[str] | None = None,
+) -> Examples:
+    """The examples, each of at most `max_length_tokens` tokens; `places` say where they stand in the source.
 
     `longer` says what becomes of a longer one: `cut` to its first tokens, `leave_out`, or `stop`. Raises DataError for
     that, if the set is empty or none is left, or if an example is without any token to learn from.
     """
     if not full:
         raise DataError(f"{source}: no samples; give at least one")
+    named = places or [f"{source}: sample {number}" for number in range(1, len(full) + 1)]
     lengths = [len(example["input_ids"]) for example in full]
-    if longer == "stop" and (over := [index for index, length in enumerate(lengths) if length > max_length_tokens]):
+    over = [index for index, length in enumerate(lengths) if length > max_length_tokens]
+    if longer == "stop" and over:
         raise DataError(
-            f"{source}: sample {over[0] + 1} has {lengths[over[0]]} tokens, more than data.max_length_tokens"
-            f" {max_length_tokens} ({_samples(len(over))} longer, the longest has {max(lengths)}); set it to"
-            f" {max(lengths)}, or data.longer to cut or leave_out"
+            f"{named[over[0]]} has {lengths[over[0]]} tokens, more than data.max_length_tokens {max_length_tokens}"
+            f" ({_samples(len(over))} longer, the longest has {max(lengths)}); set it to {max(lengths)}, or data.longer"
+            " to cut or leave_out"
         )
     kept = [index for index, length in enumerate(lengths) if length <= max_length_tokens or longer != "leave_out"]
     if not kept:
@@ -47,18 +57,39 @@ def cut_examples(full: Sequence[Example], *, max_length_tokens: int, source: str
             f"set data.max_length_tokens to {min(lengths)} or more"
         )
     cut = {index: {name: values[:max_length_tokens] for name, values in full[index].items()} for index in kept}
-    # The first token has no predecessor, so the model never learns it.
-    lost = [index for index, example in cut.items() if all(label == IGNORED for label in example["labels"][1:])]
+    lost = [index for index, example in cut.items() if not is_learned(example)]
     if lost:
-        sample, longest = f"{source}: sample {lost[0] + 1}", max(lengths[index] for index in lost)
+        longest = max(lengths[index] for index in lost)
         if longest <= max_length_tokens:
-            raise DataError(f"{sample} has no token to learn from; set data.loss_on to sequence, or take it out")
+            raise DataError(f"{named[lost[0]]} {NOTHING_LEARNED}")
         raise DataError(
-            f"{sample} has {lengths[lost[0]]} tokens and none to learn from among "
+            f"{named[lost[0]]} has {lengths[lost[0]]} tokens and none to learn from among "
             f"its first {max_length_tokens} ({_samples(len(lost))} like that, the longest has {longest}); "
             f"set data.max_length_tokens to {longest}, or data.longer to leave_out"
         )
-    return Examples([*cut.values()], kept, truncated=sum(lengths[index] > max_length_tokens for index in kept))
+    return Examples([*cut.values()], kept, truncated=len({*over} & {*kept}))
+
+
+def divide_examples(full: Sequence[Example], *, max_length_tokens: int) -> Examples:
+    """The examples, longer ones in pieces of at most `max_length_tokens` tokens.
+
+    A piece starts with the last token of the one before, which it only reads: so every token but the very first is
+    learned once, as in the whole.
+    """
+    step = max_length_tokens - 1
+    starts = [range(0, max(1, len(example["input_ids"]) - 1), step) for example in full]
+    pieces = [
+        {name: values[start : start + max_length_tokens] for name, values in example.items()}
+        for example, own in zip(full, starts, strict=True)
+        for start in own
+    ]
+    kept = [index for index, own in enumerate(starts) for _ in own]
+    return Examples(pieces, kept, truncated=sum(len(own) > 1 for own in starts))
+
+
+def is_learned(example: Example) -> bool:
+    """Whether any token carries loss; the first has no predecessor, so the model never learns it."""
+    return any(label != IGNORED for label in example["labels"][1:])
 
 
 def collate(

@@ -43,11 +43,15 @@ class Vocabulary:
     def check(self, rows: Sequence[Sequence[int]], *, place: str) -> None:
         """Raise DataError for a token without an embedding; `place` names what row 1 and the others are."""
         for number, ids in enumerate(rows, start=1):
-            if beyond := self.beyond(ids):
-                raise DataError(
-                    f"{place} {number} has the token {self._named(beyond[0])}: take it out of the text, or use the"
-                    " tokenizer that belongs to the model"
-                )
+            self.check_row(ids, place=f"{place} {number}")
+
+    def check_row(self, ids: Sequence[int], *, place: str) -> None:
+        """Raise DataError, naming the place, for a token without an embedding."""
+        if beyond := self.beyond(ids):
+            raise DataError(
+                f"{place} has the token {self._named(beyond[0])}: take it out of the text, or use the tokenizer that"
+                " belongs to the model"
+            )
 
     def check_indices(self, given: Any) -> None:
         """Raise ConfigError for an embedding to train (a list of ids, or such a list by name) that is not there."""

@@ -66,13 +66,20 @@ def spread_indices(total: int, count: int) -> list[int]:
 
 def groups_of(samples: Samples, field: str | None, *, source: str) -> list[Hashable]:
     """The group of each sample: its value of `field` within the source, or itself alone without a field."""
-    for number, sample in enumerate(samples, start=1):
-        if field is not None and (field not in sample or not isinstance(sample[field], Hashable)):
-            raise DataError(
-                f"{source}: sample {number} has no value '{field}' to keep samples together by (it has:"
-                f" {', '.join(map(str, sample))}); correct data.together, or take it out"
-            )
-    return [(source, number if field is None else sample[field]) for number, sample in enumerate(samples)]
+    return [
+        (source, number if field is None else group_of(sample, field, place=f"{source}: sample {number}"))
+        for number, sample in enumerate(samples, start=1)
+    ]
+
+
+def group_of(sample: Mapping[str, Any], field: str, *, place: str) -> Hashable:
+    """A sample's value of the field that keeps samples together. Raises DataError if it has none."""
+    if field not in sample or not isinstance(sample[field], Hashable):
+        raise DataError(
+            f"{place} has no value '{field}' to keep samples together by (it has: {', '.join(map(str, sample))});"
+            " correct data.together, or take it out"
+        )
+    return sample[field]
 
 
 def in_batches(groups: Sequence[Hashable], *, size: int, seed: int) -> list[Hashable]:

@@ -1,63 +1,100 @@
-"""What a language model's run works on: instructions, chats or tasks as token ids, and questions with options."""
+"""What a language model's run works on: its sources as token ids, and questions with options."""
 
-from collections.abc import Hashable
+from collections import Counter
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
-from moslora.data.fields import without_fields
+from moslora.data.mixing import weighted
 from moslora.data.packing import pack
-from moslora.data.source import load_samples
-from moslora.data.tokens import Example, cut_examples
 from moslora.data.vocabulary import Vocabulary
-from moslora.runs.kinds.language_examples import training_examples
+from moslora.errors import DataError
+from moslora.runs.kinds.language_examples import Made, Source, make_examples, read_source
 from moslora.runs.kinds.language_tasks import check_test_set, load_test_sets
-from moslora.runs.language_settings import LanguageRecipe
-from moslora.runs.material import Material, Sources, groups_of, split
+from moslora.runs.language_settings import DataSettings, LanguageRecipe
+from moslora.runs.material import Material, Sources, split
 
 
-def read_sources(recipe: LanguageRecipe) -> Sources:
+@dataclass(frozen=True)
+class LanguageSources(Sources):
+    """Also where the samples stand, and what is validated on if it is a source of its own."""
+
+    read: list[Source] = field(default_factory=list)
+    validation: Source | None = None
+
+
+def read_sources(recipe: LanguageRecipe) -> LanguageSources:
     """Read everything a recipe trains and tests on. Raises DataError for what is not there or broken."""
     test_sets = load_test_sets(recipe.evaluation, recipe.data)
     data = recipe.data
-    read = {name: load_samples(name, split="train", limit=data.limit, folder=data.folder) for name in data.sources}
-    return Sources(read, test_sets)
+    read = [read_source(name, data) for name in data.sources]
+    return LanguageSources({one.name: one.samples for one in read}, test_sets, read, _validation(data))
+
+
+def _validation(data: DataSettings) -> Source | None:
+    if data.validation is None:
+        return None
+    if data.validation in data.sources and Path(data.validation).expanduser().is_file():
+        raise DataError(f"data.validation {data.validation} is trained on too (data.train); name another file")
+    return read_source(data.validation, data, split="validation")
 
 
 def tokenise(
-    recipe: LanguageRecipe, sources: Sources, tokenizer: PreTrainedTokenizerBase, *, vocabulary: Vocabulary
+    recipe: LanguageRecipe, sources: LanguageSources, tokenizer: PreTrainedTokenizerBase, *, vocabulary: Vocabulary
 ) -> Material:
     """The sources as training rows and test sets. Raises DataError for a sample that cannot be used.
 
     `vocabulary` tells which of the tokenizer's tokens the model knows.
     """
     data = recipe.data
-    examples: list[Example] = []
-    groups: list[Hashable] = []
-    truncated = left_out = 0
     vocabulary.check_padding()
     remarks = _asking(recipe, sources, tokenizer, vocabulary)
-    for name, read in sources.samples.items():
-        samples = without_fields(read, data.ignore)
-        full, unused = training_examples(samples, data, tokenizer, source=name)
-        vocabulary.check([example["input_ids"] for example in full], place=f"{name}: sample")
-        if unused:
-            remarks.append(f"{name}: fields not used: {', '.join(unused)}")
-        own_groups = groups_of(read, data.together, source=name)
-        cut = cut_examples(full, max_length_tokens=data.max_length_tokens, source=name, longer=data.longer)
-        examples += cut.examples
-        groups += [own_groups[index] for index in cut.kept]
-        truncated += cut.truncated
-        left_out += len(full) - len(cut.kept)
+    made = {one.name: make_examples(one, data, tokenizer, vocabulary=vocabulary) for one in sources.read}
+    examples = [example for own in made.values() for example in own.examples]
+    groups = _groups(made.values(), data)
     trained, held_out = split(groups, data)
+    if data.weights:
+        trained, mixed = _mixed(made, trained, recipe)
+        remarks.append(mixed)
     rows, validation = [examples[index] for index in trained], [examples[index] for index in held_out]
+    of_rows, of_validation = ([groups[index] for index in chosen] for chosen in (trained, held_out))
+    everything = [*made.values()]
+    if sources.validation is not None:
+        apart = make_examples(sources.validation, data, tokenizer, vocabulary=vocabulary)
+        validation, of_validation = apart.examples, apart.groups
+        everything.append(apart)
     if data.packing:
         rows = pack(rows, max_length_tokens=data.max_length_tokens)
-    of_rows, of_validation = ([groups[index] for index in chosen] for chosen in (trained, held_out))
     if data.together is None:
         of_rows = of_validation = None
-    longer = "samples were longer than data.max_length_tokens and"
-    counted = [f"{count} {longer} {done}" for count, done in ((truncated, "cut"), (left_out, "left out")) if count]
-    return Material(rows, of_rows, validation, sources.test_sets, [*counted, *remarks], of_validation)
+    remarks = [*_lengths(everything, data), *remarks, *(note for own in everything for note in own.remarks)]
+    return Material(rows, of_rows, validation, sources.test_sets, remarks, of_validation)
+
+
+def _groups(made: Iterable[Made], data: DataSettings) -> list[Hashable]:
+    """What is not divided between training and validation; of one long text alone, pieces are."""
+    groups = [group for own in made for group in own.groups]
+    return [*range(len(groups))] if data.together is None and len(set(groups)) == 1 else groups
+
+
+def _mixed(made: Mapping[str, Made], trained: Sequence[int], recipe: LanguageRecipe) -> tuple[list[int], str]:
+    """The rows to train on by the sources' weights, and a remark with their numbers."""
+    origins = [name for name, own in made.items() for _ in own.examples]
+    own = {name: [index for index in trained if origins[index] == name] for name in made}
+    mixed = weighted(own, recipe.data.weights, seed=recipe.seed)
+    drawn = Counter(origins[index] for index in mixed)
+    counts = ", ".join(f"{name} {drawn[name]} (it has {len(rows)})" for name, rows in own.items())
+    return mixed, f"samples an epoch, by the sources' weights: {counts}"
+
+
+def _lengths(made: Iterable[Made], data: DataSettings) -> list[str]:
+    is_divided = data.format == "text" and data.longer == "cut"
+    longer = f"{'documents' if is_divided else 'samples'} were longer than data.max_length_tokens and"
+    done = "divided into pieces" if is_divided else "cut"
+    counts = ((sum(own.truncated for own in made), done), (sum(own.left_out for own in made), "left out"))
+    return [f"{count} {longer} {done}" for count, done in counts if count]
 
 
 def _asking(

@@ -1,0 +1,74 @@
+"""A source as it is read: where each of its samples stands, and what becomes of those that cannot be used."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from moslora.errors import DataError
+
+MOST_BAD = 0.05  # the share of a source's samples that may be left out because they cannot be used
+NAMED = 3  # so many of them are told with their reason
+
+
+class Reading:
+    """The places of a source's samples (`mine.jsonl: sample 3 (line 5)`), and the reasons why some cannot be used.
+
+    The first such sample raises its error; with `skips_bad` it is left out, and `check` refuses too many of them.
+    Samples go by their index (from 0) among those that were read.
+    """
+
+    def __init__(self, source: str, *, skips_bad: bool = False) -> None:
+        self.source, self.skips_bad = source, skips_bad
+        self.places: list[str] = []
+        self.remarks: list[str] = []
+        self.reasons: list[str] = []
+        self._left_out: set[int] = set()
+
+    @classmethod
+    def of(cls, source: str, count: int) -> "Reading":
+        """A source of so many samples, of which nothing is known but their numbers."""
+        reading = cls(source)
+        reading.add(count)
+        return reading
+
+    def add(self, count: int) -> None:
+        """So many samples more, which only have a number."""
+        self.places += [f"{self.source}: sample {number}" for number in range(1, count + 1)]
+
+    def kept(self) -> list[int]:
+        """The samples that nothing was wrong with so far."""
+        return [index for index in range(len(self.places)) if index not in self._left_out]
+
+    @contextmanager
+    def checking(self, index: int) -> Iterator[str]:
+        """Gives the sample's place; a DataError within is raised, or leaves the sample out."""
+        try:
+            yield self.places[index]
+        except DataError as error:
+            self.refuse(error)
+            self._left_out.add(index)
+
+    def refuse(self, error: DataError) -> None:
+        """What stands there is no sample that can be used: raises the error, or keeps its reason."""
+        if not self.skips_bad:
+            raise error
+        self.reasons.append(str(error).removeprefix(f"{self.source}: "))
+
+    def check(self) -> None:
+        """Raise DataError if more samples were left out than `MOST_BAD` allows."""
+        total = len(self.places) + len(self.reasons) - len(self._left_out)
+        if len(self.reasons) > MOST_BAD * total:
+            raise DataError(
+                f"{self.source}: {len(self.reasons)} of {total} samples cannot be used, and data.on_bad skip leaves out"
+                f" at most {MOST_BAD:.0%} ({self._first()}); correct them, or the format or columns they are read with"
+            )
+
+    def notes(self) -> list[str]:
+        """What a reader of the run's record should know."""
+        if not self.reasons:
+            return self.remarks
+        were = "sample that cannot be used was" if len(self.reasons) == 1 else "samples that cannot be used were"
+        return [*self.remarks, f"{self.source}: {len(self.reasons)} {were} left out ({self._first()})"]
+
+    def _first(self) -> str:
+        more = f" | and {len(self.reasons) - NAMED} more" if len(self.reasons) > NAMED else ""
+        return " | ".join(self.reasons[:NAMED]) + more
