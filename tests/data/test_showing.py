@@ -3,7 +3,7 @@
 import pytest
 
 from moslora.data.examples import instruction_examples
-from moslora.data.showing import marked_text
+from moslora.data.showing import marked_lines, marked_text
 from moslora.data.tokens import IGNORED
 
 SAMPLE = {"instruction": "Größe?", "output": "klein — 1 m²"}
@@ -33,3 +33,15 @@ def test_parts_join_to_the_whole_text_even_within_a_character(tiny_tokenizer, cu
     parts = marked_text({"input_ids": ids, "labels": labels}, tiny_tokenizer)
     assert "".join(text for text, _ in parts) == "ä€😀 done"
     assert len(parts) <= 2
+
+
+def test_what_is_learned_stands_between_marks_line_by_line():
+    parts = [("user\nHello\nassistant\n", False), ("Goodbye.\n", True), ("\n", False)]
+    assert marked_lines(parts) == ["user", "Hello", "assistant", "«Goodbye.", "»"]
+
+
+def test_long_parts_and_many_lines_are_shown_without_their_middle():
+    (line,) = marked_lines([("a" * 5000, False), ("b" * 10, True)], longest_part=20)
+    assert line == "aaaaaaaaaa ... 4,980 characters ... aaaaaaaaaa«bbbbbbbbbb»"
+    lines = marked_lines([("\n".join(map(str, range(100))), True)], most_lines=6)
+    assert lines == ["«0", "1", "2", "... 94 lines ...", "97", "98", "99»"]

@@ -9,6 +9,7 @@ from moslora.data.messages import Chat, read_chat
 from moslora.data.reading import Reading
 from moslora.data.spans import labelled
 from moslora.data.template import ChatTemplate, Span
+from moslora.data.template_choice import known_templates
 from moslora.data.tokens import Example, check_loss_on
 from moslora.data.turns import turn_spans
 from moslora.errors import DataError
@@ -37,7 +38,8 @@ def chat_examples(
     check_loss_on(loss_on)
     if not tokenizer.chat_template:
         raise DataError(
-            f"{source}: the tokenizer has no chat template; set data.format to instruction, or use a model that has one"
+            f"{source}: the tokenizer has no chat template; set data.chat_template to {', '.join(known_templates())}"
+            " (plain suits any base model), or to a Jinja file"
         )
     template = ChatTemplate(tokenizer)
     examples: list[Example] = []

@@ -158,3 +158,10 @@ def with_columns(
         return {field: sample[column] for field, column in columns.items() if column in sample} | others
 
     return [renamed(sample) for sample in samples] if columns else [dict(sample) for sample in samples]
+
+
+def with_system(samples: Sequence[Mapping[str, Any]], system: str | None) -> Sequence[Mapping[str, Any]]:
+    """The samples, those that bring no system message with this one."""
+    if system is None:
+        return samples
+    return [sample if is_given(sample.get("system")) else {**sample, "system": system} for sample in samples]

@@ -6,7 +6,7 @@ from functools import cached_property
 from itertools import pairwise
 from typing import Any, TypeVar
 
-from jinja2 import TemplateError
+from jinja2 import TemplateError, TemplateSyntaxError
 from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import render_jinja_template
 
@@ -164,6 +164,11 @@ class ChatTemplate:
         copies = [dict(message) for message in messages]
         try:
             return render(copies)
+        except TemplateSyntaxError as error:
+            raise DataError(
+                f"the chat template is not valid Jinja (line {error.lineno}: {error.message}); correct it, or choose"
+                " another (data.chat_template)"
+            ) from error
         except _REFUSALS as error:
             reason = " ".join(str(error).split()).rstrip(".!")
             raise DataError(f"{place}: the chat template refuses it ({reason}); {_mended(copies, render)}") from error

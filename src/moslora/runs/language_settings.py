@@ -33,6 +33,12 @@ class DataSettings(SampleSettings):
     """A sample that cannot be used: stop, or leave it out and say so (up to 5 % of a source)."""
     prompt: Literal["alpaca", "plain"] = "alpaca"
     """How an instruction becomes text; chats go through the chat template, prompts of completions stay as they are."""
+    chat_template: Text | None = None
+    """Of chats, in place of the tokenizer's own: `chatml`, `gemma`, `llama3`, `mistral`, `phi3`, `plain`, `zephyr`, or
+    a Jinja file. It is saved with the adapter.
+    """
+    system: Text | None = None
+    """A system message for chats and instructions that bring none."""
     max_length_tokens: Annotated[int, Field(ge=8)] = 256
     """The longest sample, prompt included."""
     longer: Literal["cut", "leave_out", "stop"] = "cut"
@@ -81,6 +87,18 @@ class DataSettings(SampleSettings):
             raise ConfigError(f"data.together={self.together} does not work with weights of sources: set one of them")
         if self.format == "text" and self.loss_on == "response":
             raise ConfigError("data.loss_on response needs a prompt, and data.format text has none: learn the sequence")
+        return self
+
+    @model_validator(mode="after")
+    def _format_has_templates(self) -> Self:
+        if self.chat_template is not None and self.format != "chat":
+            raise ConfigError(
+                f"data.chat_template is for data.format chat, and the format is {self.format}: take it out"
+            )
+        if self.system is not None and self.format not in ("chat", "instruction"):
+            raise ConfigError(
+                f"data.system is for chats and instructions, and data.format is {self.format}: take it out"
+            )
         return self
 
     @model_validator(mode="after")

@@ -14,6 +14,7 @@ from moslora.data.everyday import everyday, without_question
 from moslora.data.packing import check_packing
 from moslora.data.prompts import PROMPTS, STYLES, prompt_ids
 from moslora.data.tasks import EVERYDAY
+from moslora.data.template_choice import take_saved
 from moslora.data.tokens import pad_token_id
 from moslora.data.vocabulary import Vocabulary
 from moslora.evaluation.scores import Answer, SampleAnswer
@@ -41,8 +42,11 @@ class Language(Kind):
     example_task: ClassVar[str] = EVERYDAY
 
     def load_processor(self, settings: ModelSettings, *, saved: Path | None = None) -> PreTrainedTokenizerBase:
-        """The model's tokenizer."""
-        return load_tokenizer(settings)
+        """The model's tokenizer, with the chat template that was saved with what was trained."""
+        tokenizer = load_tokenizer(settings)
+        if saved is not None:
+            take_saved(tokenizer, saved)
+        return tokenizer
 
     def parts(self, model: nn.Module) -> dict[str, str]:
         """A language model is one whole."""

@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerBase
 
 from moslora.data.chat import chat_examples
 from moslora.data.examples import completion_examples, instruction_examples, text_examples
-from moslora.data.fields import FIELDS, check_text, unused_fields, with_columns, without_fields
+from moslora.data.fields import FIELDS, check_text, unused_fields, with_columns, with_system, without_fields
 from moslora.data.reading import Reading
 from moslora.data.source import load_samples
 from moslora.data.tokens import NOTHING_LEARNED, Example, cut_examples, divide_examples, is_learned
@@ -115,6 +115,7 @@ def _in_format(
     name, shared = reading.source, {"loss_on": data.loss_on, "reading": reading}
     match data.format:
         case "instruction":
+            samples = with_system(samples, data.system)
             return instruction_examples(samples, tokenizer, prompt_style=data.prompt, source=name, **shared)
         case "chat":
             return chat_examples(samples, tokenizer, source=name, unshown=unshown, **shared)

@@ -9,6 +9,7 @@ from transformers import PreTrainedTokenizerBase
 
 from moslora.data.mixing import weighted
 from moslora.data.packing import pack
+from moslora.data.template_choice import choose_template
 from moslora.data.vocabulary import Vocabulary
 from moslora.errors import DataError
 from moslora.runs.kinds.language_examples import Made, Source, make_examples, read_source
@@ -50,7 +51,7 @@ def tokenise(
     """
     data = recipe.data
     vocabulary.check_padding()
-    remarks = _asking(recipe, sources, tokenizer, vocabulary)
+    remarks = [*_speaking(data, tokenizer), *_asking(recipe, sources, tokenizer, vocabulary)]
     made = {one.name: make_examples(one, data, tokenizer, vocabulary=vocabulary) for one in sources.read}
     examples = [example for own in made.values() for example in own.examples]
     groups = _groups(made.values(), data)
@@ -71,6 +72,13 @@ def tokenise(
         of_rows = of_validation = None
     remarks = [*_lengths(everything, data), *remarks, *(note for own in everything for note in own.remarks)]
     return Material(rows, of_rows, validation, sources.test_sets, remarks, of_validation)
+
+
+def _speaking(data: DataSettings, tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """Give the tokenizer the chat template and system message that chats are trained with, and remark on them."""
+    if data.format != "chat":
+        return []
+    return choose_template(tokenizer, template=data.chat_template, system=data.system)
 
 
 def _groups(made: Iterable[Made], data: DataSettings) -> list[Hashable]:

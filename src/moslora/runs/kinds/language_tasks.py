@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
+from moslora.data.fields import with_system
 from moslora.data.probing import sees_left_padding
 from moslora.data.prompts import PROMPTS, prompt_ids
 from moslora.data.short_files import ShortTask
@@ -44,7 +45,7 @@ class HeldOutTask:
 
 
 def load_test_sets(settings: EvaluationSettings, data: DataSettings | None) -> list[TestSet]:
-    """The test sets of the tasks; held-out samples are read as `data` has it, if that is given.
+    """The test sets of the tasks; held-out samples are read, and questions are asked, as `data` has it, if it is given.
 
     Raises DataError for one that is not there or has a wrong sample.
     """
@@ -52,14 +53,15 @@ def load_test_sets(settings: EvaluationSettings, data: DataSettings | None) -> l
 
 
 def _test_set(written: str, settings: EvaluationSettings, data: DataSettings | None) -> TestSet:
-    named = task_name(written)
+    named, system = task_name(written), data.system if data else None
     if named.path is None:
         known = task(named.name)
-        return TestSet(known, task_samples(known, settings.data, split="test", limit=settings.limit))
+        samples = task_samples(known, settings.data, split="test", limit=settings.limit)
+        return TestSet(known, with_system(samples, system))
     found, samples = read_task(named.path, name=named.name, sort=named.sort, limit=settings.limit)
     if isinstance(found, HeldOut):
         return TestSet(HeldOutTask(found.name, str(found.path), _read_as(found, data)), samples)
-    return TestSet(found, samples)
+    return TestSet(found, with_system(samples, system))
 
 
 def _read_as(found: HeldOut, data: DataSettings | None) -> DataSettings:
