@@ -6,7 +6,7 @@ import pytest
 
 from moslora.data.chat import chat_examples
 from moslora.data.examples import instruction_examples
-from moslora.data.fields import unused_fields, without_fields
+from moslora.data.fields import check_text, fitting_format, unused_fields, with_columns, without_fields
 from moslora.data.prompts import build_prompt, prompt_ids
 from moslora.errors import ConfigError, DataError
 
@@ -233,3 +233,53 @@ def test_ignored_fields_are_gone_from_samples_and_messages():
     samples = [{"messages": [{"role": "user", "content": "a", "name": "Ann"}], "images": ["x"]}]
     assert without_fields(samples, ["images", "name"]) == [{"messages": [{"role": "user", "content": "a"}]}]
     assert samples[0]["images"]
+
+
+def test_a_column_takes_the_name_of_its_field():
+    samples = [{"question": "a", "answer": "b", "output": "c", "topic": "d"}, {"question": "e"}]
+    columns = {"instruction": "question", "output": "answer"}
+    assert with_columns(samples, columns, source="x") == [
+        {"instruction": "a", "output": "b", "output (column)": "c", "topic": "d"},
+        {"instruction": "e"},
+    ]
+    assert with_columns([{"input": "a", "output": "b"}], {"input": "output", "output": "input"}, source="x") == [
+        {"input": "b", "output": "a"}
+    ]
+    assert with_columns(samples, {}, source="x") == samples
+
+
+def test_a_column_that_is_missing_is_named_with_the_nearest():
+    with pytest.raises(DataError) as caught:
+        with_columns([{"question": "a", "answer": "b"}], {"instruction": "questions"}, source="a.csv")
+    assert str(caught.value) == (
+        "a.csv: no column 'questions' for the field 'instruction'; did you mean 'question'? (it has: question, answer);"
+        " correct data.columns"
+    )
+
+
+@pytest.mark.parametrize(
+    "sample",
+    [{"output": "so \ud83d"}, {"messages": [{"content": ["a", {"text": "so \ud83d"}]}]}, {"output": ("so \ud83d",)}],
+)
+def test_half_of_a_character_is_named_with_its_field_and_what_stands_before_it(sample):
+    with pytest.raises(DataError) as caught:
+        check_text({"instruction": "ä \U0001f600", "n": 3, **sample}, place="a.jsonl: sample 3 (line 4)")
+    assert str(caught.value) == (
+        f"a.jsonl: sample 3 (line 4): field '{next(iter(sample))}' holds \\ud83d (after 'so '), half of a character,"
+        " which no tokenizer takes; correct the sample"
+    )
+
+
+@pytest.mark.parametrize(
+    ("sample", "expected"),
+    [
+        ({"instruction": "a", "output": "b", "text": "a b"}, "instruction"),
+        ({"messages": [1]}, "chat"),
+        ({"conversations": [1], "text": "a"}, "chat"),
+        ({"prompt": "a", "completion": "b"}, "completion"),
+        ({"text": "a", "output": ""}, "text"),
+        ({"question": "a"}, None),
+    ],
+)
+def test_the_format_that_a_sample_fits(sample, expected):
+    assert fitting_format(sample) == expected

@@ -52,6 +52,38 @@ def test_a_byte_order_mark_and_windows_line_ends_do_no_harm(tmp_path):
     assert read_rows(written(tmp_path / "a.csv", b"\xef\xbb\xbfa,b\r\n1,2\r\n")) == [{"a": "1", "b": "2"}]
 
 
+def test_lines_end_where_json_and_csv_say_and_not_at_other_separators(tmp_path):
+    text = "a\u2028b\u0085c\u2029d\x0be"
+    rows = [{"a": text}, {"a": "f"}]
+    plain = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+    assert read_rows(written(tmp_path / "a.jsonl", plain)) == rows
+    assert read_rows(written(tmp_path / "a.csv", f"a\n{text}\nf\n".encode())) == rows
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("list.jsonl", '\ufeff [{"a": 1},\n{"a": 2}]'),
+        ("lines.json", '{"a": 1}\n{"a": 2}\n'),
+        ("spaced.jsonl", '{"a": 1}\n\n  \n{"a": 2}\n\n'),
+    ],
+)
+def test_lists_and_lines_are_told_by_what_is_in_the_file(tmp_path, name, text):
+    assert read_rows(written(tmp_path / name, text)) == [{"a": 1}, {"a": 2}]
+
+
+def test_blank_lines_and_semicolons_of_a_spreadsheet_do_no_harm(tmp_path):
+    rows = [{"a": "1", "b": "2,5"}, {"a": "3", "b": "4"}]
+    assert read_rows(written(tmp_path / "a.csv", "a;b\r\n1;2,5\r\n\r\n3;4\r\n\r\n")) == rows
+    assert read_rows(written(tmp_path / "b.csv", "a;b,c\n1,2\n")) == [{"a;b": "1", "c": "2"}]
+
+
+def test_a_text_file_is_one_document(tmp_path):
+    text = "One.\r\n\r\nTwo, ä.\r\n".encode()
+    assert read_rows(written(tmp_path / "a.txt", b"\xef\xbb\xbf" + text)) == [{"text": "One.\n\nTwo, ä.\n"}]
+    assert "no samples in it" in refusal(written(tmp_path / "b.txt", " \n"))
+
+
 def test_a_missing_file_names_the_nearest_one_beside_it(tmp_path):
     (tmp_path / "training.jsonl").touch()
     assert "no such file; did you mean 'training.jsonl'" in refusal(tmp_path / "trianing.jsonl")

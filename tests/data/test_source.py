@@ -134,7 +134,10 @@ def test_a_hub_set_is_read_through_datasets(monkeypatch):
     monkeypatch.setattr(datasets, "load_dataset", load)
     assert load_samples("owner/name") == [SAMPLE] * 3
     assert load_samples("owner/name:small", split="test", limit=2) == [SAMPLE] * 2
-    assert seen == [("owner/name", None, "train"), ("owner/name", "small", "test")]
+    assert load_samples("owner/name:small@train[:10%]", split="test", limit=1) == [SAMPLE]
+    assert load_samples("owner/name@dev", limit=1) == [SAMPLE]
+    assert seen[:2] == [("owner/name", None, "train"), ("owner/name", "small", "test")]
+    assert seen[2:] == [("owner/name", "small", "train[:10%]"), ("owner/name", None, "dev")]
 
 
 def test_pictures_of_a_hub_set_come_as_files(monkeypatch):

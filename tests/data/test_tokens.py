@@ -2,7 +2,7 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from moslora.data.tokens import IGNORED, Example, collate, cut_examples, end_token_id, pad_token_id
+from moslora.data.tokens import IGNORED, Example, collate, cut_examples, divide_examples, end_token_id, pad_token_id
 from moslora.errors import DataError
 
 
@@ -23,6 +23,28 @@ def test_a_cut_that_leaves_nothing_to_learn_advises_a_length():
     assert str(caught.value) == (
         "a.jsonl: sample 2 has 4 tokens and none to learn from among its first 3 (2 samples are like that, the longest "
         "has 9); set data.max_length_tokens to 9, or data.longer to leave_out"
+    )
+
+
+@pytest.mark.parametrize("length", range(2, 20))
+def test_pieces_of_a_long_example_learn_each_token_once_as_the_whole_does(length: int):
+    whole = example(*range(length))
+    divided = divide_examples([example(98, 99), whole], max_length_tokens=4)
+    assert divided.kept == [0] + [1] * (len(divided.examples) - 1)
+    assert all(1 < len(piece["input_ids"]) <= 4 for piece in divided.examples)
+    learned = [label for piece in divided.examples[1:] for label in piece["labels"][1:]]
+    assert learned == whole["labels"][1:]
+    assert divided.truncated == (length > 4)
+
+
+def test_a_longer_example_can_stop_the_run():
+    with pytest.raises(DataError) as caught:
+        cut_examples(
+            [example(1), example(1, 2, 3), example(1, 2, 3, 4)], max_length_tokens=2, source="x", longer="stop"
+        )
+    assert str(caught.value) == (
+        "x: sample 2 has 3 tokens, more than data.max_length_tokens 2 (2 samples are longer, the longest has 4); set"
+        " it to 4, or data.longer to cut or leave_out"
     )
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from moslora.data.fields import FIELDS, NEEDED, fitting_format, refuse_unread
+from moslora.data.fields import FIELDS, NEEDED, fitting_format, is_given, refuse_unread
 from moslora.data.prompts import NONE, prompt_ids, read_request, response_ids
 from moslora.data.reading import Reading
 from moslora.data.tasks import text_field
@@ -98,6 +98,12 @@ def _check_document(sample: Sample, place: str) -> None:
 
 
 def _check_fields(sample: Sample, format_name: str, place: str, *, may_be_empty: str | None = None) -> None:
+    for field in ("system", "history"):
+        if field not in FIELDS[format_name] and is_given(sample.get(field)):
+            raise DataError(
+                f"{place}: field '{field}' has no place in data.format {format_name}; write it into the text"
+                " (to go without it: data.ignore)"
+            )
     refuse_unread(sample, read=FIELDS[format_name], place=place)
     other = fitting_format(sample)
     advice = "add it, or name its column in data.columns"
