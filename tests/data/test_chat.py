@@ -139,7 +139,7 @@ def test_a_tokenizer_without_template_is_refused(tiny_tokenizer):
         ({"messages": [{"role": 1, "content": "x"}]}, "message 1: field 'role' is 1, expected text"),
         (
             {"messages": [{"role": "robot", "content": "x"}]},
-            r"message 1: field 'role' is 'robot' \(allowed: system, user, assistant, tool, human, gpt\)",
+            r"message 1: field 'role' is 'robot' \(allowed: system, user, assistant, tool, human, gpt, model, ",
         ),
         ({"conversations": [{"from": "gpt"}]}, r"message 1: field 'value' is missing \(it has: from\)"),
         ({"messages": CHAT["messages"][:2]}, "no message of the assistant, so nothing to learn"),

@@ -1,10 +1,10 @@
 """A chat sample as its template sees it: the messages with all their fields, the tools, and what is to be learned."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from moslora.data.calls import read_calls, read_tools
 from moslora.data.fields import FIELDS, LEARNED, MEDIA, NOT_LEARNED, is_given, learned, refuse_unread
 from moslora.errors import DataError
 
@@ -14,8 +14,18 @@ ROLES = ("system", "user", "assistant", "tool")
 SAMPLE_FIELDS = FIELDS["chat"]
 MEANT = ("tool_calls", "function_call", "reasoning_content", "reasoning", "thinking", "refusal", "name")
 
-_FROM_ROLES = {"human": "user", "gpt": "assistant"}  # the names that `conversations` data use
+_CALL_ROLE = "function_call"  # of a turn whose text is calls, as JSON
+_FROM_ROLES = {  # what data sets call the roles otherwise
+    "human": "user",
+    "gpt": "assistant",
+    "model": "assistant",
+    _CALL_ROLE: "assistant",
+    "observation": "tool",
+    "function": "tool",
+    "developer": "system",
+}
 _CALLS = ("tool_calls", "function_call")  # a message that has one may go without text
+_TEXT_PARTS = ("text", "input_text", "output_text")
 _PARTLY_LEARNED = ("train_detail", "loss_scale")
 _KEYS = {"messages": ("role", "content"), "conversations": ("from", "value")}
 
@@ -51,14 +61,14 @@ def read_chat(sample: Mapping[str, Any], *, place: str) -> Chat:
     if not isinstance(rows, list) or not rows:
         raise DataError(f"{place}: field '{given[0]}' is {rows!r}, expected a list of messages; correct the sample")
     places = [f"{place}: message {number}" for number in range(1, len(rows) + 1)]
-    messages = [_message(row, _KEYS[given[0]], place=at) for row, at in zip(rows, places, strict=True)]
+    messages = [_message(row, _keys(row, _KEYS[given[0]]), place=at) for row, at in zip(rows, places, strict=True)]
     if all(message["role"] != "assistant" for message in messages):
         raise DataError(f"{place}: no message of the assistant, so nothing to learn; leave the sample out")
     marks = [learned(row, place=at) for row, at in zip(rows, places, strict=True)]
     system = _system(sample, messages, place=place)
     added = len(system)
     marked = {turn: mark for turn, mark in enumerate(marks, start=added) if mark is not None}
-    return Chat([*system, *messages], _tools(sample.get("tools"), place=place), marked, added)
+    return Chat([*system, *messages], read_tools(sample.get("tools"), place=place), marked, added)
 
 
 def _message(row: Any, keys: tuple[str, str], *, place: str) -> Message:
@@ -71,11 +81,36 @@ def _message(row: Any, keys: tuple[str, str], *, place: str) -> Message:
     if role not in ROLES:
         allowed = ", ".join([*ROLES, *_FROM_ROLES])
         raise DataError(f"{place}: field '{keys[0]}' is '{role}' (allowed: {allowed}); correct the sample")
-    is_call = row.get(keys[1]) is None and any(is_given(row.get(name)) for name in _CALLS)
-    content = "" if is_call else _text(row, keys[1], place=place)
     left = {*keys, *LEARNED, *NOT_LEARNED}
     others = {name: value for name, value in row.items() if name not in left and is_given(value)}
+    if row[keys[0]] == _CALL_ROLE:
+        given = _text(row, keys[1], place=place)
+        return {"role": role, "content": "", "tool_calls": read_calls(given, field=keys[1], place=place), **others}
+    if "tool_calls" in others:
+        others["tool_calls"] = read_calls(others["tool_calls"], field="tool_calls", place=place)
+    is_call = row.get(keys[1]) is None and any(name in others for name in _CALLS)
+    content = "" if is_call else _content(row, keys[1], place=place)
     return {"role": role, "content": content, **others}
+
+
+def _keys(row: Any, usual: tuple[str, str]) -> tuple[str, str]:
+    """The names of role and content in a message: those that it has, of whichever list."""
+    return next((keys for keys in _KEYS.values() if isinstance(row, Mapping) and keys[0] in row), usual)
+
+
+def _content(row: Mapping[str, Any], key: str, *, place: str) -> str:
+    """The text of a message, the parts of one that is written in parts on lines of their own."""
+    parts = row.get(key)
+    if not isinstance(parts, list) or not parts:
+        return _text(row, key, place=place)
+    for part in parts:
+        kind = part.get("type") if isinstance(part, Mapping) else None
+        if kind not in _TEXT_PARTS or not isinstance(part.get("text"), str):
+            raise DataError(
+                f"{place}: a part is {repr(kind) if kind else repr(part)}, allowed: 'text' with its text"
+                " (pictures: kind: vision_language); correct the sample"
+            )
+    return "\n".join(part["text"] for part in parts)
 
 
 def _text(row: Mapping[str, Any], key: str, *, place: str) -> str:
@@ -99,18 +134,3 @@ def _system(sample: Mapping[str, Any], messages: list[Message], *, place: str) -
     if messages[0]["content"] != given:
         raise DataError(f"{place}: field 'system' and message 1 are different system messages; keep one of them")
     return []
-
-
-def _tools(given: Any, *, place: str) -> list[Any] | None:
-    """The tools as a list of objects; data sets write it as JSON text too."""
-    if not is_given(given):
-        return None
-    tools = given
-    if isinstance(given, str):
-        try:
-            tools = json.loads(given)
-        except ValueError as error:
-            raise DataError(f"{place}: field 'tools' is not JSON ({error}); correct the sample") from error
-    if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
-        raise DataError(f"{place}: field 'tools' is {given!r}, expected a list of objects; correct the sample")
-    return tools or None
