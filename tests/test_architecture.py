@@ -16,7 +16,7 @@ LAYERS = [
     {"data"},
     {"training", "evaluation"},
     {"runs"},
-    {"comparison", "starting"},
+    {"comparison"},
     {"judging"},
     {"reports"},
     {"cli", "recipes"},

@@ -30,11 +30,15 @@ def test_a_chat_goes_on_until_an_empty_line(finished: Path, moslora: Moslora):
     assert "an empty line, or Ctrl-D, ends it" in result.stderr
 
 
-def test_a_chat_needs_a_template(tmp_path: Path, finished: Path, refused: Refused, model_folder: Path):
+def test_a_chat_needs_a_template_of_the_base_or_of_what_was_trained(
+    tmp_path: Path, finished: Path, moslora: Moslora, refused: Refused, model_folder: Path
+):
     import shutil
 
     shutil.copytree(model_folder, tmp_path / "base")
     (tmp_path / "base" / "chat_template.jinja").unlink()
+    moslora("generate", finished, "--chat", "--base", tmp_path / "base", "--max-new-tokens", "2", stdin="Hello\n")
+    (finished / "adapter" / "chat_template.jinja").unlink()
     message = refused("generate", finished, "--chat", "--base", tmp_path / "base")
     assert (
         message

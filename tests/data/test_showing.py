@@ -45,3 +45,7 @@ def test_long_parts_and_many_lines_are_shown_without_their_middle():
     assert line == "aaaaaaaaaa ... 4,980 characters ... aaaaaaaaaa«bbbbbbbbbb»"
     lines = marked_lines([("\n".join(map(str, range(100))), True)], most_lines=6)
     assert lines == ["«0", "1", "2", "... 94 lines ...", "97", "98", "99»"]
+
+
+def test_what_a_terminal_would_act_on_is_not_shown():
+    assert marked_lines([("red \x1b[31m\rpill\tbox", True)]) == ["«red \ufffd[31m\ufffdpill\tbox»"]

@@ -33,15 +33,20 @@ def marked_lines(parts: Sequence[tuple[str, bool]], *, longest_part: int = 300, 
     """The parts of `marked_text` as lines of text, with LEARNED_MARKS around what carries loss.
 
     A part of more than `longest_part` characters is shown without its middle, and so are more than `most_lines` lines.
+    Characters that a terminal would act on are shown as their replacement.
     """
     first, last = LEARNED_MARKS
-    shown = [_shortened(text, longest_part) for text, _ in parts]
+    shown = [_shortened(_printable(text), longest_part) for text, _ in parts]
     text = "".join(f"{first}{one}{last}" if learns else one for one, (_, learns) in zip(shown, parts, strict=True))
     lines = text.removesuffix("\n").split("\n")
     if len(lines) <= most_lines:
         return lines
     half = most_lines // 2
     return [*lines[:half], f"... {len(lines) - 2 * half} lines ...", *lines[-half:]]
+
+
+def _printable(text: str) -> str:
+    return "".join(sign if sign.isprintable() or sign in "\n\t" else "\ufffd" for sign in text)
 
 
 def _shortened(text: str, longest: int) -> str:

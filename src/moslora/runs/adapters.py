@@ -23,7 +23,7 @@ from moslora.runs.folder import RunFolder
 from moslora.runs.groups import ModelSettings, Recipe
 from moslora.runs.kinds import Kind, kind_of
 from moslora.runs.models import load_model, meta_model
-from moslora.runs.origin import base_noted, kind_noted, prompt_of
+from moslora.runs.origin import base_noted, kind_noted, prompt_of, system_of
 from moslora.runs.recipe import LANGUAGE, model_settings, parse_recipe
 
 MOSLORA = "MOSLORA"  # PEFT's name for ours
@@ -66,6 +66,11 @@ class Opened:
                 f" ({', '.join(STYLES)})"
             )
         return self.prompt_style
+
+    @property
+    def system(self) -> str | None:
+        """The system message that instructions were trained with; that of chats is in the saved chat template."""
+        return self.recipe.data.asked_system if self.recipe else system_of(self.adapter)
 
 
 def open_adapter(source: str | Path, *, base: str | None = None, prompt: str | None = None) -> Opened:

@@ -102,7 +102,7 @@ def fold_adapter(opened: Opened, folder: Path, *, format: str | None = None, all
     given: dict[str, Any] = {"format": chosen, "probe": probe, "allow_drift": allow_drift}
     drift = kind.write_folded(opened.model, model, processor, folder, **given)
     base = None if chosen == "peft" else opened.model.path
-    write_origin(folder, prompt=opened.prompt_style, kind=opened.model.kind, base=base)
+    write_origin(folder, prompt=opened.prompt_style, kind=opened.model.kind, base=base, system=opened.system)
     export = replace(_export(opened, folder, drift, num_labels=labels), note=note)
     return _noted(opened, export, name="folded")
 
@@ -144,7 +144,7 @@ def merge_adapter(opened: Opened, folder: Path, *, dtype: str | None, allow_drif
             allow_drift=allow_drift,
             tokenizer=processor,
         )
-    write_origin(folder, prompt=opened.prompt_style, kind=opened.model.kind)
+    write_origin(folder, prompt=opened.prompt_style, kind=opened.model.kind, system=opened.system)
     return _noted(opened, _export(opened, folder, drift, num_labels=labels), name="merged")
 
 

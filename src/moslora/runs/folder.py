@@ -97,6 +97,11 @@ class RunFolder:
         return self.path / "recipe.yaml"
 
     @property
+    def sample_path(self) -> Path:
+        """The first training sample as text, what is learned of it marked, where the kind of run shows one."""
+        return self.path / "sample.txt"
+
+    @property
     def adapter(self) -> Path:
         """The folder of the trained adapter."""
         return self.path / "adapter"

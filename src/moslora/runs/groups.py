@@ -122,6 +122,11 @@ class SampleSettings(Settings):
         """The prompt style of the training samples."""
         raise NotImplementedError
 
+    @property
+    def asked_system(self) -> str | None:
+        """The system message that instructions bring along; that of chats is in their template."""
+        return None
+
 
 class TrainingSettings(Settings):
     """How the adapter is trained."""

@@ -119,6 +119,11 @@ class DataSettings(SampleSettings):
         """The prompt style of the training samples: `prompt`, `chat` for chats, `none` for text as it is."""
         return {"instruction": self.prompt, "chat": "chat"}.get(self.format, "none")
 
+    @property
+    def asked_system(self) -> str | None:
+        """The system message that instructions bring along; that of chats is in their template."""
+        return self.system if self.format == "instruction" else None
+
 
 class EvaluationSettings(ScoringSettings):
     """What is scored after training."""

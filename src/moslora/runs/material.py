@@ -34,6 +34,7 @@ class Material:
     tokens: those it holds of each row. `remarks` are what a reader of the record should know of the data. Rows may
     leave a part of the model unused, as a text without a picture does: `complete_share` of them use every part. With
     `visits` batches are of numbered visits to rows (`moslora.training.visits`), and run on through the epochs.
+    `shown` are lines of text with the first sample, what is learned of it marked; empty where none is shown.
     """
 
     rows: Sequence[Any]
@@ -45,6 +46,7 @@ class Material:
     complete_share: float = 1.0
     alike: list[tuple[Hashable, int]] | None = None
     visits: bool = False
+    shown: list[str] = field(default_factory=list)
 
     def notes(self) -> list[str]:
         """The numbers of rows, and the remarks."""

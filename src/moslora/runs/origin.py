@@ -18,10 +18,16 @@ ORIGIN_NAME = "moslora.json"
 OF_TYPE = {"llava": "vision_language", "llava_next": "vision_language"}  # type of a model: the kind that runs it
 
 
-def write_origin(folder: str | Path, *, prompt: str | None, kind: str, base: str | None = None) -> None:
-    """Note in a folder how its model is asked, where that is known, of what kind it is, and its base if PEFT cannot."""
+def write_origin(
+    folder: str | Path, *, prompt: str | None, kind: str, base: str | None = None, system: str | None = None
+) -> None:
+    """Note in a folder how its model is asked, where that is known, of what kind it is, and its base if PEFT cannot.
+
+    `system` is the message that instructions were trained with; that of chats is in the chat template.
+    """
     if prompt is not None:
-        noted = {"prompt": prompt} | ({} if kind == LANGUAGE else {"kind": kind}) | ({"base": base} if base else {})
+        others = {"kind": None if kind == LANGUAGE else kind, "base": base, "system": system}
+        noted = {"prompt": prompt, **{name: value for name, value in others.items() if value}}
         text = json.dumps({**noted, "moslora_version": __version__}, indent=2)
         write_atomically(Path(folder) / ORIGIN_NAME, text + "\n")
 
@@ -52,6 +58,11 @@ def prompt_of(folder: str | Path) -> str | None:
 def base_noted(folder: str | Path) -> str | None:
     """The base model that a folder notes, where PEFT's own file has no place for it. Raises CheckpointError."""
     return _noted(Path(folder)).get("base")
+
+
+def system_of(folder: str | Path) -> str | None:
+    """The system message that a folder notes for instructions. Raises CheckpointError for a damaged note."""
+    return _noted(Path(folder)).get("system")
 
 
 def _model_type(folder: Path) -> str:

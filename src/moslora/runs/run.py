@@ -104,6 +104,7 @@ def _do(run: ActiveRun, plan: Plan) -> RunRecord:
     for note in plan.coverage_notes:
         run.report(note)
     write_atomically(place.recipe_path, run.recipe.to_yaml())
+    _show_sample(run, plan.material.shown)
     started = time.perf_counter()
     try:
         _train_and_score(run, plan)
@@ -120,6 +121,16 @@ def _do(run: ActiveRun, plan: Plan) -> RunRecord:
         record.peak_memory_bytes = max(record.peak_memory_bytes or 0, peak_memory_bytes())
         run.save()
     return record
+
+
+def _show_sample(run: ActiveRun, lines: Sequence[str]) -> None:
+    """Keep what is learned of the first sample, and report it once, before the run trains for hours."""
+    path = run.place.sample_path
+    if not lines or path.is_file():
+        return
+    write_atomically(path, "\n".join(lines) + "\n")
+    for line in lines:
+        run.report(line)
 
 
 def plan_run(recipe: Recipe, place: RunFolder) -> Plan:
@@ -244,7 +255,11 @@ def _save_trained(run: ActiveRun, plan: Plan, model: nn.Module, *, start: dict[s
             save_trained(model, staged, method=method, start=start)
         plan.processor.save_pretrained(str(staged))
         write_origin(
-            staged, prompt=run.recipe.asked_with, kind=run.recipe.kind, base=getattr(base_of(model), "path", None)
+            staged,
+            prompt=run.recipe.asked_with,
+            kind=run.recipe.kind,
+            base=getattr(base_of(model), "path", None),
+            system=run.recipe.data.asked_system,
         )
     run.record.artifacts[place.name] = place.name
     if METHODS[method].changes_base:

@@ -9,6 +9,7 @@ from transformers import PreTrainedTokenizerBase
 
 from moslora.data.mixing import weighted
 from moslora.data.packing import pack
+from moslora.data.showing import LEARNED_MARKS, marked_lines, marked_text
 from moslora.data.template_choice import choose_template
 from moslora.data.vocabulary import Vocabulary
 from moslora.errors import DataError
@@ -16,6 +17,8 @@ from moslora.runs.kinds.language_examples import Made, Source, make_examples, re
 from moslora.runs.kinds.language_tasks import check_test_set, load_test_sets
 from moslora.runs.language_settings import DataSettings, LanguageRecipe
 from moslora.runs.material import Material, Sources, split
+
+SHOWN = f"the first sample; what is learned of it stands between {' and '.join(LEARNED_MARKS)}:"
 
 
 @dataclass(frozen=True)
@@ -66,12 +69,13 @@ def tokenise(
         apart = make_examples(sources.validation, data, tokenizer, vocabulary=vocabulary)
         validation, of_validation = apart.examples, apart.groups
         everything.append(apart)
+    shown = [SHOWN, *(f"  {line}" for line in marked_lines(marked_text(rows[0], tokenizer)))]
     if data.packing:
         rows = pack(rows, max_length_tokens=data.max_length_tokens)
     if data.together is None:
         of_rows = of_validation = None
     remarks = [*_lengths(everything, data), *remarks, *(note for own in everything for note in own.remarks)]
-    return Material(rows, of_rows, validation, sources.test_sets, remarks, of_validation)
+    return Material(rows, of_rows, validation, sources.test_sets, remarks, of_validation, shown=shown)
 
 
 def _speaking(data: DataSettings, tokenizer: PreTrainedTokenizerBase) -> list[str]:
