@@ -16,7 +16,7 @@ LAYERS = [
     {"data"},
     {"training", "evaluation"},
     {"runs"},
-    {"comparison"},
+    {"comparison", "starting"},
     {"judging"},
     {"reports"},
     {"cli", "recipes"},

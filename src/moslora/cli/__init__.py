@@ -19,6 +19,7 @@ from moslora.errors import unknown_name
 
 # command: module, in the order of the help
 COMMANDS = {
+    "init": "init",
     "train": "train",
     "evaluate": "evaluate",
     "generate": "generate",

@@ -39,12 +39,13 @@ def commented(
     that are not chosen stand between them as comments, with their defaults.
     """
     known = explained(recipe)
-    lines = [head.rstrip("\n"), ""]
+    lines = [head.rstrip("\n")]
     for setting in known:
         if setting.group:
             continue
         if not setting.is_group:
-            lines += _setting(setting, chosen, reasons=reasons, complete=complete)
+            own = _setting(setting, chosen, reasons=reasons, complete=complete)
+            lines += ["", *own] if own and len(lines) == 1 else own
             continue
         group = chosen.get(setting.name) or {}
         own = [one for one in known if one.group == setting.name]

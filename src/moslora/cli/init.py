@@ -1,0 +1,159 @@
+"""`moslora init`: a recipe for files of one's own."""
+
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from textwrap import wrap
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from moslora.cli.options import JsonOption, SetOption, print_json, remarks, results
+from moslora.errors import ConfigError, OutputError, command
+
+if TYPE_CHECKING:
+    from moslora.starting.proposing import Proposal
+
+EXAMPLES = (
+    "moslora init mine.jsonl",
+    "# several files, another model, questions to judge it by",
+    "moslora init a.csv b.csv --model Qwen/Qwen3-0.6B --task questions.csv",
+    "# columns whose names say nothing",
+    "moslora init pairs.tsv --set 'data.columns={instruction: en, output: fr}'",
+    "# then",
+    "moslora train mine.yaml",
+)
+DEMO_MODEL = "smollm2"
+NAMES_WIDTH = 9
+WIDEST_PART = 400  # letters of a part of a sample; what is in the middle of a longer one is left out
+
+
+def init(
+    files: Annotated[
+        list[str], typer.Argument(metavar="FILE...", help="Files, folders or hub sets to train on.", show_default=False)
+    ],
+    model: Annotated[
+        str | None, typer.Option("--model", help=f"Hub id or folder. Default: {DEMO_MODEL}, the demo's.")
+    ] = None,
+    tasks: Annotated[
+        list[str] | None,
+        typer.Option("--task", metavar="FILE", help="Questions to judge it by; may be repeated.", show_default=False),
+    ] = None,
+    settings: SetOption = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="RECIPE", help="Where to write. Default: named after the file."),
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Ask nothing: take the default of every question.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Look at data of your own, and write a commented recipe that trains on them as it is."""
+    from moslora.cli.quiet import quiet_libraries
+    from moslora.runs.settings import override
+
+    told: dict[str, Any] = {}
+    for assignment in settings or []:
+        override(told, assignment, source="--set")
+    if output is not None:
+        _check_is_new(output)
+    quiet_libraries()
+    from moslora.starting.machine import this_machine
+    from moslora.starting.proposing import propose
+    from moslora.starting.sources import look_at
+
+    ask = _default if yes or as_json or not (sys.stdin.isatty() and sys.stderr.isatty()) else _asked
+    sources = look_at(files, ask=ask, told=_group(told, "data"))
+    place = output or Path(f"{_plain_name(sources.name)}.yaml")
+    _check_is_new(place)
+    path = model or _group(told, "model").get("path") or ask("which model: a hub id, a folder, or", [DEMO_MODEL])
+    proposal = propose(
+        sources, name=_plain_name(place.stem), path=path, machine=this_machine(), tasks=tasks or [], told=told
+    )
+    _write(place, proposal.text)
+    if as_json:
+        shown = {
+            "path": str(place),
+            "seen": proposal.seen,
+            "steps": proposal.steps,
+            "recipe": proposal.recipe.to_dict(),
+        }
+        print_json(shown)
+        return
+    _print(proposal)
+    results.print(f"\nwritten  {place}\nnext     {command('train', place)}")
+
+
+def _group(told: dict[str, Any], name: str) -> dict[str, Any]:
+    group = told.get(name) or {}
+    if not isinstance(group, dict):
+        raise ConfigError(
+            f"--set {name}={group}: {name} is a group of settings; set one of them, --set {name}.NAME=VALUE"
+        )
+    return group
+
+
+def _plain_name(stem: str) -> str:
+    """A file's stem as the name of a recipe and of a run's folder."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", stem).strip("-._") or "mine"
+
+
+def _check_is_new(place: Path) -> None:
+    if place.suffix not in (".yaml", ".yml"):
+        raise ConfigError(f"--output {place} is no recipe's name: end it in .yaml")
+    if place.exists():
+        raise OutputError(f"{place} is there already and is not overwritten: give another name, --output NAME.yaml")
+
+
+def _write(place: Path, text: str) -> None:
+    try:
+        with place.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise OutputError(
+            f"cannot write {place}: {error.strerror or error}; give another place with --output"
+        ) from error
+
+
+def _default(_question: str, answers: Sequence[str]) -> str:
+    return answers[0]
+
+
+def _asked(question: str, answers: Sequence[str]) -> str:
+    """What is typed in answer; one of several answers is asked for again until it is one."""
+    is_choice = len(answers) > 1
+    shown = f"{question} ({', '.join(answers)})" if is_choice else question
+    while True:
+        given = typer.prompt(shown, default=answers[0], err=True)
+        if not is_choice or given in answers:
+            return str(given)
+
+
+def _print(proposal: "Proposal") -> None:
+    """What was seen and chosen, and two samples as the model reads them."""
+    for name, text in proposal.seen.items():
+        _entry(name, text)
+    for number, line in enumerate(proposal.chosen):
+        _entry("" if number else "chosen", line)
+    if any(not is_learned for parts in proposal.samples for _, is_learned in parts):
+        remarks.print("\nsamples as the model reads them; what is learned is marked", style="dim")
+    for number, parts in enumerate(proposal.samples, start=1):
+        results.print(f"\nsample {number}")
+        for text, is_learned in parts:
+            _print_part(text, is_learned=is_learned)
+
+
+def _entry(name: str, text: str) -> None:
+    """A name, and a text that goes on below itself."""
+    for line in wrap(text, max(results.width - NAMES_WIDTH, 20)):
+        results.print(f"{name:<{NAMES_WIDTH}}{line}")
+        name = ""
+
+
+def _print_part(text: str, *, is_learned: bool) -> None:
+    half = WIDEST_PART // 2
+    shown = text if len(text) <= WIDEST_PART else f"{text[:half]} [...] {text[-half:]}"
+    for line in shown.splitlines() or [shown]:
+        results.print(
+            f"  {'learned' if is_learned else 'read   '} | {line}", style="bold green" if is_learned else "dim"
+        )

@@ -1,0 +1,168 @@
+"""From what was seen to settings, each with the reason for its value."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from moslora.starting.machine import Footprint, Machine, rounded_up, samples_at_once
+from moslora.starting.sources import Sources
+
+PAPER_LAYERS = ("q_proj", "k_proj", "v_proj", "up_proj", "down_proj")
+RANK = 16
+LONGEST = {"processor": 1024, "accelerator": 4096}  # tokens, where a sample may be left out or divided
+SMALL_MODEL = 1e9  # parameters; smaller models learn at higher rates
+FEWEST_STEPS, MOST_EPOCHS, EPOCHS = 60, 10, 3
+FEWEST_TO_VALIDATE, MOST_TO_VALIDATE = 20, 200
+LOOKS = 8  # at the validation samples in a run
+
+
+@dataclass
+class Choice:
+    """Settings by group, and reasons by a setting's dotted name."""
+
+    settings: dict[str, Any] = field(default_factory=dict)
+    reasons: dict[str, str] = field(default_factory=dict)
+
+    def set(self, name: str, value: Any, reason: str = "") -> None:
+        """Choose a value; without a reason its explanation is written beside it."""
+        group, _, key = name.rpartition(".")
+        place = self.settings.setdefault(group, {}) if group else self.settings
+        place[key] = value
+        if reason:
+            self.reasons[name] = reason
+
+
+def data_settings(choice: Choice, sources: Sources, *, is_on_cpu: bool) -> None:
+    """The samples, their format and columns."""
+    shape = sources.shape
+    choice.set(
+        "data.train", sources.train[0] if len(sources.train) == 1 else sources.train, f"{sources.samples} samples"
+    )
+    if sources.validation is not None:
+        choice.set("data.validation", sources.validation)
+    choice.set("data.format", shape.format)
+    if shape.columns:
+        choice.set("data.columns", shape.columns, shape.guess or "field of ours: column of the file")
+    if shape.format == "instruction":
+        prompt = "plain" if is_on_cpu else "alpaca"
+        choice.set("data.prompt", prompt, "short, for speed; alpaca is the usual one" if is_on_cpu else "")
+    if shape.format != "text":
+        choice.set("data.loss_on", "response", "answers are learned, questions are only read")
+
+
+def model_settings(choice: Choice, path: str, *, footprint: Footprint, layer_names: Sequence[str]) -> None:
+    """The model and the adapter on it."""
+    choice.set("model.path", path, f"{counted(footprint.parameters)} parameters")
+    if footprint.is_quantised:
+        choice.set("model.quantize", "nf4", "whole, it would not fit into the free memory")
+    choice.set("adapter.method", "moslora", "moslora methods lists the others")
+    choice.set("adapter.r", RANK)
+    choice.set("adapter.lora_alpha", 2 * RANK)
+    choice.set("adapter.lora_dropout", 0.05)
+    choice.set("adapter.target_modules", targets(layer_names))
+    choice.set("adapter.mixer", "orthogonal", "starts at full speed; also kaiming (the paper's), normal, identity")
+
+
+def targets(layer_names: Sequence[str]) -> str | list[str]:
+    """The paper's layers where the model has them all, else every linear layer."""
+    leaves = {name.rpartition(".")[2] for name in layer_names}
+    return list(PAPER_LAYERS) if leaves.issuperset(PAPER_LAYERS) else "all-linear"
+
+
+def length_settings(choice: Choice, lengths: Sequence[int], *, is_text: bool, is_on_cpu: bool, positions: int) -> None:
+    """The longest sample, from the lengths in tokens of all (sorted) and what the model can read (`positions`)."""
+    most = min(LONGEST["processor" if is_on_cpu else "accelerator"], positions)
+    longest, usual = lengths[-1], lengths[math.ceil(0.99 * len(lengths)) - 1]
+    if is_text:
+        limit = min(most, max(64, rounded_up(longest, 8)))
+        choice.set("data.max_length_tokens", limit, f"longer documents are divided; the longest has {longest:,} tokens")
+        choice.set("data.packing", True, "several short ones share a row")
+        return
+    limit = min(most, rounded_up(longest if longest <= 2 * usual else usual, 8))
+    limit = max(limit, min(64, positions))
+    over = sum(length > limit for length in lengths)
+    if not over:
+        choice.set("data.max_length_tokens", limit, f"the longest sample has {longest:,} tokens")
+        return
+    share = "1 sample is" if over == 1 else f"{over} samples are"
+    choice.set("data.max_length_tokens", limit, f"{share} longer, the longest has {longest:,} tokens")
+    choice.set("data.longer", "leave_out", "a cut answer would be learned without its end")
+
+
+def training_settings(choice: Choice, sources: Sources, *, footprint: Footprint, machine: Machine) -> None:
+    """Steps, batches and rates, for a footprint and memory; `data.max_length_tokens` is chosen already."""
+    samples, tokens = sources.samples, choice.settings["data"]["max_length_tokens"]
+    held_out = _validation_settings(choice, sources)
+    batch = next(size for size, fewest in ((16, 160), (8, 32), (4, 8), (1, 0)) if samples >= fewest)
+    a_epoch = max(1, math.ceil((samples - held_out) / batch))
+    epochs = min(MOST_EPOCHS, max(EPOCHS, math.ceil(FEWEST_STEPS / a_epoch)))
+    choice.set("training.epochs", epochs, f"about {a_epoch * epochs} steps of {batch}")
+    choice.set("training.batch_size", batch)
+    _memory_settings(choice, footprint, machine, batch=batch, tokens=tokens)
+    is_small = footprint.parameters < SMALL_MODEL
+    choice.set("training.learning_rate", 5e-4 if is_small else 3e-4, "" if not is_small else "small models take more")
+    choice.set("training.schedule", "cosine")
+    choice.set("training.warmup_ratio", 0.05)
+    if held_out or sources.validation is not None:
+        every = max(1, a_epoch * epochs // LOOKS)
+        choice.set("training.evaluate_every_steps", every)
+        choice.set("training.keep_best", True)
+
+
+def _validation_settings(choice: Choice, sources: Sources) -> int:
+    """How many samples are set apart."""
+    if sources.validation is not None or sources.samples < FEWEST_TO_VALIDATE:
+        return 0
+    held_out = min(MOST_TO_VALIDATE, sources.samples // 10)
+    choice.set(
+        "data.validation_samples", held_out, "are not trained on; the loss on them is what training is judged by"
+    )
+    return held_out
+
+
+def _memory_settings(choice: Choice, footprint: Footprint, machine: Machine, *, batch: int, tokens: int) -> None:
+    for checkpointing in (False, True):
+        at_once = samples_at_once(
+            footprint, batch_size=batch, tokens=tokens, free_bytes=machine.free_bytes, checkpointing=checkpointing
+        )
+        if at_once is not None:
+            break
+    needed = footprint.step_bytes(samples=at_once or 1, tokens=tokens, checkpointing=checkpointing) / 1e9
+    fits = f"about {needed:.1f} GB at most, {machine.free_bytes / 1e9:.1f} GB are free"
+    choice.set("training.micro_batch_size", at_once or 1, fits if at_once else f"{fits}: IT MAY NOT FIT")
+    if checkpointing:
+        choice.set("training.gradient_checkpointing", True, "without it, one sample would not fit")
+
+
+def evaluation_settings(choice: Choice, tasks: Sequence[str]) -> None:
+    """Questions of one's own to judge by."""
+    if tasks:
+        choice.set("evaluation.tasks", list(tasks))
+        choice.set("evaluation.before", True, "the untrained model, to compare with")
+
+
+def counted(number: float) -> str:
+    """A number of parameters as people say it."""
+    for size, name in ((1e9, "billion"), (1e6, "million")):
+        if number >= size:
+            return f"{number / size:.3g} {name}"
+    return f"{number:,.0f}"
+
+
+def lines(choice: Choice) -> list[str]:
+    """The choices that matter most, a line each."""
+    data, training = choice.settings["data"], choice.settings["training"]
+    validated: Mapping[str, str] = {
+        "validation": f"the loss on {data.get('validation')}",
+        "validation_samples": f"the loss on {data.get('validation_samples')} samples that are not trained on",
+    }
+    told = [text for name, text in validated.items() if data.get(name)]
+    tasks = choice.settings.get("evaluation", {}).get("tasks", [])
+    return [
+        f"at most {data['max_length_tokens']} tokens a sample ({choice.reasons['data.max_length_tokens']})",
+        f"{training['batch_size']} samples a step, {training['micro_batch_size']} at once"
+        f" ({choice.reasons['training.micro_batch_size']})",
+        f"{training['epochs']} epochs, {choice.reasons['training.epochs']}",
+        f"judged by {' and '.join([*told, *tasks]) or 'nothing: give more samples, or --task FILE with questions'}",
+    ]

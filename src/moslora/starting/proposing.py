@@ -1,0 +1,156 @@
+"""The recipe for some sources, a model and a machine: chosen, tried without weights, and written with its reasons."""
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from torch import nn
+
+from moslora.data.showing import marked_text
+from moslora.errors import command
+from moslora.runs.commented import commented
+from moslora.runs.counting import trainable_parameters
+from moslora.runs.folder import RunFolder
+from moslora.runs.groups import ModelSettings, Recipe
+from moslora.runs.language_settings import LanguageRecipe
+from moslora.runs.models import choose_dtype, meta_model
+from moslora.runs.recipe import parse_recipe
+from moslora.runs.run import plan_run
+from moslora.runs.steps import Plan
+from moslora.starting import choosing
+from moslora.starting.choosing import Choice
+from moslora.starting.machine import USABLE, Footprint, Machine
+from moslora.starting.sources import Sources
+
+WHOLE = 1 << 24  # tokens: no sample is cut while lengths are measured
+MEASURED = 5000  # samples of each source
+SHOWN = 2  # rendered samples
+SAFE_POSITIONS = 2048  # of a model that does not say how long a text it reads
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A recipe, its commented text, what was seen, what was chosen, the steps, and rendered samples as marked parts."""
+
+    recipe: Recipe
+    text: str
+    seen: dict[str, str]
+    chosen: list[str]
+    steps: int
+    samples: list[list[tuple[str, bool]]]
+
+
+def propose(
+    sources: Sources, *, name: str, path: str, machine: Machine, tasks: Sequence[str], told: Mapping[str, Any]
+) -> Proposal:
+    """Choose every setting that matters; those that are `told`, group by group, stay as they are.
+
+    What is proposed has passed all that a run checks before it loads weights. Raises the errors of `moslora.errors`.
+    """
+    is_on_cpu = machine.accelerator is None
+    choice = Choice()
+    model_told = {"path": path, **told.get("model", {})}
+    settings = ModelSettings.model_validate(model_told)
+    on_meta = meta_model(settings)
+    layers = [name for name, module in on_meta.named_modules() if isinstance(module, nn.Linear)]
+    footprint = _footprint(on_meta, settings, machine)
+    choosing.model_settings(choice, path, footprint=footprint, layer_names=layers)
+    choosing.data_settings(choice, sources, is_on_cpu=is_on_cpu)
+    lengths = _lengths(choice, told, name=name)
+    positions = getattr(on_meta.config.get_text_config(), "max_position_embeddings", None) or SAFE_POSITIONS
+    is_text = sources.shape.format == "text"
+    choosing.length_settings(choice, lengths, is_text=is_text, is_on_cpu=is_on_cpu, positions=positions)
+    _tell(choice, {"data": told.get("data", {})})
+    choosing.training_settings(choice, sources, footprint=footprint, machine=machine)
+    choosing.evaluation_settings(choice, tasks)
+    _tell(choice, told)
+    recipe, plan = _planned(choice.settings, name=name)
+    return Proposal(
+        recipe=recipe,
+        text=commented(
+            LanguageRecipe, choice.settings, head=_head(name, sources), reasons=choice.reasons, complete=False
+        ),
+        seen=_seen(sources, lengths, choice, machine=machine, dtype=str(choose_dtype(settings.dtype))),
+        chosen=choosing.lines(choice),
+        steps=plan.total_steps,
+        samples=[marked_text(row, plan.processor) for row in plan.material.rows[:SHOWN]],
+    )
+
+
+def _footprint(on_meta: Any, settings: ModelSettings, machine: Machine) -> Footprint:
+    parameters = sum(parameter.numel() for parameter in on_meta.parameters())
+    dtype = choose_dtype(settings.dtype)
+    is_large = machine.accelerator is not None and parameters * dtype.itemsize > USABLE * machine.free_bytes
+    layers = [name for name, module in on_meta.named_modules() if isinstance(module, nn.Linear)]
+    options = {"r": choosing.RANK, "target_modules": choosing.targets(layers)}
+    return Footprint.of(
+        on_meta.config,
+        parameters=parameters,
+        trainable=trainable_parameters(settings, "moslora", options),
+        dtype=dtype,
+        is_quantised=settings.quantize == "nf4" or is_large,
+    )
+
+
+def _lengths(choice: Choice, told: Mapping[str, Any], *, name: str) -> list[int]:
+    """The sorted lengths in tokens of the first samples, each at its whole length."""
+    settings = copy.deepcopy(choice.settings)
+    for group, own in told.items():
+        if isinstance(own, dict):
+            settings.setdefault(group, {}).update(own)
+    unwanted = {"packing": False, "validation": None, "validation_samples": 0, "longer": "cut"}
+    settings["data"] |= unwanted | {"max_length_tokens": WHOLE, "limit": settings["data"].get("limit") or MEASURED}
+    settings |= {"evaluation": None, "training": None}
+    _, plan = _planned(settings, name=name)
+    return sorted(len(row["input_ids"]) for row in plan.material.rows)
+
+
+def _planned(settings: Mapping[str, Any], *, name: str) -> tuple[Recipe, Plan]:
+    """Checked as a run checks it before it loads weights."""
+    recipe = parse_recipe({"name": name, **settings}, source="the recipe")
+    with TemporaryDirectory() as scratch:
+        return recipe, plan_run(recipe, RunFolder(Path(scratch)))
+
+
+def _tell(choice: Choice, told: Mapping[str, Any]) -> None:
+    """Put what the user said in the place of what was chosen."""
+    for group, own in told.items():
+        for key, value in own.items() if isinstance(own, dict) else [(None, own)]:
+            choice.set(group if key is None else f"{group}.{key}", value, "as told")
+
+
+def _head(name: str, sources: Sources) -> str:
+    file = f"{name}.yaml"
+    return f"""\
+# {", ".join(sources.train)}: {sources.samples} samples
+#
+#   train      {command("train", file)}
+#   evaluate   {command("evaluate", f"runs/{name}", "--task", "questions.csv")}
+#   talk to it {command("generate", f"runs/{name}", "--chat")}
+#   as LoRA    {command("fold", f"runs/{name}")}
+#
+# Written by moslora init: what is not here has its default. Every setting: {command("settings")}, or
+# {command("recipes", "show", _skeleton(sources))}."""
+
+
+def _skeleton(sources: Sources) -> str:
+    return {"completion": "instruction"}.get(sources.shape.format, sources.shape.format)
+
+
+def _seen(sources: Sources, lengths: Sequence[int], choice: Choice, *, machine: Machine, dtype: str) -> dict[str, str]:
+    shape = sources.shape
+    columns = ", ".join(f"{column} as {field}" for field, column in shape.columns.items())
+    data = f"{', '.join(sources.train)}: {sources.samples} samples, format {shape.format}"
+    unused = f"; not used: {', '.join(shape.unused)}" if shape.unused else ""
+    half, usual = lengths[len(lengths) // 2], lengths[min(len(lengths) - 1, int(0.99 * len(lengths)))]
+    model = choice.settings["model"]["path"]
+    return {
+        "data": f"{data}{f' ({columns})' if columns else ''}{unused}",
+        **({"guess": f"{shape.guess}; wrong? --set data.columns=..."} if shape.guess else {}),
+        "lengths": f"half have at most {half:,} tokens, 99 % at most {usual:,}, the longest has {lengths[-1]:,}",
+        "model": f"{model}: {choice.reasons.get('model.path', '')}, {dtype.removeprefix('torch.')}",
+        "machine": str(machine),
+    }

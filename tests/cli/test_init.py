@@ -1,0 +1,119 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import Result
+
+from moslora.runs.recipe import load_recipe
+from moslora.runs.run import run_recipe
+
+Moslora = Callable[..., Result]
+PAIRS = [{"question": f"Say {word} {n}.", "answer": word * n} for n in range(1, 9) for word in "abcd"]
+CHAT = {"messages": [{"role": "user", "content": "Say a."}, {"role": "assistant", "content": "a"}]}
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def init(moslora: Moslora, model_folder: Path) -> Moslora:
+    def run(*arguments: str | Path, **options) -> Result:
+        return moslora("init", *arguments, "--model", model_folder, **options)
+
+    return run
+
+
+def write(name: str, rows: list[dict]) -> str:
+    Path(name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return name
+
+
+def test_the_recipe_trains_as_it_is(init: Moslora, model_folder: Path):
+    result = init(write("my pairs.jsonl", PAIRS))
+    assert result.stdout.endswith("written  my-pairs.yaml\nnext     moslora train my-pairs.yaml\n")
+    recipe = load_recipe("my-pairs.yaml", ["training.max_steps=2", "training.evaluate_every_steps=1"])
+    assert recipe.data.columns == {"instruction": "question", "output": "answer"}
+    assert (recipe.model.path, recipe.data.validation_samples) == (str(model_folder), 3)
+    assert run_recipe(recipe, Path("run"), progress=False).validation_loss is not None
+
+
+def test_what_was_seen_and_chosen_is_told_in_a_few_lines(init: Moslora):
+    lines = init(write("pairs.jsonl", PAIRS)).stdout.splitlines()
+    assert lines[0] == "data     pairs.jsonl: 32 samples, format instruction (question as instruction,"
+    told = " ".join(line[9:] for line in lines[: lines.index("")])
+    for part in ("99 % at most", "cores", "samples a step", "tokens a sample", "3 samples that are not trained on"):
+        assert part in told
+    assert max(map(len, lines)) <= 80
+
+
+def test_samples_are_shown_with_what_is_learned_marked(init: Moslora):
+    text = init(write("pairs.jsonl", PAIRS)).stdout
+    _, _, samples = text.partition("\nsample 1\n")
+    assert samples.splitlines()[:3] == ["  read    | Say a 1.", "  read    | Response:", "  learned | a<|end|>"]
+
+
+def test_every_choice_in_the_file_has_a_comment(init: Moslora):
+    init(write("pairs.jsonl", PAIRS))
+    for line in Path("pairs.yaml").read_text().splitlines():
+        if line.startswith("  ") and not line.strip().startswith("#"):
+            assert "  # " in line or "path:" in line, line
+
+
+def test_chats_and_texts_have_their_own_settings(init: Moslora):
+    init(write("chats.jsonl", [CHAT] * 4))
+    init(write("texts.jsonl", [{"body": "some words of a text " * 9}] * 4))
+    assert load_recipe("chats.yaml").data.format == "chat"
+    texts = load_recipe("texts.yaml").data
+    assert (texts.format, texts.columns, texts.packing, texts.loss_on) == ("text", {"text": "body"}, True, "sequence")
+
+
+def test_questions_of_ones_own_judge_the_run(init: Moslora):
+    questions = write("quiz.jsonl", [{"question": "Which is a?", "choices": ["a", "b"], "answer": "a"}])
+    init(write("pairs.jsonl", PAIRS), "--task", questions)
+    evaluation = load_recipe("pairs.yaml").evaluation
+    assert (evaluation.tasks, evaluation.before) == (["quiz.jsonl"], True)
+
+
+def test_what_is_set_stays_as_it_was_said(init: Moslora):
+    init(write("pairs.jsonl", PAIRS), "--set", "adapter.r=4", "--set", "data.max_length_tokens=40", "--set", "seed=7")
+    recipe = load_recipe("pairs.yaml")
+    assert (recipe.adapter.options["r"], recipe.data.max_length_tokens, recipe.seed) == (4, 40, 7)
+    assert "# as told" in Path("pairs.yaml").read_text()
+
+
+def test_as_json_is_nothing_but_json(init: Moslora):
+    found = json.loads(init(write("pairs.jsonl", PAIRS), "--json", "--output", "own.yaml").stdout)
+    assert found["path"] == "own.yaml"
+    assert found["recipe"]["name"] == "own"
+    assert found["steps"] > 0
+
+
+def test_a_recipe_is_never_overwritten(init: Moslora, refused: Callable[..., str], model_folder: Path):
+    init(write("pairs.jsonl", PAIRS))
+    before = Path("pairs.yaml").read_text()
+    message = refused("init", "pairs.jsonl", "--model", model_folder)
+    assert message == "pairs.yaml is there already and is not overwritten: give another name, --output NAME.yaml"
+    assert Path("pairs.yaml").read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["missing.jsonl"], "missing.jsonl: no such file"),
+        (["pairs.jsonl", "--output", "recipe.txt"], "--output recipe.txt is no recipe's name"),
+        (["pairs.jsonl", "--set", "data=3"], "--set data=3: data is a group of settings"),
+        (["pairs.jsonl", "--set", "training.epoch=3"], "the recipe: training.epoch is not a setting; did you mean"),
+        (["pairs.jsonl", "--model", "no/such/folder"], "model.path: there is no folder no/such/folder"),
+        (["pairs.jsonl", "--task", "quiz.jsonl"], "quiz.jsonl: no such file"),
+    ],
+)
+def test_mistakes_are_one_line_and_leave_no_file(
+    refused: Callable[..., str], model_folder: Path, arguments: list[str], message: str
+):
+    write("pairs.jsonl", PAIRS)
+    model = [] if "--model" in arguments else ["--model", str(model_folder)]
+    assert refused("init", *arguments, *model).startswith(message)
+    assert not list(Path().glob("*.yaml"))
