@@ -59,6 +59,6 @@ def test_several_files_are_joined_up_to_the_limit_and_told(folder):
     place = folder("b.jsonl", "a.jsonl", "c.jsonl", "d.jsonl")
     reading = Reading(str(place))
     assert [row["file"][0] for row in load_samples(str(place), reading=reading)] == ["a", "b", "c", "d"]
-    assert reading.notes() == [f"{place}: read a.jsonl, b.jsonl, c.jsonl and 1 more"]
+    assert reading.remarks == [f"{place}: read a.jsonl, b.jsonl, c.jsonl and 1 more"]
     assert reading.places[1] == f"{place / 'b.jsonl'}: sample 1"
     assert [row["file"][0] for row in load_samples(str(place), limit=2)] == ["a", "b"]

@@ -38,7 +38,7 @@ def test_bad_lines_are_left_out_and_the_places_stay_right(lines):
     reading = Reading(str(lines), skips_bad=True)
     assert read_rows(lines, reading=reading) == [{"a": 1}, {"a": 4}]
     assert reading.places == [f"{lines}: sample 1", f"{lines}: sample 4 (line 5)"]
-    (note,) = reading.notes()
+    (note,) = reading.left_out()
     assert note.startswith(f"{lines}: 2 samples that cannot be used were left out (broken JSON at line 3, column 8")
     assert note.endswith(" | line 4 holds a list, expected an object with named fields; correct it)")
 
@@ -64,7 +64,7 @@ def test_up_to_five_in_a_hundred_may_be_left_out():
     reading = filled(good=95, bad=5)
     reading.check()
     assert reading.kept() == [*range(5, 100)]
-    assert reading.notes() == [
+    assert reading.left_out() == [
         "x: 5 samples that cannot be used were left out "
         "(sample 1 is odd | sample 2 is odd | sample 3 is odd | and 2 more)"
     ]
@@ -77,4 +77,4 @@ def test_up_to_five_in_a_hundred_may_be_left_out():
 
 
 def test_a_source_without_bad_samples_has_no_note():
-    assert filled(good=3, bad=0).notes() == []
+    assert filled(good=3, bad=0).left_out() == []

@@ -32,7 +32,7 @@ def reference(model, tokenizer, samples, of, style):
     expected = []
     for sample in samples:
         prompt = tokenizer(build_prompt(sample, style=style))["input_ids"]
-        allowed = sample["instruction"].rpartition("Answer format: ")[2].split("/")
+        allowed = sample["instruction"].rpartition("Answer format: ")[2].strip().split("/")
         scores = {}
         for label in allowed:
             response = tokenizer("the correct answer is " + label)["input_ids"]
@@ -253,3 +253,11 @@ def test_batches_without_padding_hold_rows_of_one_length_and_lose_none():
     rows = ["aa", "b", "cc", "dd", "e", "f", "ggg"]
     batches = list(length_batches(rows, 2, length=len, progress=False, is_padded=False))
     assert batches == [["ggg"], ["aa", "cc"], ["dd"], ["b", "e"], ["f"]]
+
+
+def test_without_a_prompt_the_answer_stands_on_a_line_of_its_own(tiny_llama, tiny_tokenizer):
+    samples = questions(task("openbookqa"))
+    as_lines = [{**sample, "instruction": sample["instruction"] + "\n"} for sample in samples]
+    expected = reference(tiny_llama, tiny_tokenizer, as_lines, task("openbookqa"), "none")
+    answers = scored(tiny_llama, tiny_tokenizer, samples, task("openbookqa"), prompt_style="none")
+    check_against_reference(answers, expected, samples, tolerance=1e-3)

@@ -14,6 +14,7 @@ from moslora.errors import DataError
 from moslora.runs.kinds.language_material import read_sources, tokenise
 from moslora.runs.material import Material
 from moslora.runs.recipe import load_recipe
+from moslora.runs.run import run_recipe
 from tests.own_data import FACTS, write_jsonl
 
 Read = Callable[..., Material]
@@ -105,6 +106,7 @@ def test_a_file_of_its_own_is_validated_on(read: Read, own_data: Path, tmp_path:
     assert (len(material.rows), len(material.validation)) == (5, 1)
     assert "New?" in said(material.validation)[0]
     assert material.notes()[1:] == [f"{apart}: fields not used: topic"]
+    assert material.warnings == []
     with pytest.raises(DataError, match=r"data\.validation .*facts\.jsonl is trained on too"):
         read(train=source, validation=source)
 
@@ -150,6 +152,7 @@ def test_bad_samples_stop_the_run_or_are_left_out_and_named(read: Read, tmp_path
         read(train=str(path))
     material = read(train=str(path), on_bad="skip")
     assert len(material.rows) == 60
+    assert material.warnings == material.notes()[1:]
     assert material.notes()[1].startswith(
         f"{path}: 3 samples that cannot be used were left out (broken JSON at line 64, column 2 ("
     )
@@ -197,3 +200,35 @@ def test_what_a_sample_says_beside_its_instruction_reaches_the_prompt(read: Read
     for prompt in ("alpaca", "plain"):
         (text,) = said(read(train=str(source), prompt=prompt).rows)
         assert [text.find(part) >= 0 for part in ("Be brief.", "Before?", "Then.", "Context.", "So.")] == [True] * 5
+
+
+def test_the_first_samples_of_each_source_can_be_shown_though_rows_are_packed(
+    read: Read, own_data: Path, tmp_path: Path, said: Any
+):
+    large, small = str(own_data / "facts.jsonl"), facts(tmp_path, count=1)
+    material = read(train=[large, small], packing=True)
+    assert {name: len(rows) for name, rows in material.first.items()} == {large: 2, small: 1}
+    assert FACTS[1][1] in said(material.first[large])[1]
+
+
+def test_bad_samples_are_told_on_the_screen_before_training(
+    own_data: Path, tmp_path: Path, write_recipe: Callable[..., Path]
+):
+    data = {"train": facts(tmp_path, BAD), "on_bad": "skip", "max_length_tokens": 512}
+    recipe = load_recipe(write_recipe(data=data, evaluation=QUIET, training={"max_steps": 1}))
+    told: list[str] = []
+    record = run_recipe(recipe, tmp_path / "run", report=told.append, progress=False)
+    (note,) = [line for line in told if "cannot be used" in line]
+    assert note in record.notes
+    assert "sample 61: field 'output' is ''" in note
+    assert told.index(note) == 0
+
+
+def test_questions_of_a_model_trained_on_text_are_asked_as_they_are(
+    own_data: Path, tmp_path: Path, write_recipe: Callable[..., Path]
+):
+    data = {"train": str(own_data / "stories"), "format": "text", "max_length_tokens": 64}
+    recipe = load_recipe(write_recipe(data=data, evaluation={"limit": 4}, training={"max_steps": 1}))
+    record = run_recipe(recipe, tmp_path / "run", progress=False)
+    assert [(found.task, found.model_dump()["prompt"]) for found in record.evaluations] == [("everyday", "none")]
+    assert "questions are asked as they are, without a prompt, as trained" in record.notes

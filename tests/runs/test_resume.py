@@ -145,6 +145,29 @@ def test_a_stopped_run_resumes_to_the_weights_of_an_uninterrupted_one(
     assert record.steps == whole.steps
 
 
+NEW_SETTINGS = ("columns", "on_bad", "longer", "validation", "validation_share", "chat_template", "system")
+
+
+def test_a_run_stopped_under_a_former_version_resumes_with_the_names_that_settings_had_then(
+    tmp_path: Path, train: Train, weights: Weights, signal_at_batch: Callable[..., None]
+):
+    changes = {"data": {"leave_out_longer": True}}
+    whole = train("whole", **changes)
+    signal_at_batch(3)
+    with pytest.raises(KeyboardInterrupt):
+        train("stopped", **changes)
+    path = tmp_path / "stopped" / "run.json"
+    record = json.loads(path.read_text())
+    data = record["recipe"]["data"]
+    record["recipe"]["data"] = {name: value for name, value in data.items() if name not in NEW_SETTINGS}
+    record["recipe"]["data"]["leave_out_longer"] = True
+    path.write_text(json.dumps(record))
+    with pytest.raises(ConfigError, match=r"\(data\.longer: data\.longer was leave_out, is cut\)"):
+        train("stopped", resume=True)
+    assert train("stopped", resume=True, **changes).steps == whole.steps
+    assert same(weights("stopped"), weights("whole"))
+
+
 @pytest.mark.parametrize("keep_best", [False, True])
 def test_a_run_killed_before_its_adapter_is_saved_takes_the_last_or_the_best_checkpoint(
     keep_best: bool, train: Train, weights: Weights, monkeypatch: pytest.MonkeyPatch

@@ -125,7 +125,7 @@ def estimate(plan: Plan, *, report: Callable[[str], None] = lambda _line: None) 
 def _timed(
     plan: Plan, arms: Sequence[Arm], listed: Sequence[ArmEstimate], *, report: Callable[[str], None]
 ) -> list[ArmEstimate]:
-    steps = {fraction: _steps(plan, replace(arms[0], fraction=fraction)) for fraction in {*plan.fractions, 1.0}}
+    sizes = {fraction: _sizes(plan, replace(arms[0], fraction=fraction)) for fraction in {*plan.fractions, 1.0}}
     measured: dict[str, tuple[Measured, Rehearsal] | str] = {}
     for arm in {arm.tuned_as: arm for arm in arms}.values():
         report(f"timing {arm.tuned_as}")
@@ -138,29 +138,29 @@ def _timed(
             measured[arm.tuned_as] = " ".join(str(error).split())[:100]
         release_memory()
     return [
-        _with_times(plan, one, measured[arm.tuned_as], steps=steps[arm.fraction], all_steps=steps[1.0])
+        _with_times(plan, one, measured[arm.tuned_as], sizes=sizes[arm.fraction], all_steps=sizes[1.0][0])
         for arm, one in zip(arms, listed, strict=True)
     ]
 
 
 def _with_times(
-    plan: Plan, arm: ArmEstimate, found: tuple[Measured, Rehearsal] | str, *, steps: int, all_steps: int
+    plan: Plan, arm: ArmEstimate, found: tuple[Measured, Rehearsal] | str, *, sizes: tuple[int, int], all_steps: int
 ) -> ArmEstimate:
     """An arm with its runs' times; `all_steps` are those of a run on all samples, as tuning does."""
+    steps, validation_rows = sizes
     if isinstance(found, str):
         return replace(arm, steps=steps, problem=found)
     measured, rehearsal = found
     step, beside = median(measured.seconds), measured.setup_seconds + rehearsal.saving
     tuning_steps = math.ceil(all_steps * plan.tuning.steps_share)
 
-    def validating(samples: int, steps: int) -> float:
+    def validating(rows: int, steps: int) -> float:
         every = plan.recipe.training.evaluate_every_steps
-        rows = samples * plan.recipe.data.rows_a_validation_sample
         return rehearsal.validating_a_sample * rows * (1 + (steps // every if every else 0))
 
-    own = plan.recipe.data.validation_samples
-    final = beside + steps * step + validating(own, steps) + rehearsal.scoring
-    tuning = beside + tuning_steps * step + validating(plan.tuning.validation_samples, tuning_steps)
+    tuning_rows = plan.tuning.validation_samples * plan.recipe.data.rows_a_validation_sample
+    final = beside + steps * step + validating(validation_rows, steps) + rehearsal.scoring
+    tuning = beside + tuning_steps * step + validating(tuning_rows, tuning_steps)
     return replace(
         arm,
         steps=steps,
@@ -170,11 +170,11 @@ def _with_times(
     )
 
 
-def _steps(plan: Plan, arm: Arm) -> int:
-    """The optimiser steps of a run of an arm that counts."""
+def _sizes(plan: Plan, arm: Arm) -> tuple[int, int]:
+    """The optimiser steps of a run of an arm that counts, and the rows it validates on."""
     with TemporaryDirectory() as scratch:
         planned = plan_run(_full_run(plan, arm), RunFolder(Path(scratch)))
-    return count_steps(planned.arguments, len(planned.material.rows))
+    return count_steps(planned.arguments, len(planned.material.rows)), len(planned.material.validation)
 
 
 def _full_run(plan: Plan, arm: Arm) -> Recipe:

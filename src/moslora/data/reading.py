@@ -13,7 +13,7 @@ class Reading:
     """The places of a source's samples (`mine.jsonl: sample 3 (line 5)`), and the reasons why some cannot be used.
 
     The first such sample raises its error; with `skips_bad` it is left out, and `check` refuses too many of them.
-    Samples go by their index (from 0) among those that were read.
+    Samples go by their index (from 0) among those that were read. `remarks` say what was read.
     """
 
     def __init__(self, source: str, *, skips_bad: bool = False) -> None:
@@ -21,7 +21,7 @@ class Reading:
         self.places: list[str] = []
         self.remarks: list[str] = []
         self.reasons: list[str] = []
-        self._left_out: set[int] = set()
+        self._unusable: set[int] = set()
 
     @classmethod
     def of(cls, source: str, count: int) -> "Reading":
@@ -36,7 +36,7 @@ class Reading:
 
     def kept(self) -> list[int]:
         """The samples that nothing was wrong with so far."""
-        return [index for index in range(len(self.places)) if index not in self._left_out]
+        return [index for index in range(len(self.places)) if index not in self._unusable]
 
     @contextmanager
     def checking(self, index: int) -> Iterator[str]:
@@ -45,7 +45,7 @@ class Reading:
             yield self.places[index]
         except DataError as error:
             self.refuse(error)
-            self._left_out.add(index)
+            self._unusable.add(index)
 
     def refuse(self, error: DataError) -> None:
         """What stands there is no sample that can be used: raises the error, or keeps its reason."""
@@ -55,19 +55,19 @@ class Reading:
 
     def check(self) -> None:
         """Raise DataError if more samples were left out than `MOST_BAD` allows."""
-        total = len(self.places) + len(self.reasons) - len(self._left_out)
+        total = len(self.places) + len(self.reasons) - len(self._unusable)
         if len(self.reasons) > MOST_BAD * total:
             raise DataError(
                 f"{self.source}: {len(self.reasons)} of {total} samples cannot be used, and data.on_bad skip leaves out"
                 f" at most {MOST_BAD:.0%} ({self._first()}); correct them, or the format or columns they are read with"
             )
 
-    def notes(self) -> list[str]:
-        """What a reader of the run's record should know."""
+    def left_out(self) -> list[str]:
+        """A note on the samples that cannot be used, with the first reasons; empty if there are none."""
         if not self.reasons:
-            return self.remarks
+            return []
         were = "sample that cannot be used was" if len(self.reasons) == 1 else "samples that cannot be used were"
-        return [*self.remarks, f"{self.source}: {len(self.reasons)} {were} left out ({self._first()})"]
+        return [f"{self.source}: {len(self.reasons)} {were} left out ({self._first()})"]
 
     def _first(self) -> str:
         more = f" | and {len(self.reasons) - NAMED} more" if len(self.reasons) > NAMED else ""

@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 
 from moslora.adapter.twin import accepts
 from moslora.data.probing import sees_left_padding
-from moslora.data.prompts import prompt_ids, response_ids
+from moslora.data.prompts import NONE, build_prompt, prompt_ids, response_ids
 from moslora.data.tasks import RESPONSE_START, Task, check_answers
 from moslora.data.tokens import pad_token_id
 from moslora.errors import DataError
@@ -67,7 +67,7 @@ def score_by_log_probability(
     """
     check_answers(samples, task, source=f"task '{task.name}'")
     candidates, pad = _candidate_tokens(task, tokenizer), pad_token_id(tokenizer)
-    prompts = prompt_ids(samples, tokenizer, style=prompt_style)
+    prompts = prompt_ids(_asked(samples, prompt_style), tokenizer, style=prompt_style)
     check_tokens(model, tokenizer, prompts)
     rows: list[_Row] = []
     for index, (sample, prompt) in enumerate(zip(samples, prompts, strict=True)):
@@ -170,13 +170,20 @@ def score_by_generation(
     texts = generated_texts(
         model,
         tokenizer,
-        prompt_ids(samples, tokenizer, style=prompt_style),
+        prompt_ids(_asked(samples, prompt_style), tokenizer, style=prompt_style),
         num_beams=num_beams,
         max_new_tokens=max_new_tokens,
         batch_size=batch_size,
         progress=progress,
     )
     return [_generated_answer(index, sample, task, texts[index]) for index, sample in enumerate(samples)]
+
+
+def _asked(samples: Samples, prompt_style: str) -> Samples:
+    """The questions to be answered in a style; without any prompt, the answer stands on a line of its own."""
+    if prompt_style != NONE:
+        return samples
+    return [{"instruction": f"{build_prompt(sample, style=NONE)}\n"} for sample in samples]
 
 
 def _generated_answer(index: int, sample: Mapping[str, Any], task: Task, text: str) -> Answer:

@@ -35,6 +35,7 @@ class Material:
     leave a part of the model unused, as a text without a picture does: `complete_share` of them use every part. With
     `visits` batches are of numbered visits to rows (`moslora.training.visits`), and run on through the epochs.
     `shown` are lines of text with the first sample, what is learned of it marked; empty where none is shown.
+    `warnings` are the remarks to be seen before training, `first` some rows of each source, each a sample of its own.
     """
 
     rows: Sequence[Any]
@@ -47,6 +48,8 @@ class Material:
     alike: list[tuple[Hashable, int]] | None = None
     visits: bool = False
     shown: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    first: Mapping[str, Sequence[Any]] = field(default_factory=dict)
 
     def notes(self) -> list[str]:
         """The numbers of rows, and the remarks."""

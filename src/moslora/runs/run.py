@@ -101,7 +101,7 @@ def _do(run: ActiveRun, plan: Plan) -> RunRecord:
     record, place = run.record, run.place
     record.status = "running"
     run.save()
-    for note in plan.coverage_notes:
+    for note in [*plan.material.warnings, *plan.coverage_notes]:
         run.report(note)
     write_atomically(place.recipe_path, run.recipe.to_yaml())
     _show_sample(run, plan.material.shown)

@@ -29,12 +29,16 @@ class Source:
 
 @dataclass(frozen=True)
 class Made:
-    """A source's examples, the group of each, how many samples were cut or left out for their length, and remarks."""
+    """A source's examples, the group of each, how many samples were cut or left out for their length, and remarks.
+
+    `warnings` are those remarks that tell what was left out.
+    """
 
     examples: list[Example]
     groups: list[Hashable]
     truncated: int
     left_out: int
+    warnings: list[str]
     remarks: list[str]
 
 
@@ -76,8 +80,8 @@ def make_examples(
         )
     numbers = [kept[index] for index in cut.kept]
     groups = [_group(source, number, data.together) for number in numbers]
-    remarks = [*reading.notes(), *([f"{source.name}: fields not used: {', '.join(unused)}"] if unused else [])]
-    return Made(cut.examples, groups, cut.truncated, len(whole) - len({*cut.kept}), remarks)
+    remarks = [*reading.remarks, *([f"{source.name}: fields not used: {', '.join(unused)}"] if unused else [])]
+    return Made(cut.examples, groups, cut.truncated, len(whole) - len({*cut.kept}), reading.left_out(), remarks)
 
 
 def _group(source: Source, number: int, field: str | None) -> Hashable:

@@ -4,11 +4,13 @@ from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
 from moslora.data.mixing import weighted
 from moslora.data.packing import pack
+from moslora.data.prompts import CHAT
 from moslora.data.showing import LEARNED_MARKS, marked_lines, marked_text
 from moslora.data.template_choice import choose_template
 from moslora.data.vocabulary import Vocabulary
@@ -19,6 +21,7 @@ from moslora.runs.language_settings import DataSettings, LanguageRecipe
 from moslora.runs.material import Material, Sources, split
 
 SHOWN = f"the first sample; what is learned of it stands between {' and '.join(LEARNED_MARKS)}:"
+FIRST = 2  # examples of each source that can be looked at before training
 
 
 @dataclass(frozen=True)
@@ -74,8 +77,11 @@ def tokenise(
         rows = pack(rows, max_length_tokens=data.max_length_tokens)
     if data.together is None:
         of_rows = of_validation = None
-    remarks = [*_lengths(everything, data), *remarks, *(note for own in everything for note in own.remarks)]
-    return Material(rows, of_rows, validation, sources.test_sets, remarks, of_validation, shown=shown)
+    warnings = [*_lengths(everything, data), *(note for own in everything for note in own.warnings)]
+    remarks = [*warnings, *remarks, *(note for own in everything for note in own.remarks)]
+    first = {name: own.examples[:FIRST] for name, own in made.items()}
+    told: dict[str, Any] = {"warnings": warnings, "shown": shown, "first": first}
+    return Material(rows, of_rows, validation, sources.test_sets, remarks, of_validation, **told)
 
 
 def _speaking(data: DataSettings, tokenizer: PreTrainedTokenizerBase) -> list[str]:
@@ -119,5 +125,6 @@ def _asking(
     if not sources.test_sets or recipe.asked_with == recipe.data.prompt == trained_with:
         return []
     if recipe.asked_with == trained_with:
-        return ["questions are asked through the chat template, as trained"]
+        how = "through the chat template" if trained_with == CHAT else "as they are, without a prompt"
+        return [f"questions are asked {how}, as trained"]
     return [f"questions are asked with the prompt '{recipe.asked_with}' (evaluation.prompt), trained: '{trained_with}'"]
