@@ -159,8 +159,9 @@ def byte_level(family: str) -> Any:
 
 
 @cache
-def metaspace(family: str, prefix: str = "first") -> Any:
-    """A BPE of SentencePiece's kind, as Llama 2, Mistral, Gemma (`prefix` never) and Phi 3 have it."""
+def metaspace(family: str, prefix: str = "") -> Any:
+    """A BPE of SentencePiece's kind, as Llama 2, Mistral, Phi 3 and Gemma have it (which puts no space first)."""
+    prefix = prefix or ("never" if family == "gemma" else "first")
     tokenizer = Tokenizer(models.BPE(byte_fallback=True, fuse_unk=True, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=prefix, split=False)
     tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from moslora.data.chat import chat_examples
+from moslora.data.prompts import prompt_ids, response_ids
 from moslora.data.template_choice import choose_template, known_templates, take_saved, template_text
 from moslora.errors import ConfigError, DataError
 from moslora.runs.language_settings import DataSettings
@@ -55,12 +56,25 @@ def test_a_known_template_teaches_the_answers_and_the_token_that_ends_them(name:
     tokenizer = tokenizer_of(name)
     choose_template(tokenizer, template=name)
     example = example_of(CHAT, tokenizer)
-    found = [text.strip(" ") for text in learned(example, tokenizer)]
+    found = [text.strip(" ") for text in learned(example, tokenizer)]  # before Mistral's there is a space
     assert found == [f"Goodbye{ENDS[name]}", f"It is brown{ENDS[name]}"]
     assert tokenizer.eos_token == ENDS[name]
     asked = tokenizer.apply_chat_template(CHAT["messages"][:1], add_generation_prompt=True)["input_ids"]
     assert example["input_ids"][: len(asked)] == asked
     assert example["labels"][len(asked)] != -100
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_questions_can_be_asked_with_a_known_template(name: str):
+    question = {"instruction": "What is a sparrow?"}
+    # a tokenizer that puts a space before an answer by itself, and not after a line break, cannot be asked so
+    tokenizer = copy.deepcopy(byte_level("phi")) if name in ("phi3", "zephyr") else tokenizer_of(name)
+    choose_template(tokenizer, template=name, system="Be brief.")
+    answer = "the correct answer is answer1"
+    (ids,) = prompt_ids([question], tokenizer, style="chat")
+    example = example_of(chat(question["instruction"], answer), tokenizer)
+    (response,) = response_ids([answer], tokenizer)
+    assert example["input_ids"][: len(ids) + len(response)] == ids + response
 
 
 @pytest.mark.parametrize("name", KINDS)

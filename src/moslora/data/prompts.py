@@ -6,6 +6,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from moslora.data.spans import labelled
 from moslora.data.tasks import RESPONSE_START
 from moslora.data.template import ChatTemplate
 from moslora.errors import ConfigError, DataError, unknown_name
@@ -125,9 +126,12 @@ def _as_chat(request: Request) -> list[dict[str, Any]]:
 
 def _answer_start(chat: list[dict[str, Any]], template: ChatTemplate) -> list[int]:
     """What the template puts between its generation prompt and an answer, such as an empty thought."""
-    answer = RESPONSE_START.strip()
-    prompt = template.ids(chat, place="the question", add_generation_prompt=True)
-    whole = template.ids([*chat, {"role": "assistant", "content": answer}], place="the question")
+    answer, place = RESPONSE_START.strip(), "the question"
+    asked = template.text(chat, place=place, add_generation_prompt=True)
+    prompt = template.ids(chat, place=place, add_generation_prompt=True)
+    text = template.text([*chat, {"role": "assistant", "content": answer}], place=place)
+    divided = [(len(asked), len(text))] if text.startswith(asked) else []
+    whole = labelled(text, divided, template.tokenizer, place=place)["input_ids"]
     (ids,) = response_ids([answer], template.tokenizer)
     rest = whole[len(prompt) :]
     starts = [start for start in range(len(rest)) if rest[start : start + len(ids)] == ids]
