@@ -66,8 +66,8 @@ def test_the_readme_example_has_ten_lines_and_runs(run, tmp_path):
         assert (tmp_path / "work" / folder / "adapter_model.safetensors").is_file()
 
 
-@named([page for page in PAGES if blocks(page, "python") and not blocks(page, "diff")])
-def test_the_python_of_a_page_runs_from_top_to_bottom(page, run):
+@named([page for page in PAGES if blocks(page, "python") and not blocks(page, "diff") and page.stem != "own-data"])
+def test_the_python_of_a_page_runs_from_top_to_bottom(page, run):  # that on own data: test_own_data.py, with its runs
     if "quantised" in page.stem:
         pytest.importorskip("bitsandbytes")
     names: dict[str, Any] = {}
