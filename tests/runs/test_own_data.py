@@ -7,11 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from transformers import AutoTokenizer
 
 from moslora.data.vocabulary import Vocabulary
 from moslora.errors import DataError
+from moslora.evaluation.answers import SampleAnswer
 from moslora.runs.kinds.language_material import read_sources, tokenise
+from moslora.runs.kinds.language_tasks import held_out_losses, load_test_sets
+from moslora.runs.language_settings import DataSettings, EvaluationSettings
 from moslora.runs.material import Material
 from moslora.runs.recipe import load_recipe
 from moslora.runs.run import run_recipe
@@ -232,3 +236,41 @@ def test_questions_of_a_model_trained_on_text_are_asked_as_they_are(
     record = run_recipe(recipe, tmp_path / "run", progress=False)
     assert [(found.task, found.model_dump()["prompt"]) for found in record.evaluations] == [("everyday", "none")]
     assert "questions are asked as they are, without a prompt, as trained" in record.notes
+
+
+def held_out(path: Path, data: DataSettings, model: Any, tokenizer: Any) -> list[SampleAnswer]:
+    settings = EvaluationSettings(tasks=[f"samples:{path}"])
+    (found,) = load_test_sets(settings, data)
+    return held_out_losses(
+        model, tokenizer, found.samples, task=found.task, prompt="none", batch_size=2, progress=False
+    )
+
+
+def test_a_long_held_out_text_is_scored_in_pieces_whose_tokens_all_count(
+    own_data: Path, tmp_path: Path, tiny_llama: Any, tiny_tokenizer: Any
+):
+    texts = ["Short.", "Longer and longer. " * 3]
+    path = write_jsonl(tmp_path / "kept.jsonl", [{"text": text} for text in texts])
+    data = DataSettings(train="x", format="text", max_length_tokens=16)
+    found = held_out(path, data, tiny_llama, tiny_tokenizer)
+    assert [one.index for one in found] == [0, 1]
+    for text, one in zip(texts, found, strict=True):
+        ids = [*tiny_tokenizer(text)["input_ids"], tiny_tokenizer.eos_token_id]
+        expected = []
+        for start in range(0, len(ids) - 1, 15):
+            piece = torch.tensor([ids[start : start + 16]])
+            with torch.no_grad():
+                logits = tiny_llama(piece).logits[0, :-1].log_softmax(-1)
+            expected += [-logits[place, token].item() for place, token in enumerate(piece[0, 1:].tolist())]
+        assert one.tokens == len(expected) == len(ids) - 1
+        assert one.loss == pytest.approx(sum(expected) / len(expected), rel=1e-5)
+
+
+def test_held_out_samples_have_the_columns_of_the_training_samples(
+    own_data: Path, tmp_path: Path, tiny_llama: Any, tiny_tokenizer: Any
+):
+    renamed = write_jsonl(tmp_path / "renamed.jsonl", [{"asked": "Who?", "told": "Me."}])
+    plain = write_jsonl(tmp_path / "plain.jsonl", [{"instruction": "Who?", "output": "Me."}])
+    data = DataSettings(train="x", columns={"instruction": "asked", "output": "told"}, prompt="plain")
+    both = [held_out(path, data, tiny_llama, tiny_tokenizer) for path in (renamed, plain)]
+    assert both[0] == both[1]

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from moslora.data.fields import with_system
+from moslora.data.fields import with_columns, with_system
 from moslora.data.probing import sees_left_padding
 from moslora.data.prompts import PROMPTS, prompt_ids
 from moslora.data.short_files import ShortTask
@@ -16,7 +16,7 @@ from moslora.data.source import task_samples
 from moslora.data.task_files import HeldOut, read_task
 from moslora.data.task_names import task_name
 from moslora.data.tasks import Task, task
-from moslora.data.tokens import cut_examples, pad_token_id
+from moslora.data.tokens import Examples, cut_examples, divide_examples, pad_token_id
 from moslora.data.vocabulary import Vocabulary
 from moslora.evaluation.answers import Answer, SampleAnswer
 from moslora.evaluation.choice import score_by_generation, score_by_log_probability
@@ -29,7 +29,7 @@ from moslora.runs.kinds.language_examples import training_examples
 from moslora.runs.language_settings import DataSettings, EvaluationSettings
 from moslora.runs.material import TestSet
 from moslora.training.language import collator
-from moslora.training.validation import sample_losses
+from moslora.training.validation import SampleLoss, mean_over_tokens, sample_losses
 
 GENERATION, LOSS = "generation", "loss"
 LONGEST_TOKENS = 2048  # of held-out samples, where no recipe says how long samples are
@@ -60,7 +60,10 @@ def _test_set(written: str, settings: EvaluationSettings, data: DataSettings | N
         return TestSet(known, with_system(samples, system))
     found, samples = read_task(named.path, name=named.name, sort=named.sort, limit=settings.limit)
     if isinstance(found, HeldOut):
-        return TestSet(HeldOutTask(found.name, str(found.path), _read_as(found, data)), samples)
+        read_as = _read_as(found, data)
+        if found.format is None:
+            samples = with_columns(samples, read_as.columns, source=str(found.path))
+        return TestSet(HeldOutTask(found.name, str(found.path), read_as), samples)
     return TestSet(found, with_system(samples, system))
 
 
@@ -87,7 +90,7 @@ def check_test_set(
     """Refuse questions and samples that cannot become tokens, or have some that the model lacks."""
     samples = test_set.samples
     if isinstance(test_set.task, HeldOutTask):
-        ids = [one["input_ids"] for one in _examples(samples, tokenizer, task=test_set.task, prompt=prompt)]
+        ids = [one["input_ids"] for one in _examples(samples, tokenizer, task=test_set.task, prompt=prompt).examples]
         vocabulary.check(ids, place=f"{test_set.task.source}: sample")
         return
     ids = prompt_ids(samples[:1] if vocabulary.is_enough else samples, tokenizer, style=prompt)
@@ -133,15 +136,16 @@ def held_out_losses(
     batch_size: int,
     progress: bool,
 ) -> list[SampleAnswer]:
-    """The loss of each sample's learned tokens, in the samples' order; longer ones are cut as in training.
+    """The loss of each sample's learned tokens, in the samples' order; longer ones are cut, or divided, as in training.
 
     Raises DataError for a sample that cannot be used.
     """
-    examples = _examples(samples, tokenizer, task=task, prompt=prompt)
+    cut = _examples(samples, tokenizer, task=task, prompt=prompt)
+    examples = cut.examples
     Vocabulary.of(tokenizer, model).check([one["input_ids"] for one in examples], place=f"{task.source}: sample")
     collate = collator(model, pad_token_id=pad_token_id(tokenizer))
     device, together = input_device(model), task.data.together
-    found: dict[int, SampleAnswer] = {}
+    found: dict[int, SampleLoss] = {}
     with evaluation_mode(model):
         for batch in length_batches(
             list(enumerate(examples)),
@@ -153,14 +157,24 @@ def held_out_losses(
             inputs = collate([example for _, example in batch])
             inputs = {name: value.to(device) if hasattr(value, "to") else value for name, value in inputs.items()}
             for (index, _), one in zip(batch, sample_losses(model, [inputs]), strict=True):
-                group = samples[index].get(together) if together else None
-                found[index] = SampleAnswer(index, one.loss, one.tokens, None if group is None else str(group))
-    return [found[index] for index in range(len(examples))]
+                found[index] = one
+    pieces: dict[int, list[SampleLoss]] = {}
+    for index, number in enumerate(cut.kept):
+        pieces.setdefault(number, []).append(found[index])
+    return [_answer(number, own, samples[number].get(together) if together else None) for number, own in pieces.items()]
+
+
+def _answer(number: int, pieces: Sequence[SampleLoss], group: Any) -> SampleAnswer:
+    """A sample's loss from those of its pieces: the mean over all their tokens."""
+    tokens = sum(piece.tokens for piece in pieces)
+    return SampleAnswer(number, mean_over_tokens(pieces), tokens, None if group is None else str(group))
 
 
 def _examples(
     samples: Sequence[Mapping[str, Any]], tokenizer: PreTrainedTokenizerBase, *, task: HeldOutTask, prompt: str
-) -> list[dict[str, list[int]]]:
+) -> Examples:
     data = task.data.model_copy(update={"prompt": prompt}) if prompt in PROMPTS else task.data
     full, _ = training_examples(samples, data, tokenizer, source=task.source)
-    return cut_examples(full, max_length_tokens=data.max_length_tokens, source=task.source).examples
+    if data.format == "text":
+        return divide_examples(full, max_length_tokens=data.max_length_tokens)
+    return cut_examples(full, max_length_tokens=data.max_length_tokens, source=task.source)
