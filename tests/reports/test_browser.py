@@ -15,6 +15,7 @@ playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright
 
 FOCUSABLE = """() => [...document.querySelectorAll('a[href], summary, button, input, select, [tabindex="0"]')]
     .filter(it => it.checkVisibility()).length"""
+CELLS = ("th", "td >> nth=0")
 CLIPPED = """() => [...document.querySelectorAll('body *')].filter(it => {
     const box = it.getBoundingClientRect();
     return box.width && (box.right > innerWidth + 1 || box.left < -1) && !it.closest('.scroll, .skip');
@@ -76,7 +77,7 @@ def test_letters_stand_out_in_plots_and_text(opened: Callable[..., Any], page_pa
 def test_everything_that_acts_is_reached_with_the_tab_key(opened: Callable[..., Any], page_path: Path):
     page = opened(page_path)
     expected = page.evaluate(FOCUSABLE)
-    assert expected > 20
+    assert expected > 15
     reached = set()
     for _ in range(expected):
         page.keyboard.press("Tab")
@@ -99,7 +100,8 @@ def test_headings_go_down_one_step_at_a_time_and_pictures_have_names(opened: Cal
     levels = page.evaluate("[...document.querySelectorAll('h1, h2, h3, h4')].map(it => +it.tagName[1])")
     assert levels[0] == 1
     assert all(after <= before + 1 for before, after in pairwise(levels))
-    names = page.evaluate("[...document.querySelectorAll('main svg[role]')].map(it => it.getAttribute('aria-label'))")
+    shown = "[...document.querySelectorAll('main svg[role]')].filter(it => getComputedStyle(it).display !== 'none')"
+    names = page.evaluate(f"{shown}.map(it => it.getAttribute('aria-label'))")
     assert len(names) == page.evaluate("document.querySelectorAll('figure').length") > 10
     assert all(len(name) > 20 for name in names)
     repeated = page.evaluate("""() => {
@@ -110,6 +112,29 @@ def test_headings_go_down_one_step_at_a_time_and_pictures_have_names(opened: Cal
     broken = """[...document.querySelectorAll('a[href^="#"], use')]
         .filter(it => !document.getElementById((it.getAttribute('href') || it.getAttribute('xlink:href')).slice(1)))"""
     assert page.evaluate(f"{broken}.length") == 0
+
+
+@pytest.mark.parametrize(("width", "drawn"), [(375, "narrow"), (1280, "wide")])
+def test_what_matters_comes_first_and_drawings_fill_the_page(
+    opened: Callable[..., Any], page_path: Path, width: int, drawn: str
+):
+    page = opened(page_path, width=width)
+    lead = page.locator(".summary strong").first.bounding_box()
+    assert lead["y"] + lead["height"] < 200
+    name, accuracy = (page.locator(f"table >> nth=0 >> tbody tr >> nth=0 >> {cell}").bounding_box() for cell in CELLS)
+    assert accuracy["x"] + accuracy["width"] <= width
+    assert name["y"] < 800
+    drawing, section = page.locator(f"svg.{drawn}").first.bounding_box(), page.locator("section").first.bounding_box()
+    assert drawing["width"] == pytest.approx(section["width"])
+    assert page.locator("svg.narrow, svg.wide").first.is_visible() == (drawn == "narrow")
+
+
+def test_an_address_opens_the_section_it_names(opened: Callable[..., Any], page_path: Path):
+    page = opened(page_path)
+    fold = page.locator("#c1-limits > details")
+    assert fold.get_attribute("open") is None
+    page.evaluate("location.hash = '#c1-limits'")
+    page.wait_for_function("document.querySelector('#c1-limits > details').open")
 
 
 def test_paper_shows_what_is_folded_away(opened: Callable[..., Any], page_path: Path):

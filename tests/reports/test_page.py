@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from moslora.records import (
 )
 from moslora.reports.comparison_tables import memory_of
 from moslora.reports.page import make_report, write_adapter_pictures, write_report
+from tests.reports.conftest import write_run
 
 WriteComparison = Callable[..., Path]
 
@@ -49,7 +51,9 @@ def test_a_comparison_shows_every_section(write_comparison: WriteComparison):
 def test_a_run_shows_its_accuracy_before_and_after(run_folder: Path):
     html = make_report([run_folder]).html()
     html = html.replace("\N{NO-BREAK SPACE}", " ")
-    assert "65.0 % of 60 questions of everyday right (95 % interval 52.4 to 75.8), 28.3 % before training" in html
+    interval = "(95 % interval 52.4 to 75.8)"
+    assert f"<strong>65.0 %</strong> of 60 questions of everyday right {interval}, 28.3 % before training" in html
+    assert "; guessing gets 25%." in html
     assert [*sections([run_folder])] == [
         f"runs-{name}" for name in ("results", "accuracy", "learning", "inside", "answers", "limits", "settings")
     ]
@@ -62,7 +66,7 @@ def test_a_run_whose_answers_are_worth_parts_says_what_its_accuracy_is(run_folde
     record.evaluations[-1].unread = 7
     record.save(run_folder / "run.json")
     html = make_report([run_folder]).html().replace("\N{NO-BREAK SPACE}", " ")
-    assert "65.0 % of the credit of 60 questions of everyday (95 % interval 52.4 to 75.8)" in html
+    assert "<strong>65.0 %</strong> of the credit of 60 questions of everyday (95 % interval 52.4 to 75.8)" in html
     limits = sections([run_folder])["runs-limits"]
     note = "everyday: accuracy is the mean credit (0 to 1) of 60 units of 120 answers, by the rule yes_no."
     assert limits.count(note) == 1
@@ -78,6 +82,45 @@ def test_a_run_that_was_killed_at_once_still_has_a_page(run_folder: Path):
     assert "runs-inside" not in found
     assert "runs-learning" not in found
     assert "demo is interrupted." in found["runs-limits"]
+
+
+def test_a_run_on_own_data_leads_with_the_perplexity_of_its_validation_data(run_folder: Path):
+    record = RunRecord.load(run_folder / "run.json")
+    record.evaluations, record.validation_loss = [], 1.25
+    record.save(run_folder / "run.json")
+    (run_folder / "metrics.jsonl").write_text('{"step": 150, "loss": 1.5}\n')
+    html = make_report([run_folder]).html()
+    assert ("<strong>3.49</strong> perplexity on the validation data after 150 steps (loss 1.250 per token).") in html
+    assert "1.250<small>perplexity 3.49</small>" in html
+    found = sections([run_folder])
+    assert "runs-accuracy" not in found
+    assert "<details" not in found["runs-learning"]  # nothing else shows how training went
+    assert {"Training loss", "Validation loss"} <= {text.strip("<>/ ") for text in re.split(r"[<>]", html)}
+
+
+def test_runs_beside_one_another_are_not_ranked(run_folder: Path):
+    write_run(run_folder.parent / "other", method="lora", share=0.5)
+    html = make_report([run_folder, run_folder.parent / "other"]).html().replace("\N{NO-BREAK SPACE}", " ")
+    assert "<strong>51.7 to 65.0 %</strong> right on everyday over 2 runs. Single runs differ by chance too" in html
+
+
+def test_a_comparison_leads_with_how_many_arms_are_shown_to_differ(write_comparison: WriteComparison):
+    folder = write_comparison()
+    lead = make_report([folder]).chapters[0]
+    assert lead.number == "3 of 4 arms"
+    assert lead.summary == (
+        "are shown to be better than their baseline on everyday (moslora, dora, moslora 50%), 1 shows no difference."
+    )
+    record = ComparisonRecord.load(folder / "comparison.json")
+    record.differences, record.is_complete = record.differences[:1], False
+    record.arms[1].doubts = ["0.003 is the highest rate tried"]
+    record.save(folder / "comparison.json")
+    lead = make_report([folder]).chapters[0]
+    assert lead.number == "+8.0\N{NO-BREAK SPACE}points"
+    assert lead.summary == (
+        "moslora is above lora on everyday, +4.0 to +12.0 (95 % interval, 3 seeds): a difference is shown. Better"
+        " learning rates might change that for moslora. The comparison is not complete."
+    )
 
 
 def test_one_seed_is_said_to_show_nothing(write_comparison: WriteComparison):

@@ -10,9 +10,9 @@ from moslora.cli.kinds import is_read_by_rule, print_kinds
 from moslora.cli.losses import print_losses
 from moslora.cli.options import print_table
 from moslora.cli.parts import part_table
-from moslora.data.tasks import EVERYDAY, TASKS, chance_text
+from moslora.data.tasks import EVERYDAY, chance_text
 from moslora.errors import command
-from moslora.evaluation.recording import answer_count, group_note, scoring_notes
+from moslora.evaluation.recording import answer_count, chance_of, group_note, scoring_notes
 from moslora.records import EvaluationRecord, RunRecord, Score
 
 SCORINGS = {"log_probability": "log-prob.", "generation": "generation"}
@@ -66,18 +66,11 @@ def _evaluation_table(evaluations: Iterable[EvaluationRecord]) -> Table:
             found.task,
             found.when,
             f"{found.accuracy:.1%} ({found.low:.0%} - {found.high:.0%})",
-            chance_text(_chance(found)),
+            chance_text(chance_of(found)),
             f"{found.correct}/{found.total}",
             SCORINGS.get(found.scoring, found.scoring),
         )
     return table
-
-
-def _chance(found: EvaluationRecord) -> float | None:
-    """What guessing gets; records of former versions leave it to the task."""
-    if found.chance is None and found.task in TASKS and found.scored is None:
-        return TASKS[found.task].chance
-    return found.chance
 
 
 def _kind_table(moments: dict[str, dict[str, Score]]) -> Table:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from moslora.data.tasks import TASKS
 from moslora.evaluation.answers import Unit, is_counted, units
 from moslora.evaluation.majority import commonest, majority
 from moslora.evaluation.scores import Accuracy, Answer, accuracy, accuracy_by_kind, chance
@@ -49,6 +50,13 @@ def scored_by(rule: str | None, found: Sequence[Unit], *, answers: int, unit: st
     """How so many answers became the credits of these units; None where each is right or wrong and counts alike."""
     scored = Scored(rule=rule, is_counted=is_counted(found), units=len(found), answers=answers, unit=unit)
     return None if scored == Scored(is_counted=True, units=answers, answers=answers) else scored
+
+
+def chance_of(found: EvaluationRecord) -> float | None:
+    """What guessing gets; records of former versions leave it to the task."""
+    if found.chance is None and found.task in TASKS and found.scored is None:
+        return TASKS[found.task].chance
+    return found.chance
 
 
 def scoring_notes(found: EvaluationRecord) -> list[str]:

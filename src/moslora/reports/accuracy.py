@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import dist, log10
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import Bbox
 
 from moslora.comparison.verdict import claim
@@ -24,6 +24,7 @@ from moslora.reports.drawing import (
     new_figure,
     rows_axis,
     shortened,
+    whole_steps,
 )
 
 ROW, MARGIN = 24, 76  # pixels of a row, and of what stands around the rows
@@ -69,6 +70,8 @@ def accuracy_plot(
     figure, axes = new_figure(MARGIN + ROW * len(estimates))
     if chance is not None:
         axes.axvline(100 * chance, color=MUTED, lw=1, ls=":")
+        place = {"xy": (100 * chance, 1), "xycoords": ("data", "axes fraction"), "textcoords": "offset points"}
+        axes.annotate("guessing", **place, xytext=(0, 2), ha="center", va="bottom", fontsize=10, color=MUTED)
     for row, found in enumerate(estimates):
         look = looks[found.label]
         seeds = [100 * value for value in found.values] if len(found.values) > 1 else []
@@ -76,8 +79,9 @@ def accuracy_plot(
         whisker(axes, row, (found.mean, found.low, found.high), colour=look.colour, is_filled=True)
     rows_axis(axes, [found.label for found in estimates])
     axes.set_xlabel("accuracy, %")
-    _say_whiskers(figure, interval, estimates, also="" if chance is None else "; dotted: guessing")
-    axes.xaxis.set_major_locator(MaxNLocator(6))
+    _say_whiskers(figure, interval, estimates)
+    whole_steps(axes, axis="x")
+    axes.margins(x=0.06)
     has_values = any(len(found.values) > 1 for found in estimates)
     caption = f"Whiskers: 95 % interval {interval}." + (" Small dots below: the seeds." if has_values else "")
     caption += f" Dotted: guessing ({chance_text(chance)})." if chance is not None else ""
@@ -102,7 +106,15 @@ def forest_plot(differences: Sequence[Difference], *, task: str, prefix: str, in
     return Plot(f"{prefix}-difference-{slug(task)}", task, caption, figure)
 
 
-def cost_plot(points: Sequence[Point], *, unit: str, title: str, looks: Mapping[str, Look], prefix: str) -> Plot:
+def cost_plot(
+    points: Sequence[Point],
+    *,
+    unit: str,
+    title: str,
+    looks: Mapping[str, Look],
+    prefix: str,
+    chance: float | None = None,
+) -> Plot:
     """Accuracy against a cost; the arms that no other beats in both are filled and joined."""
     figure, axes = new_figure(270)
     steps = pareto(points)
@@ -116,14 +128,17 @@ def cost_plot(points: Sequence[Point], *, unit: str, title: str, looks: Mapping[
     if min(costs) > 0 and log10(max(costs) / min(costs)) > 1:
         log_scale(axes, axis="x")
     axes.margins(x=0.12, y=0.12)
+    also = _guessing(axes, chance, [point.accuracy for point in points])
+    whole_steps(axes, axis="y", most=6)
     axes.set_xlabel(unit)
     axes.set_ylabel("average accuracy, %")
-    _label_points(axes, points, front=front)
+    name_them = partial(_label_points, axes, points, front=front)
+    name_them()
     caption = (
         "Filled and joined: no other arm is both cheaper and better (in the means; see the intervals above). Points"
-        " without room for a name: see the table."
+        f" without room for a name: see the table.{also}"
     )
-    return Plot(f"{prefix}-cost-{slug(title)}", title, caption, figure)
+    return Plot(f"{prefix}-cost-{slug(title)}", title, caption, figure, arrange=name_them)
 
 
 def pareto(points: Sequence[Point]) -> list[Point]:
@@ -144,6 +159,7 @@ def axis_plot(
     prefix: str,
     interval: str,
     show: Callable[[float], str],
+    chance: float | None = None,
 ) -> Plot:
     """Accuracy along an axis of the plan, one line a method; `show` writes a value of the axis."""
     figure, axes = new_figure(280)
@@ -157,12 +173,24 @@ def axis_plot(
         for place, (_, found) in zip(places, points, strict=True):
             if found.low is not None and found.high is not None:
                 axes.plot([place] * 2, [100 * found.low, 100 * found.high], color=look.colour, lw=1.2, alpha=0.7)
+    also = _guessing(axes, chance, [found.mean for points in lines.values() for _, found in points])
+    whole_steps(axes, axis="y", most=6)
     axes.set_xticks(values, [show(value) for value in values])
     axes.set_ylabel("accuracy, %")
     has_whiskers = any(found.low is not None for points in lines.values() for _, found in points)
     axes.set_xlabel(f"{axis}\nwhiskers: 95 % interval {interval}" if has_whiskers else axis)
     legend_below(figure, handles)
-    return Plot(f"{prefix}-{slug(axis)}-{slug(task)}", task, f"Whiskers: 95 % interval {interval}.", figure)
+    return Plot(f"{prefix}-{slug(axis)}-{slug(task)}", task, f"Whiskers: 95 % interval {interval}.{also}", figure)
+
+
+def _guessing(axes: Axes, chance: float | None, values: Sequence[float]) -> str:
+    """A dotted line at what guessing gets, unless it lies so far off that it would flatten the rest; the caption."""
+    if chance is None:
+        return ""
+    if min(values) - chance > (max(values) - min(values)) / 2:
+        return f" Guessing gets {chance_text(chance)}, which lies below the drawing."
+    axes.axhline(100 * chance, color=MUTED, lw=1, ls=":")
+    return f" Dotted: guessing ({chance_text(chance)})."
 
 
 def slug(text: str) -> str:
@@ -170,12 +198,10 @@ def slug(text: str) -> str:
     return "-".join("".join(letter if letter.isalnum() else " " for letter in text.lower()).split()) or "x"
 
 
-def _say_whiskers(
-    figure: Figure, interval: str, found: Sequence[Estimate] | Sequence[Difference], *, also: str = ""
-) -> None:
+def _say_whiskers(figure: Figure, interval: str, found: Sequence[Estimate] | Sequence[Difference]) -> None:
     """Write what the whiskers are into the drawing, which is often seen without its caption."""
     if any(one.low is not None for one in found):
-        figure.supxlabel(f"whiskers: 95 % interval {interval}{also}", fontsize=10, color=MUTED)
+        figure.supxlabel(f"whiskers: 95 % interval {interval}", fontsize=10, color=MUTED)
 
 
 def whisker(
@@ -192,6 +218,8 @@ def _label_points(axes: Axes, points: Sequence[Point], *, front: set[str]) -> No
     """A name beside each point that has room for it, those of the front first; near another point it would mislead."""
     figure = axes.get_figure(root=True)
     assert figure is not None, "axes of a figure"
+    for former in [*axes.texts]:
+        former.remove()
     figure.draw_without_rendering()
     places = {p.label: axes.transData.transform((p.cost, 100 * p.accuracy)) for p in points}
 

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from statistics import fmean
 
 from moslora.comparison.tables import is_measured, units_of_record
 from moslora.comparison.verdict import AVERAGE
@@ -20,6 +21,7 @@ from moslora.reports.comparison_tables import (
 )
 from moslora.reports.disagreement import disagreement
 from moslora.reports.drawing import Look, Plot, looks
+from moslora.reports.headline import of_comparison
 from moslora.reports.inside import adapter_plots
 from moslora.reports.insides import insides_table
 from moslora.reports.learning import learning_curves
@@ -38,14 +40,16 @@ def comparison_chapter(comparison: Comparison, *, name: str) -> Chapter:
     arms = [arm for arm in record.arms if arm.tasks]
     look = looks([arm.arm for arm in record.arms], baselines={*baselines_of(record).values()})
     title = str(record.plan.get("name") or comparison.folder.resolve().name)
-    chapter = Chapter(name, title, record.verdict or _plain_verdict(record), _facts(record))
-    chapter.add("results", "Results", results_table(record), intro=results_intro(record))
-    chapter.add("accuracy", "Accuracy with intervals", Plots(_accuracy(record, arms, look, name)))
+    number, summary = of_comparison(record)
+    chapter = Chapter(name, title, summary, _facts(record), number)
+    verdict = Fold("The verdict in full", [Text(record.verdict)]) if record.verdict else None
+    chapter.add("results", "Results", results_table(record), verdict, intro=results_intro(record), is_folded=False)
+    chapter.add("accuracy", "Accuracy with intervals", Plots(_accuracy(record, arms, look, name)), is_folded=False)
     several = len({*baselines_of(record).values()}) > 1
     heading = "Differences from the baseline" if several else f"Differences from {record.baseline}"
     chapter.add("drawn", "What is drawn", *comparison_sheets(comparison))
     chapter.add("differences", heading, *_differences(record, name))
-    chapter.add("cost", "Cost against accuracy", Plots(_costs(arms, look, name)))
+    chapter.add("cost", "Cost against accuracy", Plots(_costs(record, arms, look, name)))
     add_kinds(chapter, comparison.runs, looks=look)
     chapter.add("controls", "Controls", controls_table(record))
     for axis, heading in (("fraction", "Less training data"), ("rank", "Other ranks")):
@@ -64,18 +68,23 @@ def _interval(record: ComparisonRecord) -> str:
     return INTERVAL.format(units_of_record(record))
 
 
-def _plain_verdict(record: ComparisonRecord) -> str:
-    return f"{len(record.arms)} arms compared with {record.baseline}; the record holds no verdict."
-
-
 def _facts(record: ComparisonRecord) -> str:
     seeds = seeds_of(record)
     state = "" if record.is_complete else " Not complete yet."
+    tasks = f"{'task' if len(record.tasks) == 1 else 'tasks'} {', '.join(record.tasks)}"
     listed = f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {', '.join(seeds)}"
     return (
-        f"{len(record.arms)} arms, {listed if seeds else 'no runs'}, tasks {', '.join(record.tasks)};"
+        f"{len(record.arms)} arms, {listed if seeds else 'no runs'}, {tasks};"
         f" {record.created:%d %B %Y}, moslora {record.moslora_version}.{state}"
     )
+
+
+def _chance(record: ComparisonRecord, task: str) -> float | None:
+    """What guessing gets on a task; the average of all, where it is known for each."""
+    if task != AVERAGE:
+        return record.chance.get(task)
+    known = [record.chance[one] for one in record.tasks if one in record.chance]
+    return fmean(known) if known and len(known) == len(record.tasks) else None
 
 
 def _estimate(arm: ArmResult, task: str) -> Estimate:
@@ -95,7 +104,7 @@ def _accuracy(record: ComparisonRecord, arms: Sequence[ArmResult], look: Looks, 
                     looks=look,
                     prefix=name,
                     interval=_interval(record),
-                    chance=record.chance.get(task),
+                    chance=_chance(record, task),
                 )
             )
     return plots
@@ -109,18 +118,19 @@ def _differences(record: ComparisonRecord, name: str) -> list[Part]:
     return [Plots(plots), Fold("In numbers and words", [differences_table(by_task)])] if plots else []
 
 
-def _costs(arms: Sequence[ArmResult], look: Looks, name: str) -> list[Plot]:
+def _costs(record: ComparisonRecord, arms: Sequence[ArmResult], look: Looks, name: str) -> list[Plot]:
     memory = memory_of(arms)
     costs: dict[str, tuple[str, Callable[[ArmResult], float | None]]] = {
         "Trained parameters": ("million trained parameters", lambda arm: arm.trainable and arm.trainable / 1e6),
         "Time": _time(arms),
         "Memory": ("peak memory, GB", lambda arm: (memory(arm) or 0) / 1e9 or None),
     }
-    plots = []
+    plots: list[Plot] = []
     for title, (unit, cost) in costs.items():
         found = [Point(arm.arm, value, _headline(arm)) for arm in arms if (value := cost(arm))]
         if len(found) > 1:
-            plots.append(cost_plot(found, unit=unit, title=title, looks=look, prefix=name))
+            drawn = {"looks": look, "prefix": name, "chance": _chance(record, tasks_of(record)[0])}
+            plots.append(cost_plot(found, unit=unit, title=title, **drawn))
     return plots
 
 
@@ -153,7 +163,7 @@ def _along(record: ComparisonRecord, arms: Sequence[ArmResult], axis: str, name:
             for label, found in groups.items()
         }
         lines = {label: sorted(line, key=lambda point: point[0]) for label, line in lines.items() if line}
-        how = {"looks": look, "prefix": name, "interval": _interval(record)}
+        how = {"looks": look, "prefix": name, "interval": _interval(record), "chance": _chance(record, task)}
         plots.append(axis_plot(lines, axis=title, task=task, show=show, **how))
     return plots
 

@@ -46,15 +46,15 @@ def results_intro(record: ComparisonRecord) -> str:
     several, units = len(set(baselines_of(record).values())) > 1, units_of_record(record)
     baseline = f"{record.baseline} at the same rank and share of the data" if several else record.baseline
     return (
-        f"Accuracy in percent, mean over seeds, with its 95 % interval for new seeds and new {units} below."
-        f" Arms are compared with {baseline}. No value is marked as best: the highest mean alone shows nothing."
+        f"Accuracy in percent: mean over seeds, then the 95 % interval for new seeds and new {units}."
+        f" Arms are compared with {baseline}; the highest mean alone shows nothing."
     )
 
 
 def results_table(record: ComparisonRecord) -> Table:
-    """The shape of the paper's Table 4: what an arm costs, and its accuracy on every task."""
+    """Every arm's accuracy on every task next to its name, then what it costs."""
     baselines = {*baselines_of(record).values()}
-    tasks = [*record.tasks, *(task for task in tasks_of(record) if task == AVERAGE)]
+    tasks = tasks_of(record)
     memory = memory_of(record.arms)
     columns: dict[str, Callable[[ArmResult], Cell | str]] = {
         "parameters": lambda arm: Cell(amount(arm.trainable), f"rank {arm.rank}" if arm.rank else ""),
@@ -76,8 +76,8 @@ def results_table(record: ComparisonRecord) -> Table:
             continue
         found = [arm.tasks.get(task) for task in tasks]
         accuracies = [estimate(one.mean, one.low, one.high) if one else NONE for one in found]
-        rows.append([Cell(arm.arm, remark), *(show(arm) for show in columns.values()), *accuracies])
-    return Table("Cost and accuracy of every arm", ["arm", *columns, *tasks], rows)
+        rows.append([Cell(arm.arm, remark), *accuracies, *(show(arm) for show in columns.values())])
+    return Table("Accuracy and cost of every arm", ["arm", *tasks, *columns], rows)
 
 
 def memory_of(arms: Sequence[ArmResult]) -> Callable[[ArmResult], int | None]:

@@ -6,7 +6,7 @@ Colours are the light page's; in the page each becomes a CSS variable, so one dr
 import io
 import re
 import warnings
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
@@ -17,11 +17,12 @@ import matplotlib as mpl
 from markupsafe import Markup, escape
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
 from moslora.errors import OutputError
 
 WIDTH = 420  # pixels of a plot as drawn: fits a phone almost unscaled
+WIDE = 920  # pixels of the same plot as a page on a desk shows it, with letters of the same size
 PIXELS_AN_INCH = 72  # so that a point is a pixel
 FILE_DPI = 200
 FORMATS = ("png", "svg")
@@ -67,16 +68,35 @@ STYLE: dict[Any, Any] = {
 
 @dataclass(frozen=True)
 class Plot:
-    """A drawing with the words that belong to it; `name` is the stem of its files."""
+    """A drawing with the words that belong to it; `name` is the stem of its files.
+
+    `is_square`: its shape is part of what it says, so that it is not drawn wider for a wide page. `arrange` places what
+    depends on the drawing's width.
+    """
 
     name: str
     title: str
     caption: str
     figure: Figure
+    is_square: bool = False
+    arrange: Callable[[], None] | None = None
 
     def svg(self) -> Markup:
-        """The drawing for the page."""
-        return inline_svg(self.figure, label=f"{self.title}. {self.caption}", name=self.name)
+        """The drawing for the page: once for a narrow one and once for a wide one, which shows one of them."""
+        label = f"{self.title}. {self.caption}"
+        narrow = inline_svg(self.figure, label=label, name=self.name, shown="square" if self.is_square else "narrow")
+        if self.is_square:
+            return narrow
+        self._widen(WIDE)
+        wide = inline_svg(self.figure, label=label, name=f"{self.name}-wide", shown="wide")
+        self._widen(WIDTH)
+        return narrow + wide
+
+    def _widen(self, width: float) -> None:
+        self.figure.set_figwidth(width / PIXELS_AN_INCH)
+        if self.arrange:
+            with styled():
+                self.arrange()
 
 
 @dataclass(frozen=True)
@@ -135,6 +155,12 @@ def log_scale(axes: Axes, *, axis: str) -> None:
     own.set_tick_params(which="minor", size=0)
 
 
+def whole_steps(axes: Axes, *, axis: str, most: int = 8) -> None:
+    """Ticks of an axis ("x" or "y") at whole numbers, in steps that are easy to count on."""
+    own = axes.xaxis if axis == "x" else axes.yaxis
+    own.set_major_locator(MaxNLocator(most, integer=True, steps=[1, 2, 5, 10]))
+
+
 def shortened(label: str, *, length: int = 26) -> str:
     """A label that fits beside a plot."""
     return label if len(label) <= length else f"{label[: length - 1]}…"
@@ -159,8 +185,11 @@ def image_bytes(plot: Plot, kind: str) -> bytes:
     return stream.getvalue()
 
 
-def inline_svg(figure: Figure, *, label: str, name: str) -> Markup:
-    """The drawing as an SVG element that takes its colours and letters from the page; `name` keeps its ids apart."""
+def inline_svg(figure: Figure, *, label: str, name: str, shown: str) -> Markup:
+    """The drawing as an SVG element that takes its colours and letters from the page; `name` keeps its ids apart.
+
+    `shown` is its class, by which the page says where it is shown.
+    """
     stream = io.StringIO()
     with styled(), mpl.rc_context({"svg.fonttype": "none"}):
         figure.savefig(stream, format="svg", transparent=False, facecolor="none", metadata={"Date": None})
@@ -172,7 +201,10 @@ def inline_svg(figure: Figure, *, label: str, name: str) -> Markup:
     text = re.sub(r'(href="#|url\(#)', rf"\g<1>{name}-", text)
     size = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', text)
     assert size, "matplotlib writes a viewBox"
-    head = f'<svg viewBox="0 0 {size[1]} {size[2]}" width="{size[1]}" role="img" aria-label="{escape(label)}"'
+    head = (
+        f'<svg class="{shown}" viewBox="0 0 {size[1]} {size[2]}" width="{size[1]}" role="img"'
+        f' aria-label="{escape(label)}"'
+    )
     body = text[text.index(">") + 1 :]
     return Markup(f'{head} xmlns:xlink="http://www.w3.org/1999/xlink">{body.strip()}')
 

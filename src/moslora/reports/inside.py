@@ -24,6 +24,7 @@ from moslora.reports.drawing import (
     log_scale,
     new_figure,
     rows_axis,
+    whole_steps,
 )
 
 MIXER_COLUMNS = 10  # mixers in a row
@@ -96,7 +97,7 @@ def _mixers(places: Sequence[Place], prefix: str) -> Plot | None:
         f"The mixer M{thinned} of every layer, from layer {depths[0]} on, {columns} a row. Blue is negative, orange"
         f" positive, clear is zero; full colour from ±{limit:.2g} on, one scale for all."
     )
-    return Plot(f"{prefix}-mixers", "Mixers", caption, figure)
+    return Plot(f"{prefix}-mixers", "Mixers", caption, figure, is_square=True)
 
 
 def _distances(places: Sequence[Place], prefix: str) -> Plot | None:
@@ -109,6 +110,8 @@ def _distances(places: Sequence[Place], prefix: str) -> Plot | None:
     if not handles:
         return None
     axes.set_xlabel("layer")
+    whole_steps(axes, axis="x")
+    axes.set_ylabel("relative distance")
     axes.set_ylim(bottom=0)
     legend_below(figure, handles)
     caption = (
@@ -132,7 +135,8 @@ def _spectra(places: Sequence[Place], prefix: str) -> Plot | None:
         colour = SERIES[kinds.index(place.kind) % len(SERIES)]
         axes.plot(np.arange(1, len(values) + 1), np.maximum(values, 1e-6), color=colour, lw=0.8, alpha=0.4)
     log_scale(axes, axis="y")
-    axes.set_xlabel("singular value")
+    axes.set_xlabel("number of the singular value, largest first")
+    whole_steps(axes, axis="x")
     axes.set_ylabel("share of the largest")
     legend_below(figure, {kind: _swatch(number) for number, kind in enumerate(kinds)})
     shown = "every layer" if count == len(spectra) else f"{count} of {len(spectra)} layers, evenly spaced"
@@ -150,6 +154,8 @@ def _effective_ranks(places: Sequence[Place], prefix: str) -> Plot | None:
         (handles[kind],) = axes.plot(*zip(*own, strict=True), **look)
     axes.set_ylim(0, max(place.layer.rank for place in places) * 1.04)
     axes.set_xlabel("layer")
+    whole_steps(axes, axis="x")
+    axes.set_ylabel("effective rank")
     legend_below(figure, handles)
     caption = "How many directions an update uses: exponential of the entropy of its singular values, at most the rank."
     return Plot(f"{prefix}-effective-rank", "Effective rank", caption, figure)

@@ -22,8 +22,8 @@ def judging_chapter(study: Judged, *, name: str) -> Chapter:
     tables = {grid.name: _table(grid) for grid in grids(found)}
     title = f"{' and '.join(found.methods)}, judged blind"
     chapter = Chapter(name, title, found.verdict, _facts(found))
-    chapter.add("results", "How often each was preferred", tables.get("results"), Points(notes(found)))
-    chapter.add("intervals", "Intervals", Plots(_forests(found, name)))
+    chapter.add("results", "How often each was preferred", tables.get("results"), Points(notes(found)), is_folded=False)
+    chapter.add("intervals", "Intervals", Plots(_forests(found, name)), is_folded=False)
     chapter.add("subjects", "By subject", tables.get("subjects"))
     chapter.add("strengths", "All methods on one scale", tables.get("strengths"))
     chapter.add("agreement", "Do judges agree?", tables.get("agreement"), _on_ties(found))

@@ -3,15 +3,17 @@
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from math import ceil, isfinite
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from moslora.reports.drawing import Look, Plot, legend_below, log_scale, new_figure, shortened
+from moslora.reports.drawing import SERIES, Look, Plot, legend_below, log_scale, new_figure, shortened, whole_steps
 from moslora.reports.reading import Metrics
 
 TOGETHER = 4  # arms in one panel; more get a panel each
 POINTS = 120  # along a curve; neighbours are averaged above that
+MARKED = 12  # points up to which each is marked
 VALUES = {"loss": "Training loss", "eval_loss": "Validation loss"}
 Curve = list[tuple[float, float, float, float]]  # step, mean, lowest, highest
 
@@ -25,15 +27,20 @@ def learning_curves(
 ) -> list[Plot]:
     """A plot of the training loss and, where it was measured, of the validation loss; `runs` holds each arm's seeds.
 
-    `baselines` names the arm that another is drawn beside, where there are too many for one panel.
+    A single arm has both in one. `baselines` names the arm that another is drawn beside, where there are too many for
+    one panel.
     """
-    plots = []
-    for value, title in VALUES.items():
-        curves = {arm: _curve(seeds, value) for arm, seeds in runs.items()}
-        curves = {arm: curve for arm, curve in curves.items() if len(curve) > 1}
-        if curves:
-            plots.append(_plot(curves, looks, baselines or {}, value=value, title=title, prefix=prefix))
-    return plots
+    found = {value: {arm: curve for arm, seeds in runs.items() if (curve := _curve(seeds, value))} for value in VALUES}
+    if len(runs) == 1:
+        own = {VALUES[value]: curve for value, curves in found.items() for curve in curves.values()}
+        look = looks[next(iter(runs))]
+        both = {VALUES["loss"]: look, VALUES["eval_loss"]: Look(SERIES[1], "s", "--")}
+        return [_plot(own, both, {}, title="Loss", name=f"{prefix}-loss")] if own else []
+    return [
+        _plot(curves, looks, baselines or {}, title=VALUES[value], name=f"{prefix}-{value.replace('_', '-')}")
+        for value, curves in found.items()
+        if curves
+    ]
 
 
 def _curve(seeds: Sequence[Metrics], value: str) -> Curve:
@@ -64,9 +71,8 @@ def _plot(
     looks: Mapping[str, Look],
     baselines: Mapping[str, str],
     *,
-    value: str,
     title: str,
-    prefix: str,
+    name: str,
 ) -> Plot:
     pairs = [[baselines.get(own, own), own] for own in curves if own not in baselines.values()]
     is_split = len(curves) > TOGETHER and bool(pairs)
@@ -84,7 +90,7 @@ def _plot(
     is_log = min(values) > 0 and max(values) > 10 * min(values)
     for axes, arms in zip(grid.flat, panels, strict=False):
         for arm in arms:
-            _draw(axes, curves[arm], looks[arm])
+            _draw(axes, curves[arm], _style(curves[arm], looks[arm], is_small=is_split))
         if is_split:
             axes.set_title(shortened(arms[-1], length=24))
         if is_log:
@@ -93,21 +99,30 @@ def _plot(
         axes.set_visible(False)
     for axes in grid[-1]:
         axes.set_xlabel("step")
-    lines = {arm: Line2D([], [], color=looks[arm].colour, ls=looks[arm].line) for arm in curves}
+        whole_steps(axes, axis="x", most=4 if is_split else 8)
+    if not is_split:
+        grid[0, 0].set_ylabel("loss")
+    lines = {arm: Line2D([], [], **_style(curve, looks[arm], is_small=is_split)) for arm, curve in curves.items()}
     drawn = [arm for arm in curves if arm in baselines.values()]
     if is_split:
         lines = {drawn[0] if len(drawn) == 1 else "its baseline": lines[drawn[0]]} if drawn else {}
-    if len(curves) > 1 and lines:
+    if lines:
         legend_below(figure, lines)
     caption = _caption(curves, is_log=is_log, has_baselines=is_split and bool(drawn))
-    return Plot(f"{prefix}-{value.replace('_', '-')}", title, caption, figure)
+    return Plot(name, title, caption, figure)
 
 
-def _draw(axes: Axes, curve: Curve, look: Look) -> None:
+def _draw(axes: Axes, curve: Curve, style: dict[str, Any]) -> None:
     steps, means, lows, highs = zip(*curve, strict=True)
-    axes.plot(steps, means, color=look.colour, ls=look.line)
+    axes.plot(steps, means, **style)
     if lows != highs:
-        axes.fill_between(steps, lows, highs, color=look.colour, alpha=0.16, lw=0)
+        axes.fill_between(steps, lows, highs, color=style["color"], alpha=0.16, lw=0)
+
+
+def _style(curve: Curve, look: Look, *, is_small: bool) -> dict[str, Any]:
+    """How a curve is drawn: with its points while there are few of them, in a small panel those that make no line."""
+    marks = {"marker": look.marker, "ms": 4} if len(curve) <= (1 if is_small else MARKED) else {}
+    return {"color": look.colour, "ls": look.line, **marks}
 
 
 def _caption(curves: Mapping[str, Curve], *, is_log: bool, has_baselines: bool) -> str:

@@ -153,23 +153,25 @@ class Section:
     title: str
     parts: Sequence[Part]
     intro: str = ""
+    is_folded: bool = False
 
 
 @dataclass(frozen=True)
 class Chapter:
-    """One comparison, or all runs given: a summary in a sentence and its sections."""
+    """One comparison, or all runs given: a summary that begins with the number that matters, and its sections."""
 
     name: str
     title: str
     summary: str
     facts: str
+    number: str = ""
     sections: list[Section] = field(default_factory=list)
 
-    def add(self, name: str, title: str, *parts: Part | None, intro: str = "") -> None:
+    def add(self, name: str, title: str, *parts: Part | None, intro: str = "", is_folded: bool = True) -> None:
         """Append a section of the parts that there are; none at all, no section."""
         found = [part for part in parts if part is not None and not (isinstance(part, Plots) and not part.plots)]
         if found:
-            self.sections.append(Section(f"{self.name}-{name}", title, found, intro))
+            self.sections.append(Section(f"{self.name}-{name}", title, found, intro, is_folded))
 
 
 def plots_of(parts: Sequence[Part]) -> list[Plot]:

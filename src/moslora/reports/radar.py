@@ -56,7 +56,7 @@ def _plot(series: Series, kinds: Sequence[str], task: str, looks: Mapping[str, L
     axes.spines["polar"].set_color(MUTED)
     legend_below(figure, handles)
     caption = "The middle is 0 %, the outer circle 100 %. The table has the same numbers."
-    return Plot(f"{prefix}-kinds-{slug(task)}", f"{task} by kind of question", caption, figure)
+    return Plot(f"{prefix}-kinds-{slug(task)}", f"{task} by kind of question", caption, figure, is_square=True)
 
 
 def _side(place: float, positive: str, negative: str) -> str:

@@ -2,20 +2,21 @@
 
 from collections.abc import Sequence
 
-from moslora.evaluation.recording import group_note, scoring_notes, units_of
+from moslora.evaluation.recording import chance_of, group_note, scoring_notes, units_of
 from moslora.records import EvaluationRecord
 from moslora.reports.accuracy import Estimate, accuracy_plot
 from moslora.reports.coverage import part_tables
 from moslora.reports.disagreement import disagreement
 from moslora.reports.drawing import Plot, looks
+from moslora.reports.headline import of_runs, perplexity
 from moslora.reports.inside import adapter_plots
 from moslora.reports.insides import insides_table
 from moslora.reports.learning import learning_curves
 from moslora.reports.parts import Cell, Chapter, Fold, Part, Plots, Points, Table, Text
-from moslora.reports.reading import Run
+from moslora.reports.reading import Metrics, Run
 from moslora.reports.seeing import add_tasks, sees_pictures
 from moslora.reports.sheets import run_sheet
-from moslora.reports.wording import NONE, amount, duration, estimate, facts_table, gigabytes, percent, settings
+from moslora.reports.wording import NONE, amount, duration, estimate, facts_table, gigabytes, settings
 
 ROWS = 40  # questions shown side by side for a pair
 LIMIT = (
@@ -29,15 +30,18 @@ def runs_chapter(runs: Sequence[Run], *, name: str) -> Chapter:
     """The chapter of one run or several; `name` keeps its sections and drawings apart from other chapters'."""
     labels = [run.label for run in runs]
     title = labels[0] if len(runs) == 1 else f"{len(runs)} runs"
-    chapter = Chapter(name, title, _summary(runs), _facts(runs))
-    chapter.add("results", "Results", _table(runs), _kinds(runs), intro="Accuracy in percent, 95 % interval below.")
-    chapter.add("accuracy", "Accuracy with intervals", Plots(_accuracy(runs, name)))
+    number, summary = of_runs(runs)
+    chapter = Chapter(name, title, summary, _facts(runs), number)
+    is_scored = any(run.record.evaluations for run in runs)
+    intro = "Accuracy in percent, with its 95 % interval." if is_scored else ""
+    chapter.add("results", "Results", _table(runs), _kinds(runs), intro=intro, is_folded=False)
+    chapter.add("accuracy", "Accuracy with intervals", Plots(_accuracy(runs, name)), is_folded=False)
     chapter.add("drawn", "What is drawn", *(run_sheet(run) for run in runs))
     add_tasks(chapter, runs)
     chapter.add("parts", "What is adapted and trained", *part_tables(runs))
-    curves = {run.label: [run.metrics] for run in runs}
-    look = looks(labels)
-    chapter.add("learning", "Learning curves", Plots(learning_curves(curves, looks=look, prefix=name)))
+    curves = {run.label: [_logged(run)] for run in runs}
+    drawn = learning_curves(curves, looks=looks(labels), prefix=name)
+    chapter.add("learning", "Learning curves", Plots(drawn), is_folded=is_scored)
     chapter.add("inside", "Inside the adapter" if len(runs) == 1 else "Inside the adapters", *_inside(runs, name))
     chapter.add("answers", "Wrong answers side by side", *_answers(runs))
     notes = [f"{run.label}: {note}" for run in runs for note in run.record.notes]
@@ -45,29 +49,6 @@ def runs_chapter(runs: Sequence[Run], *, name: str) -> Chapter:
     chapter.add("limits", "Limits", Points([LIMIT.format(_units(runs)), *_groups(runs), *unfinished, *notes]))
     chapter.add("settings", "Settings, versions and seeds", *_settings(runs))
     return chapter
-
-
-def _summary(runs: Sequence[Run]) -> str:
-    parts = []
-    for run in runs:
-        label = f"{run.label}: " if len(runs) > 1 else ""
-        found = next((one for one in run.record.evaluations if one.when in ("after", "evaluated")), None)
-        if found is None:
-            parts.append(f"{run.label} is {run.record.status} and has no evaluation after training.")
-            continue
-        before = run.evaluation(found.task, "before")
-        start = f", {percent(before.accuracy)}\N{NO-BREAK SPACE}% before training" if before else ""
-        parts.append(
-            f"{label}{percent(found.accuracy)}\N{NO-BREAK SPACE}% {_of_what(found)}"
-            f" (95 % interval {percent(found.low)} to {percent(found.high)}){start}."
-        )
-    return " ".join(parts)
-
-
-def _of_what(found: EvaluationRecord) -> str:
-    if found.scored is None or found.scored.is_counted:
-        return f"of {found.total} {units_of([found.scored])} of {found.task} right"
-    return f"of the credit of {found.total} {units_of([found.scored])} of {found.task}"
 
 
 def _units(runs: Sequence[Run]) -> str:
@@ -96,34 +77,48 @@ def _groups(runs: Sequence[Run]) -> list[str]:
     return [f"{note}." for note in (*groups, *notes)]
 
 
+def _logged(run: Run) -> Metrics:
+    """What was logged, and the validation loss of the weights kept if it was measured at the end alone."""
+    loss = run.record.validation_loss
+    if loss is None or any("eval_loss" in line for line in run.metrics):
+        return run.metrics
+    return [*run.metrics, {"step": run.record.steps, "eval_loss": loss}]
+
+
 def _moment(found: EvaluationRecord) -> str:
     return f"{found.task}, {found.when}" + (", generated" if found.scoring == "generation" else "")
 
 
 def _table(runs: Sequence[Run]) -> Table:
     moments = [*dict.fromkeys(_moment(found) for run in runs for found in run.record.evaluations)]
+    moments.sort(key=lambda moment: ", after" not in moment)  # what counts stands next to the name
+    validated = ["validation loss"] if any(run.record.validation_loss is not None for run in runs) else []
     rows = []
     for run in runs:
         record, by_moment = run.record, {_moment(found): found for found in run.record.evaluations}
-        trained = Cell(amount(record.parameters and record.parameters.trainable))
         found = [by_moment.get(moment) for moment in moments]
         rows.append(
             [
                 Cell(run.label, _setting(run, "adapter", "method")),
-                trained,
+                *(estimate(one.accuracy, one.low, one.high) if one else NONE for one in found),
+                *([_validation(run)] if validated else []),
+                f"{record.train_loss:.3f}" if record.train_loss is not None else NONE,
+                f"{record.steps:,}",
+                Cell(amount(record.parameters and record.parameters.trainable)),
                 duration(record.wall_seconds.get("train")),
                 gigabytes(record.peak_memory_bytes),
-                str(record.steps),
-                f"{record.train_loss:.3f}" if record.train_loss is not None else NONE,
-                f"{record.validation_loss:.3f}" if record.validation_loss is not None else NONE,
-                *(estimate(one.accuracy, one.low, one.high) if one else NONE for one in found),
             ]
         )
-    return Table(
-        "Cost and accuracy",
-        ["run", "parameters", "training", "memory", "steps", "training loss", "validation loss", *moments],
-        rows,
-    )
+    costs = ["mean training loss", "steps", "parameters", "training", "memory"]
+    return Table("Accuracy and cost" if moments else "Loss and cost", ["run", *moments, *validated, *costs], rows)
+
+
+def _validation(run: Run) -> Cell | str:
+    """The validation loss and, where it is a token's, its perplexity."""
+    loss = run.record.validation_loss
+    if loss is None:
+        return NONE
+    return Cell(f"{loss:.3f}", "" if run.record.recipe.get("kind") == "subject" else f"perplexity {perplexity(loss)}")
 
 
 def _kinds(runs: Sequence[Run]) -> Part | None:
@@ -151,7 +146,7 @@ def _accuracy(runs: Sequence[Run], name: str) -> list[Plot]:
                     label = found.when if len(runs) == 1 else f"{run.label}, {found.when}"
                     estimates.append(Estimate(label, found.accuracy, found.low, found.high))
         look = looks([one.label for one in estimates], baselines=["before"])
-        chance = next((one.chance for run in runs for one in run.record.evaluations if one.task == task), None)
+        chance = next((chance_of(one) for run in runs for one in run.record.evaluations if one.task == task), None)
         interval = INTERVAL.format(_units(runs))
         plots.append(accuracy_plot(estimates, task=task, looks=look, prefix=name, interval=interval, chance=chance))
     return plots

@@ -1,0 +1,151 @@
+"""What a chapter leads with: the number that matters, and the sentence that it begins."""
+
+from collections.abc import Sequence
+from math import exp
+from statistics import fmean
+
+from moslora.comparison.verdict import AVERAGE, claim
+from moslora.data.tasks import chance_text
+from moslora.evaluation.recording import chance_of, units_of
+from moslora.records import ComparisonRecord, Difference, EvaluationRecord, RunRecord
+from moslora.reports.reading import Run
+from moslora.reports.wording import percent, points
+
+Headline = tuple[str, str]  # the number (may be empty), and the rest of the sentence
+NAMED = 3  # arms named in a sentence; more are counted
+FINAL = ("after", "evaluated")  # moments at which a trained adapter is scored
+
+
+def of_comparison(record: ComparisonRecord) -> Headline:
+    """What is shown against the baseline, or how many arms are shown to differ from it."""
+    task = AVERAGE if any(found.task == AVERAGE for found in record.differences) else next(iter(record.tasks), "")
+    found = [difference for difference in record.differences if difference.task == task]
+    where = f"the average of {len(record.tasks)} tasks" if len(record.tasks) > 1 else next(iter(record.tasks), "")
+    number, rest = _one(found[0], where) if len(found) == 1 else _many(found, where) if found else _none(record)
+    return number, rest + _doubts(record, found) + ("" if record.is_complete else " The comparison is not complete.")
+
+
+def of_runs(runs: Sequence[Run]) -> Headline:
+    """The accuracy after training, else the perplexity on validation data, else the training loss."""
+    if len(runs) > 1:
+        return _of_several(runs)
+    record = runs[0].record
+    found = _final(record)
+    if not found:
+        return _of_loss(record)
+    before = [one for one in record.evaluations if one.when == "before" and one.agreement is None]
+    if len(found) > 1:
+        start = f", {_percent(_mean(before))} before training" if len(before) == len(found) else ""
+        return _percent(_mean(found)), f"right on average over {len(found)} tasks{start}."
+    (one,) = found
+    interval = f"(95 % interval {percent(one.low)} to {percent(one.high)})"
+    start = next((f", {_percent(had.accuracy)} before training" for had in before if had.task == one.task), "")
+    guessing = f"; guessing gets {chance_text(chance_of(one))}" if chance_of(one) is not None else ""
+    return _percent(one.accuracy), f"{_of_what(one)} {interval}{start}{guessing}."
+
+
+def perplexity(loss: float) -> str:
+    """The exponential of a loss a token, in three or more figures."""
+    value = exp(loss) if loss < 100 else float("inf")  # a diverged run may have any loss
+    return f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
+
+
+def _none(record: ComparisonRecord) -> Headline:
+    return "", f"{len(record.arms)} arms, none of which can be compared with {record.baseline} yet."
+
+
+def _one(found: Difference, where: str) -> Headline:
+    number, interval = points(found.mean, None, None).text, points(found.mean, found.low, found.high).remark
+    word = "above" if found.mean > 0 else "below" if found.mean < 0 else "level with"
+    seeds = f"{found.seeds} seed{'' if found.seeds == 1 else 's'}"
+    told = f"{interval} (95 % interval, {seeds})" if interval else seeds
+    shown = "a difference is shown" if claim(found) else "no difference is shown"
+    shown = "one seed shows nothing" if found.seeds == 1 else shown
+    return f"{number}\N{NO-BREAK SPACE}points", f"{found.arm} is {word} {found.baseline} on {where}, {told}: {shown}."
+
+
+def _many(found: Sequence[Difference], where: str) -> Headline:
+    against = {one.baseline for one in found}
+    baseline = against.pop() if len(against) == 1 else "their baseline"
+    better, worse = ([one.arm for one in found if claim(one) == sign] for sign in (1, -1))
+    alone = sum(one.seeds == 1 for one in found)
+    rest = len(found) - len(better) - len(worse) - alone
+    are = "is" if len(better) == 1 else "are"
+    parts = [f"{are} shown to be better than {baseline} on {where}{_named(better)}"]
+    parts += [f"{len(worse)} to be worse{_named(worse)}"] if worse else []
+    parts += [f"{rest} {'shows' if rest == 1 else 'show'} no difference"] if rest else []
+    parts += [f"{alone} {'has' if alone == 1 else 'have'} one seed, which cannot tell"] if alone else []
+    return f"{len(better)} of {len(found)} arms", ", ".join(parts) + "."
+
+
+def _named(arms: Sequence[str]) -> str:
+    more = f" and {len(arms) - NAMED} more" if len(arms) > NAMED else ""
+    return f" ({', '.join(arms[:NAMED])}{more})" if arms else ""
+
+
+def _doubts(record: ComparisonRecord, found: Sequence[Difference]) -> str:
+    """That what is claimed may come from learning rates that were best at an edge of those tried, or not told apart."""
+    claimed = {arm for one in found if claim(one) for arm in (one.arm, one.baseline)}
+    doubted = [arm.arm for arm in record.arms if arm.arm in claimed and arm.doubts]
+    return f" Better learning rates might change that for {_listed(doubted)}." if doubted else ""
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
+def _of_several(runs: Sequence[Run]) -> Headline:
+    shared = [task for task in _tasks(runs[0]) if all(task in _tasks(run) for run in runs)]
+    if shared:
+        values = [_tasks(run)[shared[0]].accuracy for run in runs]
+        number = f"{percent(min(values))} to {_percent(max(values))}"
+        what = f"right on {shared[0]} over {len(runs)} runs"
+    elif all(run.record.validation_loss is not None for run in runs):
+        losses = [run.record.validation_loss or 0.0 for run in runs]
+        number, what = f"{min(losses):.3f} to {max(losses):.3f}", f"validation loss of {len(runs)} runs"
+    else:
+        return "", f"{len(runs)} runs, which share no task and no validation loss."
+    return (
+        number,
+        f"{what}. Single runs differ by chance too: to compare methods, give `moslora compare` several seeds.",
+    )
+
+
+def _tasks(run: Run) -> dict[str, EvaluationRecord]:
+    return {found.task: found for found in reversed(_final(run.record))}
+
+
+def _final(record: RunRecord) -> list[EvaluationRecord]:
+    """The first evaluation of each task of the trained adapter."""
+    found: dict[str, EvaluationRecord] = {}
+    for moment in FINAL:
+        for one in record.evaluations:
+            if one.when == moment and one.agreement is None:
+                found.setdefault(one.task, one)
+    return [*found.values()]
+
+
+def _of_loss(record: RunRecord) -> Headline:
+    trained = f"after {record.steps} steps" if record.status == "finished" else f"({record.status})"
+    if record.validation_loss is None:
+        if record.train_loss is None:
+            return "", f"The run is {record.status} and has no evaluation after training."
+        return f"{record.train_loss:.3f}", f"mean training loss {trained}; nothing was evaluated after training."
+    if record.recipe.get("kind") == "subject":
+        return f"{record.validation_loss:.3f}", f"validation loss per picture {trained}."
+    loss = f"loss {record.validation_loss:.3f} per token"
+    return perplexity(record.validation_loss), f"perplexity on the validation data {trained} ({loss})."
+
+
+def _of_what(found: EvaluationRecord) -> str:
+    if found.scored is None or found.scored.is_counted:
+        return f"of {found.total:,} {units_of([found.scored])} of {found.task} right"
+    return f"of the credit of {found.total:,} {units_of([found.scored])} of {found.task}"
+
+
+def _mean(found: Sequence[EvaluationRecord]) -> float:
+    return fmean(one.accuracy for one in found)
+
+
+def _percent(value: float) -> str:
+    return f"{percent(value)}\N{NO-BREAK SPACE}%"
