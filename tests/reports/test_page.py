@@ -14,6 +14,7 @@ from moslora.records import (
     ComparisonRecord,
     Cost,
     LayerPicture,
+    LossRecord,
     RunRecord,
     Scored,
     TaskResult,
@@ -98,10 +99,25 @@ def test_a_run_on_own_data_leads_with_the_perplexity_of_its_validation_data(run_
     assert {"Training loss", "Validation loss"} <= {text.strip("<>/ ") for text in re.split(r"[<>]", html)}
 
 
+def test_held_out_samples_are_what_a_run_without_questions_leads_with(run_folder: Path):
+    record = RunRecord.load(run_folder / "run.json")
+    held = {"task": "mine", "low": 0.9, "high": 1.1, "samples": 20, "tokens": 400}
+    record.losses = [
+        LossRecord(when="before", loss=2.0, perplexity=7.39, **held),
+        LossRecord(when="after", loss=1.0, perplexity=2.72, **held),
+    ]
+    record.evaluations = []
+    record.save(run_folder / "run.json")
+    html = make_report([run_folder]).html()
+    told = "perplexity on 20 held-out samples of mine (loss 1.000 per token), 7.39 before training."
+    assert f"<strong>2.72</strong> {told}" in html
+    assert "1.000<small>0.900 to 1.100</small>" in html
+
+
 def test_runs_beside_one_another_are_not_ranked(run_folder: Path):
     write_run(run_folder.parent / "other", method="lora", share=0.5)
     html = make_report([run_folder, run_folder.parent / "other"]).html().replace("\N{NO-BREAK SPACE}", " ")
-    assert "<strong>51.7 to 65.0 %</strong> right on everyday over 2 runs. Single runs differ by chance too" in html
+    assert "<strong>33.3 to 65.0 %</strong> right on everyday over 2 runs. Single runs differ by chance too" in html
 
 
 def test_a_comparison_leads_with_how_many_arms_are_shown_to_differ(write_comparison: WriteComparison):

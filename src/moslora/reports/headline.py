@@ -1,12 +1,12 @@
 """What a chapter leads with: the number that matters, and the sentence that it begins."""
 
 from collections.abc import Sequence
-from math import exp
 from statistics import fmean
 
 from moslora.comparison.verdict import AVERAGE, claim
 from moslora.data.tasks import chance_text
 from moslora.evaluation.recording import chance_of, units_of
+from moslora.evaluation.scores import perplexity
 from moslora.records import ComparisonRecord, Difference, EvaluationRecord, RunRecord
 from moslora.reports.reading import Run
 from moslora.reports.wording import percent, points
@@ -32,7 +32,7 @@ def of_runs(runs: Sequence[Run]) -> Headline:
     record = runs[0].record
     found = _final(record)
     if not found:
-        return _of_loss(record)
+        return _of_held_out(record) or _of_loss(record)
     before = [one for one in record.evaluations if one.when == "before" and one.agreement is None]
     if len(found) > 1:
         start = f", {_percent(_mean(before))} before training" if len(before) == len(found) else ""
@@ -44,9 +44,9 @@ def of_runs(runs: Sequence[Run]) -> Headline:
     return _percent(one.accuracy), f"{_of_what(one)} {interval}{start}{guessing}."
 
 
-def perplexity(loss: float) -> str:
-    """The exponential of a loss a token, in three or more figures."""
-    value = exp(loss) if loss < 100 else float("inf")  # a diverged run may have any loss
+def perplexity_text(loss: float) -> str:
+    """The perplexity of a loss per token in three figures, or whole where it is large."""
+    value = perplexity(loss)
     return f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
 
 
@@ -125,6 +125,17 @@ def _final(record: RunRecord) -> list[EvaluationRecord]:
     return [*found.values()]
 
 
+def _of_held_out(record: RunRecord) -> Headline | None:
+    """The perplexity on the first held-out samples after training, and before it; None without any."""
+    found = next((one for moment in FINAL for one in record.losses if one.when == moment), None)
+    if found is None:
+        return None
+    before = next((one for one in record.losses if (one.task, one.when) == (found.task, "before")), None)
+    start = f", {perplexity_text(before.loss)} before training" if before else ""
+    told = f"perplexity on {found.samples:,} held-out samples of {found.task} (loss {found.loss:.3f} per token){start}."
+    return perplexity_text(found.loss), told
+
+
 def _of_loss(record: RunRecord) -> Headline:
     trained = f"after {record.steps} steps" if record.status == "finished" else f"({record.status})"
     if record.validation_loss is None:
@@ -134,7 +145,7 @@ def _of_loss(record: RunRecord) -> Headline:
     if record.recipe.get("kind") == "subject":
         return f"{record.validation_loss:.3f}", f"validation loss per picture {trained}."
     loss = f"loss {record.validation_loss:.3f} per token"
-    return perplexity(record.validation_loss), f"perplexity on the validation data {trained} ({loss})."
+    return perplexity_text(record.validation_loss), f"perplexity on the validation data {trained} ({loss})."
 
 
 def _of_what(found: EvaluationRecord) -> str:

@@ -8,7 +8,7 @@ from moslora.reports.accuracy import Estimate, accuracy_plot
 from moslora.reports.coverage import part_tables
 from moslora.reports.disagreement import disagreement
 from moslora.reports.drawing import Plot, looks
-from moslora.reports.headline import of_runs, perplexity
+from moslora.reports.headline import of_runs, perplexity_text
 from moslora.reports.inside import adapter_plots
 from moslora.reports.insides import insides_table
 from moslora.reports.learning import learning_curves
@@ -34,7 +34,7 @@ def runs_chapter(runs: Sequence[Run], *, name: str) -> Chapter:
     chapter = Chapter(name, title, summary, _facts(runs), number)
     is_scored = any(run.record.evaluations for run in runs)
     intro = "Accuracy in percent, with its 95 % interval." if is_scored else ""
-    chapter.add("results", "Results", _table(runs), _kinds(runs), intro=intro, is_folded=False)
+    chapter.add("results", "Results", _table(runs), _held_out(runs), _kinds(runs), intro=intro, is_folded=False)
     chapter.add("accuracy", "Accuracy with intervals", Plots(_accuracy(runs, name)), is_folded=False)
     chapter.add("drawn", "What is drawn", *(run_sheet(run) for run in runs))
     add_tasks(chapter, runs)
@@ -118,7 +118,26 @@ def _validation(run: Run) -> Cell | str:
     loss = run.record.validation_loss
     if loss is None:
         return NONE
-    return Cell(f"{loss:.3f}", "" if run.record.recipe.get("kind") == "subject" else f"perplexity {perplexity(loss)}")
+    return Cell(
+        f"{loss:.3f}", "" if run.record.recipe.get("kind") == "subject" else f"perplexity {perplexity_text(loss)}"
+    )
+
+
+def _held_out(runs: Sequence[Run]) -> Part | None:
+    """The loss and perplexity of each set of held-out samples."""
+    rows = [
+        [
+            Cell(one.task, run.label if len(runs) > 1 else ""),
+            one.when,
+            Cell(f"{one.loss:.3f}", "" if one.low is None else f"{one.low:.3f} to {one.high:.3f}"),
+            perplexity_text(one.loss),
+            f"{one.samples:,}",
+        ]
+        for run in runs
+        for one in run.record.losses
+    ]
+    head = ["samples", "when", "loss per token", "perplexity", "number"]
+    return Table("Loss of held-out samples, with its 95 % interval", head, rows, words=["when"]) if rows else None
 
 
 def _kinds(runs: Sequence[Run]) -> Part | None:
