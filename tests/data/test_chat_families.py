@@ -227,6 +227,43 @@ def test_a_role_that_the_template_leaves_out_without_a_word_is_refused():
             example_of(sample, tokenizer, loss_on)
 
 
+def test_calls_are_written_as_the_template_takes_them():
+    tokenizer = tokenizer_of("qwen2.5")
+    tokenizer.chat_template = tokenizer.chat_template.replace("call.function | tojson", "'f' + call.function.arguments")
+    sample = chat("Hello there", "", tool_calls=[CALL])
+    (text,) = learned(example_of(sample, tokenizer), tokenizer)
+    assert text == '<tool_call>\nf{"city": "Oslo"}\n</tool_call><|im_end|>'
+
+
+def test_a_text_that_a_template_for_parts_leaves_out_is_refused():
+    tokenizer = tokenizer_of("qwen2.5")
+    tokenizer.chat_template = (
+        "{% for m in messages %}{{ m.role }}{% for part in m.content %}{{ part.text }}{% endfor %}{% endfor %}"
+    )
+    with pytest.raises(DataError, match=r"message 1: the text of the role 'user' is left out by the chat template"):
+        example_of(CHAT, tokenizer)
+
+
+def test_answers_within_a_chat_may_end_with_another_token_than_its_last():
+    tokenizer = tokenizer_of("qwen2.5")
+    tokenizer.chat_template = (
+        "{% for m in messages %}<|im_start|>{{ m.role }}:{{ m.content }}"
+        "{{ '<|endoftext|>' if loop.last and m.role == 'assistant' else '<|im_end|>' }}{% endfor %}"
+        "{{ '<|im_start|>assistant:' if add_generation_prompt }}"
+    )
+    expected = ["Goodbye, Jürgen<|im_end|>", " It is brown\n<|endoftext|>"]
+    assert learned(example_of(CHAT, tokenizer), tokenizer) == expected
+
+
+def test_an_answer_with_the_thought_that_prompts_open_starts_within_it_whatever_came_before():
+    tokenizer = tokenizer_of("qwen3")
+    opened = "{{- '<|im_start|>assistant\\n<think>\\n' }}{%- endif %}"
+    head, _, _ = tokenizer.chat_template.rpartition("{{- '<|im_start|>assistant")
+    tokenizer.chat_template = head + opened
+    expected = ["Goodbye, Jürgen<|im_end|>", "\n</think>\n\n It is brown\n<|im_end|>"]
+    assert learned(example_of(CHAT, tokenizer), tokenizer) == expected
+
+
 def test_the_system_message_in_mistrals_last_question_is_not_learned():
     tokenizer = tokenizer_of("mistral")
     sample = {"messages": [{"role": "system", "content": "Be brief."}, *CHAT["messages"]]}

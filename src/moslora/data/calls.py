@@ -36,6 +36,17 @@ def read_calls(given: Any, *, field: str, place: str) -> list[dict[str, Any]]:
     return calls
 
 
+def with_written_arguments(message: dict[str, Any]) -> dict[str, Any]:
+    """A message with the arguments of its calls as JSON text, as the templates of some models have it."""
+    if "tool_calls" not in message:
+        return message
+    calls = []
+    for call in message["tool_calls"]:
+        arguments = json.dumps(call["function"].get("arguments", {}), ensure_ascii=False)
+        calls.append({**call, "function": {**call["function"], "arguments": arguments}})
+    return {**message, "tool_calls": calls}
+
+
 def _objects(given: Any, *, field: str, place: str) -> list[Any]:
     found = _parsed(given, field=field, place=place) if isinstance(given, str) else given
     found = [found] if isinstance(given, str) and isinstance(found, dict) else found

@@ -46,7 +46,7 @@ def chat_examples(
     reading = reading or Reading.of(source, len(samples))
     for index in reading.kept():
         with reading.checking(index) as place:
-            chat = read_chat(samples[index], place=place)
+            chat = template.fitted(read_chat(samples[index], place=place), place=place)
             template.check_shows(chat, place=place)
             examples.append(chat_example(chat, template, loss_on=loss_on, place=place))
     if unshown is not None:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from itertools import pairwise
 from typing import Any, TypeVar
@@ -10,6 +11,7 @@ from jinja2 import TemplateError, TemplateSyntaxError
 from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import render_jinja_template
 
+from moslora.data.calls import with_written_arguments
 from moslora.data.messages import MEANT, Chat, Message
 from moslora.errors import DataError
 
@@ -83,6 +85,26 @@ class ChatTemplate:
 
         return self._taken(chat.messages, render, place=place)
 
+    def fitted(self, chat: Chat, *, place: str) -> Chat:
+        """The chat with the arguments of its calls as the template takes them: as objects, or as JSON text.
+
+        Raises DataError where it takes neither.
+        """
+        if not any("tool_calls" in message for message in chat.messages):
+            return chat
+        try:
+            self.text(chat.messages, place=place, tools=chat.tools)
+        except DataError:
+            written = replace(chat, messages=[with_written_arguments(message) for message in chat.messages])
+            try:
+                self.text(written.messages, place=place, tools=chat.tools)
+            except DataError:
+                pass
+            else:
+                return written
+            raise
+        return chat
+
     def check_shows(self, chat: Chat, *, place: str) -> None:
         """Raise DataError for tools, or a field of a message that matters, which the template does not show.
 
@@ -102,7 +124,8 @@ class ChatTemplate:
         role, content = chat.messages[turn]["role"], chat.messages[turn]["content"]
         if not content.strip() or self._knows(role, "content"):
             return
-        if not self._shows(chat, turn, "content", place=place):
+        other = {**chat.messages[turn], "content": f"{content.strip()} -"}
+        if not self._shows(chat, turn, other, place=place):
             raise DataError(
                 f"{place}: message {chat.number(turn)}: the text of the role '{role}' is left out by the chat template;"
                 " choose one that shows it (data.chat_template), or take the message out"
@@ -126,7 +149,8 @@ class ChatTemplate:
         is_link = role == "tool" and field in ("name", "tool_call_id")  # which call this is the answer to
         if is_link or self._knows(role, field) or (field in self.unshown and field not in MEANT):
             return
-        if self._shows(chat, turn, field, place=place):
+        without = {name: value for name, value in chat.messages[turn].items() if name != field}
+        if self._shows(chat, turn, without, place=place):
             self._shown.add((role, field))
         elif field in MEANT:
             raise DataError(_left_out(f"{place}: message {chat.number(turn)}: field '{field}'"))
@@ -136,9 +160,9 @@ class ChatTemplate:
     def _knows(self, role: str, field: str) -> bool:
         return (role, field) in self._shown
 
-    def _shows(self, chat: Chat, turn: int, field: str, *, place: str) -> bool:
-        message = {name: value for name, value in chat.messages[turn].items() if name != field}
-        less = [*chat.messages[:turn], message, *chat.messages[turn + 1 :]]
+    def _shows(self, chat: Chat, turn: int, other: Message, *, place: str) -> bool:
+        """Whether the chat is rendered otherwise with another message in a turn's place."""
+        less = [*chat.messages[:turn], other, *chat.messages[turn + 1 :]]
         for count in dict.fromkeys((len(less), turn + 1)):
             try:
                 shown = self.text(chat.messages[:count], place=place, tools=chat.tools)

@@ -97,24 +97,25 @@ class _Turns:
         tail = self.marks.after(turn, asks=asks)
         if tail is None:
             return None
-        if not self.text.startswith(tail, end):
-            tail = self._shared_tail(turn, tail, asks=asks)
-            if not tail:
-                return None
-        known.append(tail)
+        found = tail if self.text.startswith(tail, end) else self._shared_tail(turn, tail, asks=asks)
+        known += [one for one in dict.fromkeys((tail, found)) if one or not tail]
         known.sort(key=len, reverse=True)
-        return end + len(tail)
+        return end + len(found) if found or not tail else None
 
     def _shared_tail(self, turn: int, tail: str, *, asks: bool) -> str:
         """What a tail has in common with the text, where one of them goes on otherwise: an answer without the thought
-        that a prompt opens, a turn without the end of the whole chat."""
+        that a prompt opens, a turn without the end of the whole chat, or with another end token than that."""
         end = self.marks.ends[turn]
         common = _shared_start(tail, self.text[end : end + len(tail)])
         following = self.marks.starts.get(turn + 1)
         if asks and following is not None and end + len(common) >= following:
             return self.text[end:following]
-        edges = [*self.template.special_texts, *(["\n"] if asks else [])]
-        return common[: max((common.rfind(edge) + len(edge) for edge in edges if edge in common), default=0)]
+        specials = self.template.special_texts
+        edges = [*specials, *(["\n"] if asks else [])]
+        upto = max((common.rfind(edge) + len(edge) for edge in edges if edge in common), default=0)
+        if upto or asks or not tail.startswith(tuple(specials)):
+            return common[:upto]
+        return max((special for special in specials if self.text.startswith(special, end)), key=len, default="")
 
     def _rendered_upto(self, turn: int, *, asks: bool) -> int | None:
         """The length of the chat up to a turn, if the whole one starts so."""
