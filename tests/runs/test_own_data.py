@@ -152,7 +152,8 @@ def test_bad_samples_stop_the_run_or_are_left_out_and_named(read: Read, tmp_path
     good = [json.dumps({"instruction": asked, "output": answer}) for asked, answer in FACTS]
     lines = ["", *good[:30], json.dumps(BAD), *good[30:], json.dumps(unreadable), "{"]
     path.write_text("\n".join(lines))
-    with pytest.raises(DataError, match=r"mine\.jsonl: broken JSON at line 64"):
+    way = r"\(to leave such samples out: data\.on_bad=skip\)$"
+    with pytest.raises(DataError, match=r"mine\.jsonl: broken JSON at line 64.*" + way):
         read(train=str(path))
     material = read(train=str(path), on_bad="skip")
     assert len(material.rows) == 60
@@ -163,7 +164,10 @@ def test_bad_samples_stop_the_run_or_are_left_out_and_named(read: Read, tmp_path
     assert "| sample 62 (line 63): field 'instruction' holds \\ud83d (after 'Half '), half" in material.notes()[1]
     assert "| sample 31 (line 32): field 'output' is '', expected text; correct the sample)" in material.notes()[1]
     path.write_text("\n".join(lines[:-1]))
-    with pytest.raises(DataError, match=r"sample 62 \(line 63\): field 'instruction' holds"):
+    with pytest.raises(DataError, match=r"sample 62 \(line 63\): field 'instruction' holds .*" + way):
+        read(train=str(path))
+    path.write_text(json.dumps(BAD) + "\n" + "\n".join(good))
+    with pytest.raises(DataError, match=r"sample 1: field 'output' is '', expected text; correct the sample$"):
         read(train=str(path))
 
 

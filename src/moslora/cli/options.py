@@ -29,7 +29,8 @@ BaseOption = Annotated[
     str | None, typer.Option("--base", metavar="MODEL", help="Another base model than the recorded one.")
 ]
 PromptOption = Annotated[
-    str | None, typer.Option("--prompt-style", help="alpaca, plain or chat. Default: what the run or folder says.")
+    str | None,
+    typer.Option("--prompt-style", help="alpaca, plain, chat or none. Default: what the run or folder says."),
 ]
 DriftOption = Annotated[
     bool, typer.Option("--allow-drift", help="Accept a difference above the tolerance, and record it.")

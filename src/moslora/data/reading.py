@@ -12,12 +12,13 @@ NAMED = 3  # so many of them are told with their reason
 class Reading:
     """The places of a source's samples (`mine.jsonl: sample 3 (line 5)`), and the reasons why some cannot be used.
 
-    The first such sample raises its error; with `skips_bad` it is left out, and `check` refuses too many of them.
+    The first such sample raises its error; with `skips_bad` it is left out, and `check` refuses too many of them. `way`
+    is how a user chooses that, told where samples before the bad one are good.
     Samples go by their index (from 0) among those that were read. `remarks` say what was read.
     """
 
-    def __init__(self, source: str, *, skips_bad: bool = False) -> None:
-        self.source, self.skips_bad = source, skips_bad
+    def __init__(self, source: str, *, skips_bad: bool = False, way: str = "") -> None:
+        self.source, self.skips_bad, self._way = source, skips_bad, way
         self.places: list[str] = []
         self.remarks: list[str] = []
         self.reasons: list[str] = []
@@ -44,11 +45,16 @@ class Reading:
         try:
             yield self.places[index]
         except DataError as error:
-            self.refuse(error)
+            self._refuse(error, after=index)
             self._unusable.add(index)
 
     def refuse(self, error: DataError) -> None:
-        """What stands there is no sample that can be used: raises the error, or keeps its reason."""
+        """What was read next is no sample: raises the error, or keeps its reason."""
+        self._refuse(error, after=len(self.places))
+
+    def _refuse(self, error: DataError, *, after: int) -> None:
+        if not self.skips_bad and self._way and after:
+            raise DataError(f"{error} (to leave such samples out: {self._way})") from error
         if not self.skips_bad:
             raise error
         self.reasons.append(str(error).removeprefix(f"{self.source}: "))
