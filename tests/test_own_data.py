@@ -95,7 +95,6 @@ def test_other_files_are_trained_on_as_they_are(walked: tuple[Path, dict[str, st
 
 
 def test_of_a_chat_every_answer_is_learned_and_the_rest_is_read(walked: tuple[Path, dict[str, str]]):
-    sample = walked[1]["moslora init chats.jsonl"].partition("sample 1\n")[2].partition("sample 2")[0]
-    learned = [line.partition("| ")[2] for line in sample.splitlines() if line.startswith("  learned")]
-    assert learned == ["A kind of bird.<|im_end|>", "Yes.<|im_end|>"]
+    sample = walked[1]["moslora init chats.jsonl"].partition("and »\n")[2].partition("sample 2")[0]
+    assert re.findall("«(.*?)»", sample, re.DOTALL) == ["A kind of bird.<|im_end|>", "Yes.<|im_end|>"]
     assert "You are terse." in sample

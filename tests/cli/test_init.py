@@ -1,4 +1,5 @@
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -51,8 +52,25 @@ def test_what_was_seen_and_chosen_is_told_in_a_few_lines(init: Moslora):
 
 def test_samples_are_shown_with_what_is_learned_marked(init: Moslora):
     text = init(write("pairs.jsonl", PAIRS)).stdout
-    _, _, samples = text.partition("\nsample 1\n")
-    assert samples.splitlines()[:3] == ["  read    | Say a 1.", "  read    | Response:", "  learned | a<|end|>"]
+    _, _, samples = text.partition("\nsample 1; what is learned stands between « and »\n")
+    first, second = samples.split("\nsample 2\n")
+    assert first.splitlines() == ["  Say a 1.", "  Response:", "  «a<|end|>»"]
+    assert second.splitlines()[:3] == ["  Say b 1.", "  Response:", "  «b<|end|>»"]
+
+
+def test_a_model_without_a_chat_template_gets_one(init: Moslora, tmp_path: Path, model_folder: Path):
+    bare = shutil.copytree(model_folder, tmp_path / "bare")
+    (bare / "chat_template.jinja").unlink()
+    init(write("chats.jsonl", [CHAT] * 4), "--set", f"model.path={bare}")
+    assert load_recipe("chats.yaml").data.chat_template == "plain"
+
+
+def test_multiple_choice_questions_are_trained_on_as_they_are_asked(init: Moslora):
+    quiz = write("quiz.jsonl", [{"question": "Which is a?", "choices": ["a", "b"], "answer": "a"}] * 4)
+    text = init(quiz).stdout
+    assert load_recipe("quiz.yaml").data.format == "choice"
+    assert "  Which is a?\n  \n  A. a\n  B. b\n" in text
+    assert "«the correct answer is A<|end|>»" in text
 
 
 def test_every_choice_in_the_file_has_a_comment(init: Moslora):

@@ -36,6 +36,8 @@ def row(*names: str) -> dict[str, str]:
             {"instruction": "question", "output": "answer", "input": "context", "system": "system_prompt"},
         ),
         (row("prompt", "completion"), "completion", {}),
+        ({"question": "q", "choices": ["a", "b"], "answer": "a"}, "choice", {}),
+        (row("question", "A", "B", "answer"), "choice", {}),
         (row("text"), "text", {}),
         (row("text", "url"), "text", {}),
         (row("content", "title"), "text", {"text": "content"}),
@@ -81,12 +83,6 @@ def test_two_columns_of_unknown_names_are_asked_for_and_guessed_by_default():
             "data.image_folder",
         ),
         (row("prompt", "chosen", "rejected"), "its samples are preferences", "write the better answers as output"),
-        (
-            {"question": "q", "choices": ["a", "b"], "answer": "a"},
-            "holds questions with options",
-            "moslora init train.jsonl --task mine.jsonl",
-        ),
-        (row("question", "A", "B", "answer"), "holds questions with options", "--task"),
     ],
 )
 def test_what_cannot_be_trained_on_is_refused_with_the_next_step(sample: dict, reason: str, step: str):

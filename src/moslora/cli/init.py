@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from moslora.cli.options import JsonOption, SetOption, print_json, remarks, results
+from moslora.cli.options import JsonOption, SetOption, print_json, results
 from moslora.errors import ConfigError, OutputError, command
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ EXAMPLES = (
 )
 DEMO_MODEL = "smollm2"
 NAMES_WIDTH = 9
-WIDEST_PART = 400  # letters of a part of a sample; what is in the middle of a longer one is left out
 
 
 def init(
@@ -130,17 +129,18 @@ def _asked(question: str, answers: Sequence[str]) -> str:
 
 
 def _print(proposal: "Proposal") -> None:
-    """What was seen and chosen, and two samples as the model reads them."""
+    """What was seen and chosen, and samples as the model reads them."""
+    from moslora.data.showing import LEARNED_MARKS
+
     for name, text in proposal.seen.items():
         _entry(name, text)
     for number, line in enumerate(proposal.chosen):
         _entry("" if number else "chosen", line)
-    if any(not is_learned for parts in proposal.samples for _, is_learned in parts):
-        remarks.print("\nsamples as the model reads them; what is learned is marked", style="dim")
-    for number, parts in enumerate(proposal.samples, start=1):
-        results.print(f"\nsample {number}")
-        for text, is_learned in parts:
-            _print_part(text, is_learned=is_learned)
+    for number, lines in enumerate(proposal.samples, start=1):
+        marks = f"; what is learned stands between {' and '.join(LEARNED_MARKS)}" if number == 1 else ""
+        results.print(f"\nsample {number}{marks}")
+        for line in lines:
+            results.print(f"  {line}")
 
 
 def _entry(name: str, text: str) -> None:
@@ -148,12 +148,3 @@ def _entry(name: str, text: str) -> None:
     for line in wrap(text, max(results.width - NAMES_WIDTH, 20)):
         results.print(f"{name:<{NAMES_WIDTH}}{line}")
         name = ""
-
-
-def _print_part(text: str, *, is_learned: bool) -> None:
-    half = WIDEST_PART // 2
-    shown = text if len(text) <= WIDEST_PART else f"{text[:half]} [...] {text[-half:]}"
-    for line in shown.splitlines() or [shown]:
-        results.print(
-            f"  {'learned' if is_learned else 'read   '} | {line}", style="bold green" if is_learned else "dim"
-        )

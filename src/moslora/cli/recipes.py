@@ -42,7 +42,7 @@ def list_(as_json: JsonOption = False) -> None:
 @recipes.command(
     epilog=examples(
         "moslora recipes show demo",
-        "# every setting for instructions of your own: instruction, chat",
+        "# every setting for instructions of your own: instruction, chat, text or choice",
         "moslora recipes show instruction > mine.yaml",
         "moslora train mine.yaml --set data.train=mine.jsonl",
     )

@@ -20,6 +20,7 @@ FIELDS = MappingProxyType(  # by format, what is read of a sample
         "chat": ("messages", "conversations", "system", "tools"),
         "completion": ("prompt", "completion"),
         "text": ("text",),
+        "choice": ("question", "context", "input", "choices", "answer"),
     }
 )
 NEEDED = MappingProxyType(  # by format, what a sample has at least

@@ -12,6 +12,7 @@ from moslora.runs.groups import ModelSettings, Recipe, SampleSettings, ScoringSe
 from moslora.runs.settings import describe
 
 FORMER_LONGER = "leave_out_longer"
+ASKING = ("instruction", "choice")  # formats whose samples are put through `data.prompt`
 
 
 class DataSettings(SampleSettings):
@@ -23,8 +24,10 @@ class DataSettings(SampleSettings):
     A mapping of sources to weights, `{mine.jsonl: 2, other.jsonl: 1}`, gives each its share of an epoch's samples: the
     sources that fall short repeat samples, and none loses any.
     """
-    format: Literal["instruction", "chat", "completion", "text"] = "instruction"
-    """Of a sample: `instruction` (with input, output), `chat` (messages), `completion` (prompt, completion), `text`."""
+    format: Literal["instruction", "chat", "completion", "text", "choice"] = "instruction"
+    """Of a sample: `instruction` (with input, output), `chat` (messages), `completion` (prompt, completion), `text`, or
+    `choice` (a question, options and the answer, as in files that are tasks).
+    """
     columns: dict[Text, Text] = Field(default_factory=dict)
     """Where the fields of a sample are called otherwise: `{instruction: question, output: answer}`."""
     ignore: list[Text] = Field(default_factory=list)
@@ -85,6 +88,8 @@ class DataSettings(SampleSettings):
             raise ConfigError(f"data.together={self.together} does not work with data.packing: set one of them")
         if self.together is not None and isinstance(self.train, dict):
             raise ConfigError(f"data.together={self.together} does not work with weights of sources: set one of them")
+        if self.format == "choice" and self.on_bad == "skip":
+            raise ConfigError("data.on_bad skip does not work with data.format choice, whose files are read as a whole")
         if self.format == "text" and self.loss_on == "response":
             raise ConfigError("data.loss_on response needs a prompt, and data.format text has none: learn the sequence")
         return self
@@ -95,7 +100,7 @@ class DataSettings(SampleSettings):
             raise ConfigError(
                 f"data.chat_template is for data.format chat, and the format is {self.format}: take it out"
             )
-        if self.system is not None and self.format not in ("chat", "instruction"):
+        if self.system is not None and self.format not in ("chat", *ASKING):
             raise ConfigError(
                 f"data.system is for chats and instructions, and data.format is {self.format}: take it out"
             )
@@ -117,12 +122,12 @@ class DataSettings(SampleSettings):
     @property
     def trained_with(self) -> str:
         """The prompt style of the training samples: `prompt`, `chat` for chats, `none` for text as it is."""
-        return {"instruction": self.prompt, "chat": "chat"}.get(self.format, "none")
+        return {**dict.fromkeys(ASKING, self.prompt), "chat": "chat"}.get(self.format, "none")
 
     @property
     def asked_system(self) -> str | None:
         """The system message that instructions bring along; that of chats is in their template."""
-        return self.system if self.format == "instruction" else None
+        return self.system if self.format in ASKING else None
 
 
 class EvaluationSettings(ScoringSettings):

@@ -10,7 +10,7 @@ from moslora.runs.commented import commented
 from moslora.runs.language_settings import LanguageRecipe
 from moslora.runs.settings import read_settings
 
-SKELETONS = ("instruction", "chat", "text")
+SKELETONS = ("instruction", "chat", "text", "choice")
 _ABOUT = """\
 #
 # Every setting stands here once. One behind a '#' has the value shown, or none: take the '#' away to change it.

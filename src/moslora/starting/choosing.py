@@ -44,7 +44,7 @@ def data_settings(choice: Choice, sources: Sources, *, is_on_cpu: bool) -> None:
     choice.set("data.format", shape.format)
     if shape.columns:
         choice.set("data.columns", shape.columns, shape.guess or "field of ours: column of the file")
-    if shape.format == "instruction":
+    if shape.format in ("instruction", "choice"):
         prompt = "plain" if is_on_cpu else "alpaca"
         choice.set("data.prompt", prompt, "short, for speed; alpaca is the usual one" if is_on_cpu else "")
     if shape.format != "text":

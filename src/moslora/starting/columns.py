@@ -6,7 +6,7 @@ from typing import Any
 
 from moslora.data.choice_files import ANSWER as CHOSEN_ANSWER
 from moslora.data.choice_files import has_options
-from moslora.data.fields import MARKS, MEDIA, REMARKS, is_given
+from moslora.data.fields import FIELDS, MARKS, MEDIA, REMARKS, is_given
 from moslora.data.task_fields import QUESTION, Fields
 from moslora.errors import DataError, command
 
@@ -48,6 +48,8 @@ def shape_of(rows: Sequence[Mapping[str, Any]], *, source: str, ask: Ask) -> Sha
     names = list(dict.fromkeys(name for row in rows for name, value in row.items() if is_given(value)))
     lower = {name.strip().lower(): name for name in reversed(names)}
     _refuse_others(rows, lower, source=source)
+    if _is_choice(rows, lower):
+        return Shape("choice")  # training names what it does not read
     found = _chat(rows, lower) or _completion(lower) or _instruction(lower) or _text(lower)
     if found is None:
         found = _two_columns(rows, names, ask=ask)
@@ -57,15 +59,9 @@ def shape_of(rows: Sequence[Mapping[str, Any]], *, source: str, ask: Ask) -> Sha
             f" data.columns='{{instruction: {names[0]}, output: {names[-1]}}}', or give samples with instruction and"
             " output, prompt and completion, messages, or text"
         )
-    taken = {*found.columns.values(), *_fields(found)}
+    taken = {*found.columns.values(), *FIELDS[found.format]}
     unused = [name for name in names if name not in taken and name.lower() not in (*REMARKS, *MARKS)]
     return Shape(found.format, found.columns, unused, found.guess)
-
-
-def _fields(shape: Shape) -> Sequence[str]:
-    from moslora.data.fields import FIELDS
-
-    return FIELDS[shape.format]
 
 
 def _refuse_others(rows: Sequence[Mapping[str, Any]], lower: Mapping[str, str], *, source: str) -> None:
@@ -81,12 +77,12 @@ def _refuse_others(rows: Sequence[Mapping[str, Any]], lower: Mapping[str, str], 
             f"{source}: its samples are preferences (chosen, rejected), which are not trained on; write the better"
             " answers as output beside an instruction"
         )
+
+
+def _is_choice(rows: Sequence[Mapping[str, Any]], lower: Mapping[str, str]) -> bool:
     fields = Fields(rows)
-    if "output" not in lower and has_options(fields) and fields.first(QUESTION) and fields.first(CHOSEN_ANSWER):
-        raise DataError(
-            f"{source} holds questions with options, which judge a model: give samples to train on beside it, as in"
-            f" {command('init', 'train.jsonl', '--task', source)}"
-        )
+    has_question = fields.first(QUESTION) is not None and fields.first(CHOSEN_ANSWER) is not None
+    return "output" not in lower and has_question and has_options(fields)
 
 
 def _has_pictures(row: Mapping[str, Any]) -> bool:

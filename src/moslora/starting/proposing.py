@@ -3,20 +3,21 @@
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from torch import nn
 
-from moslora.data.showing import marked_text
+from moslora.data.showing import marked_lines, marked_text
 from moslora.errors import command
 from moslora.runs.commented import commented
 from moslora.runs.counting import trainable_parameters
 from moslora.runs.folder import RunFolder
 from moslora.runs.groups import ModelSettings, Recipe
 from moslora.runs.language_settings import LanguageRecipe
-from moslora.runs.models import choose_dtype, meta_model
+from moslora.runs.models import choose_dtype, load_tokenizer, meta_model
 from moslora.runs.recipe import parse_recipe
 from moslora.runs.run import plan_run
 from moslora.runs.steps import Plan
@@ -33,14 +34,14 @@ SAFE_POSITIONS = 2048  # of a model that does not say how long a text it reads
 
 @dataclass(frozen=True)
 class Proposal:
-    """A recipe, its commented text, what was seen, what was chosen, the steps, and rendered samples as marked parts."""
+    """A recipe, its commented text, what was seen, what was chosen, the steps, and rendered samples in marked lines."""
 
     recipe: Recipe
     text: str
     seen: dict[str, str]
     chosen: list[str]
     steps: int
-    samples: list[list[tuple[str, bool]]]
+    samples: list[list[str]]
 
 
 def propose(
@@ -59,6 +60,8 @@ def propose(
     footprint = _footprint(on_meta, settings, machine)
     choosing.model_settings(choice, path, footprint=footprint, layer_names=layers)
     choosing.data_settings(choice, sources, is_on_cpu=is_on_cpu)
+    if sources.shape.format == "chat" and not told.get("data", {}).get("chat_template"):
+        _chat_template(choice, settings)
     lengths = _lengths(choice, told, name=name)
     positions = getattr(on_meta.config.get_text_config(), "max_position_embeddings", None) or SAFE_POSITIONS
     is_text = sources.shape.format == "text"
@@ -76,8 +79,22 @@ def propose(
         seen=_seen(sources, lengths, choice, machine=machine, dtype=str(choose_dtype(settings.dtype))),
         chosen=choosing.lines(choice),
         steps=plan.total_steps,
-        samples=[marked_text(row, plan.processor) for row in plan.material.rows[:SHOWN]],
+        samples=[marked_lines(marked_text(row, plan.processor)) for row in _first(plan)],
     )
+
+
+def _chat_template(choice: Choice, settings: ModelSettings) -> None:
+    """Choose a template for a model that has none of its own: the one whose tokens it knows, or one of plain words."""
+    tokenizer = load_tokenizer(settings)
+    if not tokenizer.chat_template:
+        name = "chatml" if "<|im_end|>" in tokenizer.get_vocab() else "plain"
+        choice.set("data.chat_template", name, "the model has none of its own")
+
+
+def _first(plan: Plan) -> list[Any]:
+    """The samples to show, from as many sources as there are."""
+    by_turns = zip_longest(*plan.material.first.values())
+    return [row for rows in by_turns for row in rows if row is not None][:SHOWN]
 
 
 def _footprint(on_meta: Any, settings: ModelSettings, machine: Machine) -> Footprint:

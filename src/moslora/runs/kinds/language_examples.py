@@ -7,6 +7,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from moslora.data.chat import chat_examples
+from moslora.data.choice_training import choice_instructions
 from moslora.data.examples import completion_examples, instruction_examples, text_examples
 from moslora.data.fields import FIELDS, check_text, unused_fields, with_columns, with_system, without_fields
 from moslora.data.reading import Reading
@@ -103,9 +104,12 @@ def training_examples(
     """
     reading = reading or Reading.of(source, len(samples))
     unshown: list[str] = []
+    if data.format == "choice":
+        samples, unused = choice_instructions(samples, reading=reading)
+    else:
+        unused = unused_fields(samples, read={*FIELDS[data.format], *([data.together] if data.together else [])})
     full = _in_format(samples, data, tokenizer, reading=reading, unshown=unshown)
-    read = {*FIELDS[data.format], *([data.together] if data.together else [])}
-    return full, [*unused_fields(samples, read=read), *(f"{name} of messages" for name in unshown)]
+    return full, [*unused, *(f"{name} of messages" for name in unshown)]
 
 
 def _in_format(
@@ -118,7 +122,7 @@ def _in_format(
 ) -> list[Example]:
     name, shared = reading.source, {"loss_on": data.loss_on, "reading": reading}
     match data.format:
-        case "instruction":
+        case "instruction" | "choice":
             samples = with_system(samples, data.system)
             return instruction_examples(samples, tokenizer, prompt_style=data.prompt, source=name, **shared)
         case "chat":
