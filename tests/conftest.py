@@ -32,7 +32,7 @@ from transformers.models.bit.image_processing_pil_bit import BitImageProcessorPi
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
-from moslora.runs.models import DEMO_PACKAGE
+from moslora.runs.model_names import DEMO_PACKAGE
 from tests.own_data import own_data  # noqa: F401 - a fixture
 from tests.pictures import CHAT_TEMPLATE, llava_folder, picture_data, write_vision  # noqa: F401 - fixtures
 from tests.subjects import photos, pipelines, write_subject  # noqa: F401 - fixtures

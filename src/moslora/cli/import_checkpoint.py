@@ -30,6 +30,10 @@ def import_checkpoint(
     as_json: JsonOption = False,
 ) -> None:
     """Convert an adapter of the reference code, LinChain's or XTuner's, or plain LoRA (identity mixer) into ours."""
+    if base is not None:
+        from moslora.runs.model_names import check_obtainable
+
+        check_obtainable(base)  # before the slow imports
     from moslora.cli.quiet import quiet_libraries
 
     quiet_libraries()

