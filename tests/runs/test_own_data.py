@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +45,8 @@ def said(model_folder: Path) -> Callable[[Any], list[str]]:
     return lambda rows: [tokenizer.decode(row["input_ids"], skip_special_tokens=True) for row in rows]
 
 
-def facts(folder: Path, *more: dict[str, object], count: int = 60) -> str:
-    rows: list[dict[str, object]] = [{"instruction": asked, "output": answer} for asked, answer in FACTS[:count]]
+def facts(folder: Path, *more: Mapping[str, object], count: int = 60) -> str:
+    rows = [{"instruction": asked, "output": answer} for asked, answer in FACTS[:count]]
     return str(write_jsonl(folder / "mine.jsonl", [*rows, *more]))
 
 
@@ -112,7 +112,15 @@ def test_a_file_of_its_own_is_validated_on(read: Read, own_data: Path, tmp_path:
     assert material.notes()[1:] == [f"{apart}: fields not used: topic"]
     assert material.warnings == []
     with pytest.raises(DataError, match=r"data\.validation .*facts\.jsonl is trained on too"):
-        read(train=source, validation=source)
+        read(train=source, validation=f"{own_data}/../{own_data.name}/facts.jsonl")
+
+
+def test_samples_validated_on_that_are_trained_on_too_are_told(read: Read, own_data: Path, tmp_path: Path):
+    apart = facts(tmp_path, {"instruction": "New?", "output": "Yes."}, count=3)
+    material = read(train=str(own_data / "facts.jsonl"), validation=apart)
+    assert material.warnings == [
+        f"{apart}: 3 of 4 samples are trained on too, so the validation loss looks better than it is"
+    ]
 
 
 def test_a_folder_is_validated_on_by_its_split(read: Read, tmp_path: Path):

@@ -13,6 +13,7 @@ from moslora.data.packing import pack
 from moslora.data.prompts import CHAT
 from moslora.data.showing import LEARNED_MARKS, marked_lines, marked_text
 from moslora.data.template_choice import choose_template
+from moslora.data.tokens import Example
 from moslora.data.vocabulary import Vocabulary
 from moslora.errors import DataError
 from moslora.runs.kinds.language_examples import Made, Source, make_examples, read_source
@@ -43,7 +44,8 @@ def read_sources(recipe: LanguageRecipe) -> LanguageSources:
 def _validation(data: DataSettings) -> Source | None:
     if data.validation is None:
         return None
-    if data.validation in data.sources and Path(data.validation).expanduser().is_file():
+    place = Path(data.validation).expanduser()
+    if place.is_file() and place.resolve() in [Path(name).expanduser().resolve() for name in data.sources]:
         raise DataError(f"data.validation {data.validation} is trained on too (data.train); name another file")
     return read_source(data.validation, data, split="validation")
 
@@ -67,21 +69,32 @@ def tokenise(
         remarks.append(mixed)
     rows, validation = [examples[index] for index in trained], [examples[index] for index in held_out]
     of_rows, of_validation = ([groups[index] for index in chosen] for chosen in (trained, held_out))
-    everything = [*made.values()]
+    everything, repeated = [*made.values()], []
     if sources.validation is not None:
         apart = make_examples(sources.validation, data, tokenizer, vocabulary=vocabulary)
         validation, of_validation = apart.examples, apart.groups
+        repeated = _trained_too(sources.validation.name, validation, examples)
         everything.append(apart)
     shown = [SHOWN, *(f"  {line}" for line in marked_lines(marked_text(rows[0], tokenizer)))]
     if data.packing:
         rows = pack(rows, max_length_tokens=data.max_length_tokens)
     if data.together is None:
         of_rows = of_validation = None
-    warnings = [*_lengths(everything, data), *(note for own in everything for note in own.warnings)]
+    warnings = [*_lengths(everything, data), *(note for own in everything for note in own.warnings), *repeated]
     remarks = [*warnings, *remarks, *(note for own in everything for note in own.remarks)]
     first = {name: own.examples[:FIRST] for name, own in made.items()}
     told: dict[str, Any] = {"warnings": warnings, "shown": shown, "first": first}
     return Material(rows, of_rows, validation, sources.test_sets, remarks, of_validation, **told)
+
+
+def _trained_too(name: str, validation: Sequence[Example], trained: Sequence[Example]) -> list[str]:
+    """A warning on samples to validate on that are among those to train on."""
+    known = {tuple(example["input_ids"]) for example in trained}
+    same = sum(tuple(example["input_ids"]) in known for example in validation)
+    if not same:
+        return []
+    share = f"{same} of {len(validation)} samples are trained on too"
+    return [f"{name}: {share}, so the validation loss looks better than it is"]
 
 
 def _speaking(data: DataSettings, tokenizer: PreTrainedTokenizerBase) -> list[str]:
