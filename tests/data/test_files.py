@@ -75,7 +75,13 @@ def test_lists_and_lines_are_told_by_what_is_in_the_file(tmp_path, name, text):
 def test_blank_lines_and_semicolons_of_a_spreadsheet_do_no_harm(tmp_path):
     rows = [{"a": "1", "b": "2,5"}, {"a": "3", "b": "4"}]
     assert read_rows(written(tmp_path / "a.csv", "a;b\r\n1;2,5\r\n\r\n3;4\r\n\r\n")) == rows
+    assert read_rows(written(tmp_path / "c.csv", "\n\na\tb\n1\t2,5\n3\t4\n")) == rows
+    assert read_rows(written(tmp_path / "d.csv", "a\n1;2\n")) == [{"a": "1;2"}]
     assert read_rows(written(tmp_path / "b.csv", "a;b,c\n1,2\n")) == [{"a;b": "1", "c": "2"}]
+
+
+def test_the_column_of_numbers_that_a_table_was_written_with_has_no_name(tmp_path):
+    assert read_rows(written(tmp_path / "a.csv", ",a\n0,x\n")) == [{"(unnamed)": "0", "a": "x"}]
 
 
 def test_a_text_file_is_one_document(tmp_path):
@@ -118,7 +124,9 @@ def test_an_unknown_format_lists_the_known_ones(tmp_path):
         ("a.jsonl", '{"a": 1}\n1.5\n', "line 2 holds a number, expected an object"),
         ("a.jsonl", "[" * 100_000, "broken JSON at or after line 1"),
         ("a.jsonl", "1" * 5000, "broken JSON at or after line 1"),
+        ("a.jsonl", '{"a": 1}\n{"b": 1, "a": 1, "b": 2}\n', "line 2 (the name 'b' stands twice in an object)"),
         ("a.jsonl", "\n \n", "no samples"),
+        ("a.csv", "a,\n1,2\n", "line 1: the header ['a', ''] has an empty or repeated name"),
         ("a.json", '[{"a": 1},\n {"a": }]', "broken JSON at line 2, column 8 (Expecting value)"),
         ("a.json", '[1]\n{"a": 2}', "broken JSON at line 2, column 1 (Extra data); one object a line belongs in"),
         ("a.json", '{"a": 1}', "holds an object, expected a list of objects"),

@@ -25,6 +25,7 @@ TEXT = ".txt"
 FORMATS = (".jsonl", ".json", ".csv", ".tsv", ".parquet", TEXT)
 FORMATS_TEXT = f"{', '.join(FORMATS)}, each also with .gz"
 
+UNNAMED = "(unnamed)"  # a table's first column without a name
 _LONGEST_CELL = 1 << 28  # characters; a picture in base64 is longer than csv's own limit
 
 
@@ -158,13 +159,24 @@ def _is_one_object(line: str) -> bool:
 
 def _json(text: str, path: Path, *, first_line: int) -> Any:
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_names_once)
     except json.JSONDecodeError as error:
         line = first_line + error.lineno - 1
         hint = "; one object a line belongs in .jsonl" if error.msg == "Extra data" else "; correct the line"
         raise DataError(f"{path}: broken JSON at line {line}, column {error.colno} ({error.msg}){hint}") from error
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: broken JSON at or after line {first_line} ({error}); correct the file") from error
+
+
+def _names_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object's fields; a name that stands twice would lose the first value without a word."""
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(
+            f"the name '{next(name for name in names if names.count(name) > 1)}' stands twice in an object"
+        )
+    return fields
 
 
 def _object(row: Any, place: str) -> Row:
@@ -180,15 +192,10 @@ def _kind(value: Any) -> str:
 
 def _csv_rows(content: bytes, path: Path, *, delimiter: str = ",") -> Iterator[Found]:
     text = _text(content, path)
-    first_line = text.partition("\n")[0]
-    if delimiter == "," and delimiter not in first_line and ";" in first_line:  # as spreadsheets of many countries do
-        delimiter = ";"
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=delimiter)
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=_delimiter(text, delimiter))
     start, limit = 1, csv.field_size_limit(_LONGEST_CELL)
     try:
-        header = next(reader, [])
-        if len(set(header)) != len(header) or "" in header:
-            raise DataError(f"{path}: line 1: the header {header} has an empty or repeated name; name each column once")
+        header = _header(next(filter(None, reader), []), reader.line_num, path)
         start = reader.line_num + 1
         for cells in reader:
             yield from _csv_row(header, cells, start, path)
@@ -197,6 +204,20 @@ def _csv_rows(content: bytes, path: Path, *, delimiter: str = ",") -> Iterator[F
         raise DataError(f"{path}: broken CSV at line {start} ({error}); correct it, or use .jsonl") from error
     finally:
         csv.field_size_limit(limit)
+
+
+def _delimiter(text: str, usual: str) -> str:
+    """What divides the cells: spreadsheets write semicolons or tabs into .csv too, which the header shows."""
+    header = text.lstrip("\r\n").partition("\n")[0]
+    return usual if usual in header else next((other for other in ";\t" if other in header), usual)
+
+
+def _header(names: list[str], line: int, path: Path) -> list[str]:
+    """The columns' names; the first may have none, as tables are often written with their rows numbered."""
+    named = [UNNAMED, *names[1:]] if names[:1] == [""] and len(names) > 1 else names
+    if len(set(named)) != len(named) or "" in named:
+        raise DataError(f"{path}: line {line}: the header {names} has an empty or repeated name; name each column once")
+    return named
 
 
 def _csv_row(header: list[str], cells: list[str], line: int, path: Path) -> Iterator[Found]:
