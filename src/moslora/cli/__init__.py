@@ -9,12 +9,12 @@ from importlib import import_module
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 from typer.main import get_command
 
 from moslora import __version__
 from moslora.cli.failures import reported
 from moslora.cli.options import examples
+from moslora.cli.showing import Command, Group
 from moslora.errors import unknown_name
 
 # command: module, in the order of the help
@@ -39,7 +39,7 @@ COMMANDS = {
 ARGUMENTS = "moslora.arguments"  # where a context keeps what the user typed
 
 
-class CommandLine(TyperGroup):
+class CommandLine(Group):
     """All commands: imported on demand, their exceptions turned into one line and an exit code."""
 
     def list_commands(self, ctx: Any) -> list[str]:
@@ -56,7 +56,7 @@ class CommandLine(TyperGroup):
         app = getattr(module, COMMANDS[cmd_name])
         if not isinstance(app, typer.Typer):
             function, app = app, typer.Typer(add_completion=False)
-            app.command(cmd_name, epilog=examples(*module.EXAMPLES))(function)
+            app.command(cmd_name, cls=Command, epilog=examples(*module.EXAMPLES))(function)
         command = get_command(app)
         command.name = cmd_name
         return command
@@ -98,9 +98,9 @@ app = typer.Typer(
 @app.callback()
 def program(
     version: Annotated[
-        bool, typer.Option("--version", help="Print the version and leave.", is_eager=True, callback=_print_version)
+        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_print_version)
     ] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show an error's traceback; goes with any command.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show an error's traceback; works with any command.")] = False,
 ) -> None:
     """The options of the program itself; `reported` looks for `--debug`."""
 

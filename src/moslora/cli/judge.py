@@ -4,8 +4,10 @@ import typer
 
 from moslora.cli import judge_plan, judge_results, judge_serve
 from moslora.cli.options import examples
+from moslora.cli.showing import Command, Group
 
 judge = typer.Typer(
+    cls=Group,
     add_completion=False,
     no_args_is_help=True,
     epilog=examples(
@@ -14,9 +16,9 @@ judge = typer.Typer(
         "moslora judge results study",
     ),
 )
-judge.command("plan", epilog=examples(*judge_plan.EXAMPLES))(judge_plan.plan)
-judge.command("serve", epilog=examples(*judge_serve.EXAMPLES))(judge_serve.serve)
-judge.command("results", epilog=examples(*judge_results.EXAMPLES))(judge_results.results)
+judge.command("plan", cls=Command, epilog=examples(*judge_plan.EXAMPLES))(judge_plan.plan)
+judge.command("serve", cls=Command, epilog=examples(*judge_serve.EXAMPLES))(judge_serve.serve)
+judge.command("results", cls=Command, epilog=examples(*judge_results.EXAMPLES))(judge_results.results)
 
 
 @judge.callback()

@@ -5,8 +5,10 @@ from typing import Annotated
 import typer
 
 from moslora.cli.options import JsonOption, examples, print_json, remarks, results
+from moslora.cli.showing import Command, Group
 
 recipes = typer.Typer(
+    cls=Group,
     add_completion=False,
     help="List the shipped recipes, or print one to edit.",
     no_args_is_help=True,
@@ -14,7 +16,7 @@ recipes = typer.Typer(
 )
 
 
-@recipes.command("list", epilog=examples("moslora recipes list", "moslora recipes list --json"))
+@recipes.command("list", cls=Command, epilog=examples("moslora recipes list", "moslora recipes list --json"))
 def list_(as_json: JsonOption = False) -> None:
     """List the shipped recipes."""
     from dataclasses import asdict
@@ -40,12 +42,13 @@ def list_(as_json: JsonOption = False) -> None:
 
 
 @recipes.command(
+    cls=Command,
     epilog=examples(
         "moslora recipes show demo",
         "# every setting for instructions of your own: instruction, chat, text or choice",
         "moslora recipes show instruction > mine.yaml",
         "moslora train mine.yaml --set data.train=mine.jsonl",
-    )
+    ),
 )
 def show(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A shipped recipe or skeleton.", show_default=False)],

@@ -19,7 +19,7 @@ def report(
     sources: Annotated[
         list[str],
         typer.Argument(
-            metavar="RUN|COMPARISON|STUDY...",
+            metavar="RUN|COMPARISON|STUDY",
             help="Folders that `moslora train`, `moslora compare` or `moslora judge serve` wrote.",
             show_default=False,
         ),
