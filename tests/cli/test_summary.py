@@ -1,10 +1,12 @@
 import io
+import re
 
 from rich.console import Console
 
-from moslora.cli.summary import print_evaluations
+from moslora.cli.summary import print_evaluations, print_run
 from moslora.evaluation.answers import Answer
 from moslora.evaluation.recording import evaluation_record
+from moslora.records import RunRecord
 
 
 def printed(*evaluations):
@@ -29,6 +31,37 @@ def test_a_task_outside_the_built_in_ones_is_shown_with_how_it_was_scored():
     assert lines.count("mme: accuracy is the mean credit (0 to 1) of 2 units of 4 answers, by the rule yes_no") == 1
     assert "mme, after: nothing could be read in 1 of 4 answers; they count as wrong" in lines
     assert "mme: log probability gave the same answer to 75% of 4" in lines
+
+
+def test_a_terminal_of_60_columns_shows_whole_words_and_says_a_note_once(tmp_path):
+    note = "resumed after an interruption; the times leave out a process that was killed"
+    record = RunRecord(
+        recipe={"name": "mine", "evaluation": {"tasks": ["everyday"]}},
+        seed=1,
+        validation_loss=1.25,
+        validation_perplexity=3.49,
+        train_loss=1.5,
+        steps=120,
+        notes=[note, "3 samples were cut"],
+        evaluations=[pictured("after", 0.5, kinds=("colour",))],
+    )
+    lines = {}
+    for is_terminal in (True, False):
+        stream = io.StringIO()
+        console = Console(file=stream, width=60, force_terminal=is_terminal, no_color=True, soft_wrap=True)
+        print_run(console, record, tmp_path, said=["3 samples were cut"])
+        lines[is_terminal] = [line.rstrip() for line in re.sub("\x1b[^m]*m", "", stream.getvalue()).splitlines()]
+    shown = [line for line in lines[True] if str(tmp_path) not in line]
+    assert max(map(len, shown)) <= 60
+    start = next(n for n, line in enumerate(shown) if line.startswith("note"))
+    assert shown[start : start + 2] == [
+        "note                resumed after an interruption; the times",
+        "                    leave out a process that was killed",
+    ]
+    assert f"note                {note}" in lines[False]  # in a file a note is one line
+    assert "3 samples were cut" not in "".join(lines[True])
+    assert "validation loss     1.2500 per token, of the weights kept" in lines[True]
+    assert "perplexity          3.49 on the validation samples" in lines[True]
 
 
 def pictured(when, share, *, kinds=("colour", "finegrained_perception (instance-level)"), count=40):

@@ -1,6 +1,7 @@
-"""A finished run in a few lines, 80 columns wide."""
+"""A finished run in a few lines, which fit 60 columns of a terminal."""
 
-from collections.abc import Iterable
+import textwrap
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from rich.console import Console
@@ -15,11 +16,13 @@ from moslora.errors import command
 from moslora.evaluation.recording import answer_count, chance_of, group_note, scoring_notes
 from moslora.records import EvaluationRecord, RunRecord, Score
 
+FACT = 20  # columns of a fact's name
+WIDTH = 72  # columns below which a table leaves out what is less asked for
 SCORINGS = {"log_probability": "log-prob.", "generation": "generation"}
 
 
-def print_run(console: Console, record: RunRecord, folder: Path) -> None:
-    """Accuracy with intervals, parameters, time, memory, and where everything lies."""
+def print_run(console: Console, record: RunRecord, folder: Path, *, said: Collection[str] = ()) -> None:
+    """Accuracy with intervals, losses, parameters, time, memory, and where everything is; no note already `said`."""
     console.print(f"run {record.recipe['name']}: {record.status}", style="bold")
     print_evaluations(console, record.evaluations)
     print_losses(console, record.losses)
@@ -27,8 +30,9 @@ def print_run(console: Console, record: RunRecord, folder: Path) -> None:
     if record.coverage and record.coverage.parts:
         print_table(console, part_table(part.model_dump() for part in record.coverage.parts))
         console.print()
-    for name, value in _facts(record, folder):
-        console.print(f"{name:<20}{value}")
+    notes = [("note", note) for note in record.notes if note not in said]
+    for name, value in [*_losses(record), *_facts(record), *notes, *_places(record, folder)]:
+        print_line(console, f"{name:<{FACT}}{value}", indent=FACT)
 
 
 def print_evaluations(
@@ -40,17 +44,17 @@ def print_evaluations(
     """
     evaluations = list(evaluations)
     if evaluations:
-        print_table(console, _evaluation_table(evaluations))
+        print_table(console, _evaluation_table(evaluations, is_narrow=console.width < WIDTH))
     groups = [found for found in evaluations if found.groups and found.agreement is None]
     for note in dict.fromkeys(group_note(found.task, found.groups or 0, found.scored) for found in groups):
-        console.print(note)
+        print_line(console, note)
     for note in dict.fromkeys(note for found in evaluations for note in scoring_notes(found)):
-        console.print(note)
+        print_line(console, note)
     for found in evaluations:
         if found.agreement is not None:
             scoring = found.scoring.replace("_", " ")
             share = f"{found.agreement:.0%} of {answer_count(found)}"
-            console.print(f"{found.task}: {scoring} gave the same answer to {share}")
+            print_line(console, f"{found.task}: {scoring} gave the same answer to {share}")
     print_kinds(console, [*filter(is_read_by_rule, evaluations), *beside])
     others = [found for found in evaluations if found.agreement is None and not is_read_by_rule(found)]
     moments = {found.when: found.by_kind for found in others if found.by_kind}
@@ -59,10 +63,23 @@ def print_evaluations(
         print_table(console, _kind_table(moments))
 
 
-def _evaluation_table(evaluations: Iterable[EvaluationRecord]) -> Table:
-    table = _table("task", "when", "accuracy (95 %)", "chance", "right", "scored by")
+def print_line(console: Console, text: str, *, indent: int = 0) -> None:
+    """A line, on a terminal broken between words, with what is continued set in; in a pipe or a file it stays one."""
+    if console.is_terminal:
+        lines = textwrap.wrap(
+            text, console.width, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False
+        )
+        text = "\n".join(lines)
+    console.print(text)
+
+
+def _evaluation_table(evaluations: Iterable[EvaluationRecord], *, is_narrow: bool) -> Table:
+    """All that is known of each; on a narrow screen without what was counted and how it was scored."""
+    headings = ["task", "when", "accuracy (95 %)", "chance", "right", "scored by"]
+    headings = headings[:4] if is_narrow else headings
+    table = _table(*headings)
     for found in evaluations:
-        table.add_row(
+        cells = (
             found.task,
             found.when,
             f"{found.accuracy:.1%} ({found.low:.0%} - {found.high:.0%})",
@@ -70,6 +87,7 @@ def _evaluation_table(evaluations: Iterable[EvaluationRecord]) -> Table:
             f"{found.correct}/{found.total}",
             SCORINGS.get(found.scoring, found.scoring),
         )
+        table.add_row(*cells[: len(headings)])
     return table
 
 
@@ -108,13 +126,23 @@ def _share(score: Score | None) -> str:
     return f"{score.accuracy:.0%} ({score.low:.0%} - {score.high:.0%})" if score else ""
 
 
-def _facts(record: RunRecord, folder: Path) -> list[tuple[str, str]]:
+def _losses(record: RunRecord) -> list[tuple[str, str]]:
     facts = []
-    has_mixers = False
+    if record.validation_loss is not None:
+        each = "picture" if _draws(record) else "token"
+        facts.append(("validation loss", f"{record.validation_loss:.4f} per {each}, of the weights kept"))
+    if record.validation_perplexity is not None:
+        facts.append(("perplexity", f"{record.validation_perplexity:,.2f} on the validation samples"))
+    if record.train_loss is not None:
+        facts.append(("training loss", f"{record.train_loss:.4f} over {record.steps} steps"))
+    return facts
+
+
+def _facts(record: RunRecord) -> list[tuple[str, str]]:
+    facts = []
     if record.parameters:
         counts = record.parameters
-        has_mixers = counts.mixer > 0
-        mixers = f", {counts.mixer:,} of them mixers" if has_mixers else ""
+        mixers = f", {counts.mixer:,} of them mixers" if counts.mixer else ""
         share = counts.trainable / counts.total
         facts.append(("trained parameters", f"{counts.trainable:,} of {counts.total:,} ({share:.2%}){mixers}"))
     if record.coverage and record.coverage.total:
@@ -124,15 +152,10 @@ def _facts(record: RunRecord, folder: Path) -> list[tuple[str, str]]:
     facts.append(("time", times or "-"))
     if record.peak_memory_bytes:
         facts.append(("peak memory", f"{record.peak_memory_bytes / 2**30:.2f} GiB"))
-    if record.train_loss is not None:
-        facts.append(("training loss", f"{record.train_loss:.4f} over {record.steps} steps"))
-    if record.validation_loss is not None:
-        each = "a picture" if _draws(record) else "a token"
-        facts.append(("validation loss", f"{record.validation_loss:.4f} {each}, of the weights kept"))
-    if record.validation_perplexity is not None:
-        facts.append(("perplexity", f"{record.validation_perplexity:,.2f} on the validation samples"))
-    facts += [("note", note) for note in record.notes]
-    facts += [(name, str(folder / path)) for name, path in record.artifacts.items()]
-    facts.append(("record", str(folder / "run.json")))
-    facts.append(("next", _next(record, folder, has_mixers=has_mixers)))
     return facts
+
+
+def _places(record: RunRecord, folder: Path) -> list[tuple[str, str]]:
+    has_mixers = record.parameters is not None and record.parameters.mixer > 0
+    written = [(name, str(folder / path)) for name, path in record.artifacts.items()]
+    return [*written, ("record", str(folder / "run.json")), ("next", _next(record, folder, has_mixers=has_mixers))]

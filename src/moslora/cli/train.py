@@ -50,9 +50,13 @@ def train(
         from moslora.cli.summary import print_run
         from moslora.runs.run import run_recipe
 
-        record = run_recipe(
-            chosen, folder, resume=resume, overwrite=overwrite, report=lambda line: remarks.print(line, style="dim")
-        )
+        said: list[str] = []
+
+        def report(line: str) -> None:
+            said.append(line)
+            remarks.print(line, style="dim")
+
+        record = run_recipe(chosen, folder, resume=resume, overwrite=overwrite, report=report)
     except KeyboardInterrupt as interrupt:
         if not resume and _written(folder) == before:
             raise NothingSaved from interrupt
@@ -62,7 +66,8 @@ def train(
     if as_json:
         results.print(record.model_dump_json(indent=2))
         return
-    print_run(results, record, folder)
+    is_one_screen = results.is_terminal and remarks.is_terminal
+    print_run(results, record, folder, said=said if is_one_screen else ())
 
 
 def _written(folder: Path) -> int | None:
