@@ -34,7 +34,7 @@ def write(name: str, rows: list[dict]) -> str:
 
 def test_the_recipe_trains_as_it_is(init: Moslora, model_folder: Path):
     result = init(write("my pairs.jsonl", PAIRS))
-    assert result.stdout.endswith("written  my-pairs.yaml\nnext     moslora train my-pairs.yaml\n")
+    assert result.stdout.endswith("written   my-pairs.yaml\nnext      moslora train my-pairs.yaml\n")
     recipe = load_recipe("my-pairs.yaml", ["training.max_steps=2", "training.evaluate_every_steps=1"])
     assert recipe.data.columns == {"instruction": "question", "output": "answer"}
     assert (recipe.model.path, recipe.data.validation_samples) == (str(model_folder), 3)
@@ -43,8 +43,8 @@ def test_the_recipe_trains_as_it_is(init: Moslora, model_folder: Path):
 
 def test_what_was_seen_and_chosen_is_told_in_a_few_lines(init: Moslora):
     lines = init(write("pairs.jsonl", PAIRS)).stdout.splitlines()
-    assert lines[0] == "data     pairs.jsonl: 32 samples, format instruction (question as instruction,"
-    told = " ".join(line[9:] for line in lines[: lines.index("")])
+    assert lines[0] == "data      pairs.jsonl: 32 samples, format instruction (question as instruction,"
+    told = " ".join(line[10:] for line in lines[: lines.index("")])
     for part in ("99 % at most", "cores", "samples a step", "tokens a sample", "3 samples that are not trained on"):
         assert part in told
     assert max(map(len, lines)) <= 80
@@ -107,6 +107,13 @@ def test_as_json_is_nothing_but_json(init: Moslora):
     assert found["path"] == "own.yaml"
     assert found["recipe"]["name"] == "own"
     assert found["steps"] > 0
+
+
+def test_a_few_steps_can_be_timed(init: Moslora):
+    text = init(write("pairs.jsonl", PAIRS), "--measure").stdout
+    (line,) = [line for line in text.splitlines() if line.startswith("measured ")]
+    assert " s a step, about " in line
+    assert not Path("runs").exists()
 
 
 def test_a_recipe_is_never_overwritten(init: Moslora, refused: Callable[..., str], model_folder: Path):

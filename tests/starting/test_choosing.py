@@ -2,7 +2,7 @@ import dataclasses
 
 import pytest
 
-from moslora.starting.choosing import Choice, counted, length_settings, targets, training_settings
+from moslora.starting.choosing import Choice, counted, length_settings, pieces, targets, training_settings
 from moslora.starting.columns import Shape
 from moslora.starting.machine import Footprint, Machine, samples_at_once, this_machine
 from moslora.starting.sources import Sources
@@ -30,7 +30,7 @@ def lengths_chosen(lengths: list[int], *, is_text: bool = False, positions: int 
 def training_chosen(samples: int, *, machine: Machine = ROOMY, footprint: Footprint = SMALL, tokens: int = 256) -> dict:
     choice = Choice({"data": {"max_length_tokens": tokens}})
     sources = Sources(["a.jsonl"], None, samples, Shape("instruction"))
-    training_settings(choice, sources, footprint=footprint, machine=machine)
+    training_settings(choice, sources, samples=samples, footprint=footprint, machine=machine)
     return choice.settings["data"] | choice.settings["training"]
 
 
@@ -49,6 +49,13 @@ def test_the_length_is_not_above_what_the_model_reads_nor_the_machine_bears():
 
 def test_long_texts_are_divided_and_never_left_out():
     assert lengths_chosen([90_000], is_text=True) == {"max_length_tokens": 1024, "packing": True}
+
+
+def test_a_long_text_counts_by_its_pieces():
+    sources = Sources(["book.txt"], None, 1, Shape("text"))
+    assert pieces([90_000], sources, tokens=1000) == 90
+    many = Sources(["texts.jsonl"], None, 40, Shape("text"))
+    assert pieces([500] * 10, many, tokens=1000) == 20  # ten of forty were measured
 
 
 @pytest.mark.parametrize(("samples", "batch", "epochs"), [(5, 1, 10), (60, 8, 9), (5000, 16, 3)])
@@ -80,7 +87,7 @@ def test_less_memory_means_fewer_samples_at_once_and_then_checkpointing():
 def test_a_machine_that_is_too_small_is_said_to_be():
     choice = Choice({"data": {"max_length_tokens": 1024}})
     sources = Sources(["a.jsonl"], None, 500, Shape("instruction"))
-    training_settings(choice, sources, footprint=LARGE, machine=Machine(2, 4 << 30))
+    training_settings(choice, sources, samples=500, footprint=LARGE, machine=Machine(2, 4 << 30))
     assert choice.reasons["training.micro_batch_size"].endswith("IT MAY NOT FIT")
 
 

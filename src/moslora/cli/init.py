@@ -25,7 +25,7 @@ EXAMPLES = (
     "moslora train mine.yaml",
 )
 DEMO_MODEL = "smollm2"
-NAMES_WIDTH = 9
+NAMES_WIDTH = 10
 
 
 def init(
@@ -44,6 +44,9 @@ def init(
         Path | None,
         typer.Option("--output", "-o", metavar="RECIPE", help="Where to write. Default: named after the file."),
     ] = None,
+    time_steps: Annotated[
+        bool, typer.Option("--measure", help="Train three steps, to tell how long all take and the memory they need.")
+    ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Ask nothing: take the default of every question.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -58,7 +61,7 @@ def init(
         _check_is_new(output)
     quiet_libraries()
     from moslora.starting.machine import this_machine
-    from moslora.starting.proposing import propose
+    from moslora.starting.proposing import measured, propose
     from moslora.starting.sources import look_at
 
     ask = _default if yes or as_json or not (sys.stdin.isatty() and sys.stderr.isatty()) else _asked
@@ -70,17 +73,19 @@ def init(
         sources, name=_plain_name(place.stem), path=path, machine=this_machine(), tasks=tasks or [], told=told
     )
     _write(place, proposal.text)
+    cost = measured(proposal) if time_steps else ""
     if as_json:
         shown = {
             "path": str(place),
+            "measured": cost,
             "seen": proposal.seen,
             "steps": proposal.steps,
             "recipe": proposal.recipe.to_dict(),
         }
         print_json(shown)
         return
-    _print(proposal)
-    results.print(f"\nwritten  {place}\nnext     {command('train', place)}")
+    _print(proposal, cost)
+    results.print(f"\nwritten   {place}\nnext      {command('train', place)}")
 
 
 def _group(told: dict[str, Any], name: str) -> dict[str, Any]:
@@ -128,7 +133,7 @@ def _asked(question: str, answers: Sequence[str]) -> str:
             return str(given)
 
 
-def _print(proposal: "Proposal") -> None:
+def _print(proposal: "Proposal", cost: str) -> None:
     """What was seen and chosen, and samples as the model reads them."""
     from moslora.data.showing import LEARNED_MARKS
 
@@ -136,6 +141,8 @@ def _print(proposal: "Proposal") -> None:
         _entry(name, text)
     for number, line in enumerate(proposal.chosen):
         _entry("" if number else "chosen", line)
+    if cost:
+        _entry("measured", cost)
     for number, lines in enumerate(proposal.samples, start=1):
         marks = f"; what is learned stands between {' and '.join(LEARNED_MARKS)}" if number == 1 else ""
         results.print(f"\nsample {number}{marks}")

@@ -98,14 +98,19 @@ def read_costs(folder: Path) -> dict[str, Cost]:
 
 
 def measured_recipe(plan: Plan, arm: Arm, *, steps: int) -> Recipe:
-    """The arm's recipe, cut to one step to warm up and `steps` more, without validation, checkpoints and scoring."""
+    """The arm's recipe, `shortened`."""
     run = final_run(plan, arm, seed=plan.tuning.seed, learning_rate=min(plan.rates_for(arm.name)))
-    settings = run.recipe.to_dict()
+    return shortened(run.recipe, steps=steps, source=f"plan {plan.name}, arm {arm.label}")
+
+
+def shortened(recipe: Recipe, *, steps: int, source: str) -> Recipe:
+    """A recipe cut to one step to warm up and `steps` more, without validation, checkpoints and scoring."""
+    settings = recipe.to_dict()
     unwanted = dict.fromkeys(("evaluate_every_steps", "save_every_steps"))
     settings["training"] |= {**unwanted, "max_steps": steps + 1, "keep_best": False, "trackers": []}
-    settings["data"] = run.recipe.data.validating(0).model_dump(mode="json")
+    settings["data"] = recipe.data.validating(0).model_dump(mode="json")
     settings["evaluation"]["tasks"] = []
-    return parse_recipe(settings, source=f"plan {plan.name}, arm {arm.label}")
+    return parse_recipe(settings, source=source)
 
 
 def measure(recipe: Recipe, *, after: Callable[[nn.Module, RunPlan], None] = lambda _model, _planned: None) -> Measured:

@@ -36,12 +36,11 @@ class Choice:
 def data_settings(choice: Choice, sources: Sources, *, is_on_cpu: bool) -> None:
     """The samples, their format and columns."""
     shape = sources.shape
-    choice.set(
-        "data.train", sources.train[0] if len(sources.train) == 1 else sources.train, f"{sources.samples} samples"
-    )
+    train = sources.train[0] if len(sources.train) == 1 else sources.train
+    choice.set("data.train", train, numbered(sources.samples, "sample"))
     if sources.validation is not None:
         choice.set("data.validation", sources.validation)
-    choice.set("data.format", shape.format)
+    choice.set("data.format", shape.format, "told by the columns; or instruction, chat, completion, text, choice")
     if shape.columns:
         choice.set("data.columns", shape.columns, shape.guess or "field of ours: column of the file")
     if shape.format in ("instruction", "choice"):
@@ -60,7 +59,9 @@ def model_settings(choice: Choice, path: str, *, footprint: Footprint, layer_nam
     choice.set("adapter.r", RANK)
     choice.set("adapter.lora_alpha", 2 * RANK)
     choice.set("adapter.lora_dropout", 0.05)
-    choice.set("adapter.target_modules", targets(layer_names))
+    chosen = targets(layer_names)
+    reason = "every linear layer but the head" if isinstance(chosen, str) else "the paper's; all-linear takes more"
+    choice.set("adapter.target_modules", chosen, reason)
     choice.set("adapter.mixer", "orthogonal", "starts at full speed; also kaiming (the paper's), normal, identity")
 
 
@@ -90,10 +91,12 @@ def length_settings(choice: Choice, lengths: Sequence[int], *, is_text: bool, is
     choice.set("data.longer", "leave_out", "a cut answer would be learned without its end")
 
 
-def training_settings(choice: Choice, sources: Sources, *, footprint: Footprint, machine: Machine) -> None:
-    """Steps, batches and rates, for a footprint and memory; `data.max_length_tokens` is chosen already."""
-    samples, tokens = sources.samples, choice.settings["data"]["max_length_tokens"]
-    held_out = _validation_settings(choice, sources)
+def training_settings(
+    choice: Choice, sources: Sources, *, samples: int, footprint: Footprint, machine: Machine
+) -> None:
+    """Steps, batches and rates, for so many samples (pieces, of texts); `data.max_length_tokens` is chosen already."""
+    tokens = choice.settings["data"]["max_length_tokens"]
+    held_out = _validation_settings(choice, sources, samples=samples)
     batch = next(size for size, fewest in ((16, 160), (8, 32), (4, 8), (1, 0)) if samples >= fewest)
     a_epoch = max(1, math.ceil((samples - held_out) / batch))
     epochs = min(MOST_EPOCHS, max(EPOCHS, math.ceil(FEWEST_STEPS / a_epoch)))
@@ -110,11 +113,11 @@ def training_settings(choice: Choice, sources: Sources, *, footprint: Footprint,
         choice.set("training.keep_best", True)
 
 
-def _validation_settings(choice: Choice, sources: Sources) -> int:
+def _validation_settings(choice: Choice, sources: Sources, *, samples: int) -> int:
     """How many samples are set apart."""
-    if sources.validation is not None or sources.samples < FEWEST_TO_VALIDATE:
+    if sources.validation is not None or samples < FEWEST_TO_VALIDATE:
         return 0
-    held_out = min(MOST_TO_VALIDATE, sources.samples // 10)
+    held_out = min(MOST_TO_VALIDATE, samples // 10)
     choice.set(
         "data.validation_samples", held_out, "are not trained on; the loss on them is what training is judged by"
     )
@@ -142,6 +145,16 @@ def evaluation_settings(choice: Choice, tasks: Sequence[str]) -> None:
         choice.set("evaluation.before", True, "the untrained model, to compare with")
 
 
+def pieces(lengths: Sequence[int], sources: Sources, *, tokens: int) -> int:
+    """About how many rows of so many tokens the texts make, from the lengths of some or all of them."""
+    return max(1, math.ceil(sum(lengths) / tokens * sources.samples / len(lengths)))
+
+
+def numbered(count: int, name: str) -> str:
+    """A count with its name, `1 sample` or `2 samples`."""
+    return f"{count:,} {name}{'s' * (count != 1)}"
+
+
 def counted(number: float) -> str:
     """A number of parameters as people say it."""
     for size, name in ((1e9, "billion"), (1e6, "million")):
@@ -153,16 +166,19 @@ def counted(number: float) -> str:
 def lines(choice: Choice) -> list[str]:
     """The choices that matter most, a line each."""
     data, training = choice.settings["data"], choice.settings["training"]
+    is_split = data.get("validation") == data["train"]
     validated: Mapping[str, str] = {
-        "validation": f"the loss on {data.get('validation')}",
+        "validation": f"the loss on {data.get('validation')}{' (its validation split)' * is_split}",
         "validation_samples": f"the loss on {data.get('validation_samples')} samples that are not trained on",
     }
     told = [text for name, text in validated.items() if data.get(name)]
     tasks = choice.settings.get("evaluation", {}).get("tasks", [])
     return [
         f"at most {data['max_length_tokens']} tokens a sample ({choice.reasons['data.max_length_tokens']})",
-        f"{training['batch_size']} samples a step, {training['micro_batch_size']} at once"
+        f"{numbered(training['batch_size'], 'sample')} a step, {training['micro_batch_size']} at once"
         f" ({choice.reasons['training.micro_batch_size']})",
         f"{training['epochs']} epochs, {choice.reasons['training.epochs']}",
-        f"judged by {' and '.join([*told, *tasks]) or 'nothing: give more samples, or --task FILE with questions'}",
+        f"judged by {' and '.join([*told, *tasks])}"
+        if told or tasks
+        else f"nothing to judge it by, with fewer than {FEWEST_TO_VALIDATE} samples: give questions with --task FILE",
     ]

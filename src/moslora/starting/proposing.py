@@ -5,11 +5,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
+from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from torch import nn
 
+from moslora.comparison.cost import measure, shortened
+from moslora.comparison.timing import duration
 from moslora.data.showing import marked_lines, marked_text
 from moslora.errors import command
 from moslora.runs.commented import commented
@@ -22,10 +25,11 @@ from moslora.runs.recipe import parse_recipe
 from moslora.runs.run import plan_run
 from moslora.runs.steps import Plan
 from moslora.starting import choosing
-from moslora.starting.choosing import Choice
+from moslora.starting.choosing import Choice, numbered
 from moslora.starting.machine import USABLE, Footprint, Machine
 from moslora.starting.sources import Sources
 
+STEPS = 2  # timed, after one to warm up
 WHOLE = 1 << 24  # tokens: no sample is cut while lengths are measured
 MEASURED = 5000  # samples of each source
 SHOWN = 2  # rendered samples
@@ -67,7 +71,10 @@ def propose(
     is_text = sources.shape.format == "text"
     choosing.length_settings(choice, lengths, is_text=is_text, is_on_cpu=is_on_cpu, positions=positions)
     _tell(choice, {"data": told.get("data", {})})
-    choosing.training_settings(choice, sources, footprint=footprint, machine=machine)
+    samples = sources.samples
+    if is_text:
+        samples = choosing.pieces(lengths, sources, tokens=choice.settings["data"]["max_length_tokens"])
+    choosing.training_settings(choice, sources, samples=samples, footprint=footprint, machine=machine)
     choosing.evaluation_settings(choice, tasks)
     _tell(choice, told)
     recipe, plan = _planned(choice.settings, name=name)
@@ -89,6 +96,19 @@ def _chat_template(choice: Choice, settings: ModelSettings) -> None:
     if not tokenizer.chat_template:
         name = "chatml" if "<|im_end|>" in tokenizer.get_vocab() else "plain"
         choice.set("data.chat_template", name, "the model has none of its own")
+
+
+def measured(proposal: Proposal) -> str:
+    """A few steps of the recipe, trained and timed: how long it takes and how much memory, in a line.
+
+    Raises what a run raises.
+    """
+    found = measure(shortened(proposal.recipe, steps=STEPS, source="the recipe"))
+    step = median(found.seconds)
+    return (
+        f"{step:.2g} s a step, about {duration(step * proposal.steps)} for {proposal.steps} steps;"
+        f" {found.peak_memory_bytes / 1e9:.1f} GB at most in {STEPS + 1} steps"
+    )
 
 
 def _first(plan: Plan) -> list[Any]:
@@ -142,7 +162,7 @@ def _tell(choice: Choice, told: Mapping[str, Any]) -> None:
 def _head(name: str, sources: Sources) -> str:
     file = f"{name}.yaml"
     return f"""\
-# {", ".join(sources.train)}: {sources.samples} samples
+# {", ".join(sources.train)}: {numbered(sources.samples, "sample")}
 #
 #   train      {command("train", file)}
 #   evaluate   {command("evaluate", f"runs/{name}", "--task", "questions.csv")}
@@ -160,7 +180,7 @@ def _skeleton(sources: Sources) -> str:
 def _seen(sources: Sources, lengths: Sequence[int], choice: Choice, *, machine: Machine, dtype: str) -> dict[str, str]:
     shape = sources.shape
     columns = ", ".join(f"{column} as {field}" for field, column in shape.columns.items())
-    data = f"{', '.join(sources.train)}: {sources.samples} samples, format {shape.format}"
+    data = f"{', '.join(sources.train)}: {numbered(sources.samples, 'sample')}, format {shape.format}"
     unused = f"; not used: {', '.join(shape.unused)}" if shape.unused else ""
     half, usual = lengths[len(lengths) // 2], lengths[min(len(lengths) - 1, int(0.99 * len(lengths)))]
     model = choice.settings["model"]["path"]
