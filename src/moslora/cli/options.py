@@ -16,6 +16,16 @@ from rich.table import Table
 results = Console(highlight=False, markup=False, soft_wrap=True)
 remarks = Console(highlight=False, markup=False, soft_wrap=True, stderr=True)
 
+
+def _checked_model(base: str | None) -> str | None:
+    """Refuse a model that cannot be had before anything slow is imported."""
+    if base is not None:
+        from moslora.runs.model_names import check_obtainable
+
+        check_obtainable(base)
+    return base
+
+
 RecipeArgument = Annotated[
     str, typer.Argument(metavar="RECIPE", help="Name of a shipped recipe, or a YAML file.", show_default=False)
 ]
@@ -26,7 +36,8 @@ AdapterArgument = Annotated[
     Path, typer.Argument(metavar="RUN|ADAPTER", help="Folder of a run or of a saved adapter.", show_default=False)
 ]
 BaseOption = Annotated[
-    str | None, typer.Option("--base", metavar="MODEL", help="Another base model than the recorded one.")
+    str | None,
+    typer.Option("--base", metavar="MODEL", help="Another base model than the recorded one.", callback=_checked_model),
 ]
 PromptOption = Annotated[
     str | None,
