@@ -106,5 +106,5 @@ def test_control_c_saves_the_run_and_says_how_to_go_on(plan: Path, tmp_path: Pat
     assert (process.returncode, output) == (130, "")
     last = remarks.splitlines()[-1]
     assert last.startswith("interrupted: stopped after step ")
-    assert last.endswith(f"which is saved; to go on: moslora {' '.join(command)}")
+    assert last.endswith(f"which is saved; to resume: moslora {' '.join(command)}")
     assert json.loads((tmp_path / "c/runs/lora-seed1/run.json").read_text())["status"] == "interrupted"

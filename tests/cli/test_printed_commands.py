@@ -106,7 +106,7 @@ def test_ctrl_c_before_anything_is_written_starts_over(
     with monkeypatch.context() as patched:
         patched.setattr("moslora.runs.run.load_model", interrupt)
         result = moslora("train", recipe, "--output", out, exit_code=130)
-    line = result.stderr.strip().rpartition("to go on: ")[2]
+    line = result.stderr.strip().rpartition("to resume: ")[2]
     assert line == f"moslora train {recipe} --output '{out}' --resume"
     moslora(*shlex.split(line)[1:])
 

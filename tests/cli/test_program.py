@@ -165,7 +165,7 @@ def test_a_traceback_is_shown_only_for_debug(stub: Callable[..., Result], argume
 def test_an_interrupted_run_says_how_to_go_on(stub: Callable[..., Result]):
     result = stub(resumable, "stub", "my recipe.yaml", "--overwrite")
     assert result.exit_code == 130
-    assert result.stderr == "interrupted; to go on: moslora stub 'my recipe.yaml' --resume\n"
+    assert result.stderr == "interrupted; to resume: moslora stub 'my recipe.yaml' --resume\n"
 
 
 def test_an_interrupt_may_say_what_was_saved(stub: Callable[..., Result]):
@@ -196,7 +196,7 @@ def test_control_c_ends_the_process_with_130(tmp_path: Path):
     os.kill(process.pid, signal.SIGINT)
     _, remarks = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert remarks == "interrupted; to go on: moslora stub --resume\n"
+    assert remarks == "interrupted; to resume: moslora stub --resume\n"
 
 
 @pytest.mark.parametrize(("typed", "expected"), [("moslora rec", "recipes"), ("moslora recipes s", "show")])

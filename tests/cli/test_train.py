@@ -56,7 +56,7 @@ def test_an_existing_run_is_kept_unless_asked(
     recipe = write_recipe(training={"max_steps": 1}, evaluation={"tasks": []})
     before = (finished / "run.json").read_bytes()
     assert refused("train", recipe, "--output", finished) == (
-        f"the folder {finished} is not empty; go on with --resume, start over with --overwrite, "
+        f"the folder {finished} is not empty; continue with --resume, start over with --overwrite, "
         "or give another folder with --output"
     )
     assert (finished / "run.json").read_bytes() == before

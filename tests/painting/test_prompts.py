@@ -28,7 +28,7 @@ def test_prompts_without_placeholder_need_no_subject() -> None:
         ("a {} here", "list, line 1: nothing is known to put in the place of {}; name the subject"),
         ("x\n\na {style} cat", "list, line 3: unknown placeholder {style} (allowed: {}, {subject})"),
         ("a cat\n#\na  cat", "list, line 3: 'a cat' is line 1 too; remove one"),
-        ("# nothing\n\n", "list: has no prompts; write one a line"),
+        ("# nothing\n\n", "list: has no prompts; write one per line"),
     ],
 )
 def test_a_line_that_makes_no_prompt_is_named(text: str, message: str) -> None:

@@ -67,7 +67,7 @@ def test_an_old_run_is_kept_unless_it_is_resumed_or_overwritten(old_run: RunFold
     with pytest.raises(OutputError) as caught:
         RunFolder.create(old_run.path)
     assert str(caught.value) == (
-        f"the folder {old_run.path} is not empty; go on with --resume, start over with --overwrite, "
+        f"the folder {old_run.path} is not empty; continue with --resume, start over with --overwrite, "
         "or give another folder with --output"
     )
     assert contents(old_run.path) == before

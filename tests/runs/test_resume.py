@@ -103,7 +103,7 @@ def test_control_c_saves_the_step_and_says_how_to_go_on(tmp_path: Path, write_re
     assert (run / "checkpoints" / f"checkpoint-{record.steps}" / "trainer_state.json").is_file()
     assert last == (
         f"interrupted: stopped after step {record.steps}, which is saved; "
-        f"to go on: moslora train {recipe} --output {run} --resume"
+        f"to resume: moslora train {recipe} --output {run} --resume"
     )
 
 

@@ -67,7 +67,7 @@ def test_an_override_that_cannot_be_applied_is_shown(assignment: str, expected: 
         ("seed: 1\nseed: 2\n", "mine.yaml, line 2: not valid YAML: 'seed' is set twice"),
         ("3: 1\n", "mine.yaml, line 1: not valid YAML: the key 3 is not text"),
         ("a: !!python/object/apply:os.getcwd []\n", "mine.yaml, line 1: not valid YAML: could not determine"),
-        ("- a\n", "mine.yaml holds the list [a]; it needs settings such as 'seed: 42', one a line"),
+        ("- a\n", "mine.yaml holds the list [a]; it needs settings such as 'seed: 42', one per line"),
         ("", "mine.yaml is empty; it needs settings"),
         ("model: {path: x}\n", "mine.yaml: data.train is missing; add it to the file or give --set data.train=VALUE"),
         ("data: {train: everyday}\nmodel: {dtype: auto}", "mine.yaml: model.path is missing"),

@@ -37,21 +37,19 @@ DataOption = Annotated[
     typer.Option(
         "--data",
         metavar="FOLDER|hub",
-        help="Where the sets of the tasks lie. The small plans then ask ARC, OpenBookQA and PIQA.",
+        help="Folder of the task sets. The small plans then use ARC, OpenBookQA and PIQA.",
         show_default=False,
     ),
 ]
 DryRunOption = Annotated[
-    bool, typer.Option("--dry-run", help="Print the runs with estimated time and memory, and leave.")
+    bool, typer.Option("--dry-run", help="Print the runs with estimated time and memory, then exit.")
 ]
-ShardOption = Annotated[
-    str | None, typer.Option("--shard", metavar="I/N", help="Do the I-th of N parts of the runs only.")
-]
+ShardOption = Annotated[str | None, typer.Option("--shard", metavar="I/N", help="Run only the I-th of N parts.")]
 CostsOption = Annotated[
-    bool, typer.Option("--costs", help="Measure each arm's seconds a step and peak memory in processes of its own.")
+    bool, typer.Option("--costs", help="Measure each arm's seconds per step and peak memory in a process of its own.")
 ]
 ListOption = Annotated[bool, typer.Option("--list", help="List the shipped plans.")]
-ShowOption = Annotated[bool, typer.Option("--show", help="Print the plan's YAML, to edit.")]
+ShowOption = Annotated[bool, typer.Option("--show", help="Print the plan as YAML, for editing.")]
 
 
 def compare(
@@ -67,7 +65,7 @@ def compare(
     is_show: ShowOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Compare methods over several seeds. Writes to comparisons/NAME; started again, goes on where it was."""
+    """Compare methods over several seeds. Writes to comparisons/NAME; run again, it resumes."""
     from moslora.comparison.plan import list_plans, load_plan, plan_text
     from moslora.runs.processes import is_first
 
@@ -120,7 +118,7 @@ def _compared(context: typer.Context, plan: Any, folder: Path, *, shard: str | N
         from moslora.cli.failures import INTERRUPTED
 
         reason = f"interrupted: {interrupt}" if interrupt.args else "interrupted"
-        remarks.print(f"{reason}; to go on: {shlex.join(['moslora', *context.meta[ARGUMENTS]])}")
+        remarks.print(f"{reason}; to resume: {shlex.join(['moslora', *context.meta[ARGUMENTS]])}")
         raise typer.Exit(INTERRUPTED) from None
 
 

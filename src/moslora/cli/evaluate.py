@@ -30,19 +30,19 @@ def evaluate(
     task: Annotated[
         list[str] | None, typer.Option("--task", "-t", help="A task; may be repeated. Default: the recipe's.")
     ] = None,
-    data: Annotated[Path | None, typer.Option("--data", metavar="FOLDER", help="Where the test sets lie.")] = None,
+    data: Annotated[Path | None, typer.Option("--data", metavar="FOLDER", help="Folder of the test sets.")] = None,
     scoring: Annotated[
         str | None, typer.Option(help="log_probability, or generation (the paper's). Default: the recipe's.")
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only so many questions a task.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most this many questions per task.")] = None,
     batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Questions at once. Default: the recipe's, else 16.")
+        int | None, typer.Option(min=1, help="Questions per batch. Default: the recipe's, else 16.")
     ] = None,
     agreement: Annotated[bool, typer.Option("--agreement", help="Score both ways and compare the answers.")] = False,
     answers: Annotated[
         Path | None,
         typer.Option(
-            "--answers", metavar="FOLDER", help="Where each answer is kept. Default: in the run, else nowhere."
+            "--answers", metavar="FOLDER", help="Where to save the answers. Default: in the run, else nowhere."
         ),
     ] = None,
     predictions: Annotated[

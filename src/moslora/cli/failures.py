@@ -79,7 +79,7 @@ def _after_interrupt(interrupt: KeyboardInterrupt, *, context: Any, arguments: l
     if command is None or cannot_resume or all(parameter.name != "resume" for parameter in command.params):
         return f"{reason}; to start over: {shlex.join([program, *arguments])}"
     kept = [argument for argument in arguments if argument not in ("--resume", "--overwrite")]
-    return f"{reason}; to go on: {shlex.join([program, *kept, '--resume'])}"
+    return f"{reason}; to resume: {shlex.join([program, *kept, '--resume'])}"
 
 
 def _end(message: str, *, code: int, arguments: list[str]) -> None:

@@ -37,7 +37,7 @@ def init(
     ] = None,
     tasks: Annotated[
         list[str] | None,
-        typer.Option("--task", metavar="FILE", help="Questions to judge it by; may be repeated.", show_default=False),
+        typer.Option("--task", metavar="FILE", help="Questions to evaluate on; may be repeated.", show_default=False),
     ] = None,
     settings: SetOption = None,
     output: Annotated[
@@ -47,10 +47,10 @@ def init(
     time_steps: Annotated[
         bool, typer.Option("--measure", help="Train three steps, to tell how long all take and the memory they need.")
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Ask nothing: take the default of every question.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Ask nothing: accept every default.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Look at data of your own, and write a commented recipe that trains on them as it is."""
+    """Look at your data and write a commented recipe that is ready to train."""
     from moslora.cli.quiet import quiet_libraries
     from moslora.runs.settings import override
 

@@ -31,13 +31,13 @@ def inspect(
         str, typer.Argument(metavar="RUN|ADAPTER|RECIPE", help="A folder, or a recipe.", show_default=False)
     ],
     settings: SetOption = None,
-    layers: Annotated[bool, typer.Option("--layers", help="One row a layer instead of one a kind.")] = False,
+    layers: Annotated[bool, typer.Option("--layers", help="One row per layer instead of one per kind.")] = False,
     base: BaseOption = None,
     as_json: JsonOption = False,
     plot: Annotated[
         Path | None,
         typer.Option(
-            "--plot", metavar="FILE", help="Only draw mixers and updates, to a .png or .svg.", show_default=False
+            "--plot", metavar="FILE", help="Only plot mixers and updates, to a .png or .svg file.", show_default=False
         ),
     ] = None,
 ) -> None:
@@ -78,7 +78,7 @@ def inspect(
         return
     print_table(results, _table(found.layers if layers else found.kinds()))
     if not layers:
-        remarks.print("one row a layer: add --layers", style="dim")
+        remarks.print("one row per layer: add --layers", style="dim")
 
 
 def _draw(source: str, plot: Path, *, base: str | None, others: dict[str, bool]) -> None:

@@ -23,4 +23,4 @@ judge.command("results", cls=Command, epilog=examples(*judge_results.EXAMPLES))(
 
 @judge.callback()
 def program() -> None:
-    """Let people compare the answers of methods, blind: serve the pages, and say what the answers show."""
+    """Let people compare methods' answers blind: serve the pages, then report what the answers show."""

@@ -30,7 +30,7 @@ def plan(
     judge_variance: Annotated[float, typer.Option(help="Share of the variance that judges have.")] = 0.05,
     as_json: JsonOption = False,
 ) -> None:
-    """Say which difference so many judges and pairs would show, and how long a judge needs; simulated, then kept."""
+    """Simulate which difference so many judges and pairs would show, and how long each judge needs."""
     from dataclasses import asdict
 
     from moslora.judging.planning import Assumptions, make_plan

@@ -13,7 +13,7 @@ EXAMPLES = (
     "moslora judge serve runs/a/drawn runs/b/drawn --photos photos --judges 15",
     "# any pictures or .txt files under the same names, and a question",
     'moslora judge serve a b --prompts p.csv --question "style: Whose is it?"',
-    "# go on after a stop, for judges in the same network",
+    "# resume after a stop, for judges in the same network",
     "moslora judge serve --study study --host 0.0.0.0",
 )
 OF_STUDY, OF_SERVER = "A new study", "The server"
@@ -59,7 +59,7 @@ def serve(
         str | None, typer.Option(help="What it is reached by from outside.", rich_help_panel=OF_SERVER)
     ] = None,
 ) -> None:
-    """Begin a study, or go on with the one in --study, and serve it until Ctrl-C."""
+    """Start a study, or resume the one in --study, and serve it until Ctrl-C."""
     try:
         import starlette  # noqa: F401
         import uvicorn  # noqa: F401
@@ -138,7 +138,7 @@ def _serve(folder: Path, listening: Any, *, origins: list[str], is_private: bool
         results.print(f"admin: {origins[0]}/admin/{study.admin_token}")
         for one in study.judges:
             results.print(f"{one.name}: {origins[0]}/j/{one.token}")
-        remarks.print("judging goes on until Ctrl-C; the same command goes on with it", style="dim")
+        remarks.print("serving until Ctrl-C; the same command resumes the study", style="dim")
         run(site(study, origins=origins), listening)
     finally:
         study.close()

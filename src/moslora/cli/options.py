@@ -37,7 +37,7 @@ AdapterArgument = Annotated[
 ]
 BaseOption = Annotated[
     str | None,
-    typer.Option("--base", metavar="MODEL", help="Another base model than the recorded one.", callback=_checked_model),
+    typer.Option("--base", metavar="MODEL", help="A base model other than the recorded one.", callback=_checked_model),
 ]
 PromptOption = Annotated[
     str | None,
@@ -55,8 +55,8 @@ SetOption = Annotated[
 OutputOption = Annotated[
     Path | None, typer.Option("--output", "-o", metavar="FOLDER", help="Where to write.", show_default=False)
 ]
-OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Remove the run that is in the folder first.")]
-ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on from the folder's newest checkpoint.")]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Delete the run in the folder first.")]
+ResumeOption = Annotated[bool, typer.Option("--resume", help="Resume from the folder's newest checkpoint.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 

@@ -18,7 +18,7 @@ EXAMPLES = (
     "moslora train demo",
     "# your own recipe, two values changed",
     "moslora train mine.yaml --set training.epochs=1 --set adapter.r=32",
-    "# go on after an interruption",
+    "# resume after an interruption",
     "moslora train demo --resume",
 )
 

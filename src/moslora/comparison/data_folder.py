@@ -53,7 +53,7 @@ def _with_subjects(data: str | Path, subjects: Mapping[str, Any]) -> dict[str, A
 
 def _refuse_hub(data: str | Path) -> None:
     if str(data) == HUB:
-        raise ConfigError("--data hub: pictures are not taken from the hub; give the folder where they lie")
+        raise ConfigError("--data hub: pictures are not loaded from the hub; give the folder they are in")
 
 
 def _with_pictures(data: str | Path, own: Mapping[str, Any]) -> dict[str, Any]:

@@ -68,7 +68,7 @@ def parse_prompts(text: str, *, place: str, subject: str | None = None, plain: s
             raise DataError(f"{place}, line {number}: '{prompt.text}' is line {found[prompt]} too; remove one")
         found[prompt] = number
     if not found:
-        raise DataError(f"{place}: has no prompts; write one a line")
+        raise DataError(f"{place}: has no prompts; write one per line")
     return list(found)
 
 

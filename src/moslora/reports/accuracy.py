@@ -188,7 +188,7 @@ def _guessing(axes: Axes, chance: float | None, values: Sequence[float]) -> str:
     if chance is None:
         return ""
     if min(values) - chance > (max(values) - min(values)) / 2:
-        return f" Guessing gets {chance_text(chance)}, which lies below the drawing."
+        return f" Guessing gets {chance_text(chance)}, which is below this chart."
     axes.axhline(100 * chance, color=MUTED, lw=1, ls=":")
     return f" Dotted: guessing ({chance_text(chance)})."
 

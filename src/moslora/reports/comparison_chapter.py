@@ -136,8 +136,8 @@ def _costs(record: ComparisonRecord, arms: Sequence[ArmResult], look: Looks, nam
 
 def _time(arms: Sequence[ArmResult]) -> tuple[str, Callable[[ArmResult], float | None]]:
     if is_measured(arms):
-        return "seconds a training step", lambda arm: arm.cost and arm.cost.seconds_per_step
-    return "minutes a training run", lambda arm: arm.train_seconds and arm.train_seconds / 60
+        return "seconds per training step", lambda arm: arm.cost and arm.cost.seconds_per_step
+    return "minutes per training run", lambda arm: arm.train_seconds and arm.train_seconds / 60
 
 
 def _headline(arm: ArmResult) -> float:

@@ -102,7 +102,7 @@ def limits(comparison: Comparison) -> list[str]:
     seeds = [len(found.per_seed) for arm in record.arms for found in arm.tasks.values()]
     found = []
     if not record.is_complete:
-        found.append("Some runs are missing: the numbers will change when the comparison goes on.")
+        found.append("Some runs are missing: the numbers will change as the comparison continues.")
     if seeds and min(seeds) < 2:
         found.append("An arm with one seed has no interval and no test: its place may be luck.")
     found.append(

@@ -182,7 +182,7 @@ def _shares(places: Sequence[Place], prefix: str) -> Plot | None:
         "Each layer's share of the squared norm of the whole update; stronger is more, the strongest cell is"
         f" {100 * table.max():.1f} %. In brackets: the kind's sum."
     )
-    return Plot(f"{prefix}-update-shares", "Where the update lies", caption, figure)
+    return Plot(f"{prefix}-update-shares", "Where the update is", caption, figure)
 
 
 def _by_depth(places: Sequence[Place], field: str) -> dict[int, list[float]]:

@@ -52,7 +52,9 @@ class RunFolder:
         overwritten, that is not writable, or that lies on a disk with fewer than `needed_bytes` bytes free.
         """
         if overwrite and resume:
-            raise ConfigError("--resume and --overwrite exclude each other: the first goes on, the second starts over")
+            raise ConfigError(
+                "--resume and --overwrite exclude each other: the first resumes the run, the second starts over"
+            )
         folder = cls(Path(path))
         if folder.path.exists() and not folder.path.is_dir():
             raise OutputError(f"{path} is a file, a run needs a folder; {ANOTHER}")
@@ -63,7 +65,7 @@ class RunFolder:
         if overwrite and is_used:
             _refuse_to_remove(folder)
         if is_used and not (resume or overwrite):
-            advice = "go on with --resume, start over with --overwrite, or " if folder.record_path.is_file() else ""
+            advice = "continue with --resume, start over with --overwrite, or " if folder.record_path.is_file() else ""
             raise OutputError(f"the folder {path} is not empty; {advice}{ANOTHER}")
         check_writable(folder.path, needed_bytes=needed_bytes)
 

@@ -21,7 +21,7 @@ def read_settings(text: str, *, source: str) -> dict[str, Any]:
         raise ConfigError(f"{source}{_place(error)}: not valid YAML: {_reason(error)}") from error
     if not isinstance(settings, dict):
         given = "is empty" if settings is None else f"holds {describe(settings)}"
-        raise ConfigError(f"{source} {given}; it needs settings such as 'seed: 42', one a line")
+        raise ConfigError(f"{source} {given}; it needs settings such as 'seed: 42', one per line")
     return settings
 
 

@@ -33,7 +33,7 @@ class SubjectModelSettings(ModelSettings):
             raise ConfigError(f"model.quantize {self.quantize} is for language models: leave it out")
         if self.device_map in SPREAD:
             raise ConfigError(
-                f"model.device_map {self.device_map}: all parts lie on one device, such as cuda:0; name it"
+                f"model.device_map {self.device_map}: all parts must be on one device; name it, such as cuda:0"
             )
         return self
 
