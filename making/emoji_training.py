@@ -5,6 +5,7 @@ import dataclasses
 import json
 import random
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from torch.nn import functional as F
 
 from making.emoji_parts import MAX_TOKENS, TIME_IDS, Shape, embedded, networks, scheduler, tokenizer
 from making.emoji_scenes import random_prompt, random_scene, trained_names
+from making.emoji_words import school
 from moslora.emoji.scenes import BACKGROUNDS, Scene, places_and_sizes
 
 _LOG_EVERY, _VALIDATE_EVERY, _SAVE_SECONDS = 100, 500, 180
@@ -28,12 +30,17 @@ class Settings:
     """What a run is: the same settings and seed give the same weights on the same machine."""
 
     seed: int = 0
-    steps: int = 40_000
+    steps: int = 10_000
     batch_size: int = 16
     learning_rate: float = 8e-4
+    # Steps in which the text encoders learn what prompts say, before anything is drawn.
+    words_steps: int = 1_500
     # The text encoders' share of the learning rate. At 1 they soon told backgrounds apart and nothing else: pooled
     # vectors of prompts that differ in place or concept alone were 0.3 and 2 % apart, at first 12 and 20 %.
     text_share: float = 0.1
+    # How far times of the schedule are moved towards noise (1: not at all). A thing's place can be seen in all but
+    # the noisiest tenth, and only there the prompt is needed for it.
+    time_shift: float = 3.0
     warm_up: int = 200
     # Share of the steps, at the end, in which the learning rate falls to zero.
     decay: float = 0.3
@@ -42,13 +49,17 @@ class Settings:
     unconditional: float = 0.1
     # Scenes seen at first, what each step adds, and the most: drawing them takes as long as learning from them.
     first_scenes: int = 2_000
-    scenes_a_step: float = 2.5
+    scenes_a_step: float = 0.8
     most_scenes: int = 40_000
     shape: Shape = dataclasses.field(default_factory=Shape)
 
     def scenes(self, step: int) -> int:
         """How many scenes there are at a step."""
         return min(self.most_scenes, self.first_scenes + int(self.scenes_a_step * step) // 500 * 500)
+
+    def times(self, shares: torch.Tensor) -> torch.Tensor:
+        """Times of the schedule, int64, at these shares (0 to below 1) of what training draws."""
+        return (_TIMES * self.time_shift * shares / (1 + (self.time_shift - 1) * shares)).long()
 
     def rate(self, step: int) -> float:
         """Learning rate of a step: a short rise, a plateau, a fall to zero."""
@@ -118,6 +129,8 @@ class Training:
         """Train until the time, these steps or all steps are over, or until a signal asks to stop; then save."""
         last = self.settings.steps if steps is None else min(self.settings.steps, self.step + steps)
         began = saved = time.monotonic()
+        if not self.step:
+            self._school()
         with _stop_signals() as stop:
             while self.step < last and not stop and time.monotonic() - began < 60 * minutes:
                 self._one_step()
@@ -125,6 +138,15 @@ class Training:
                     self.save()
                     saved = time.monotonic()
             self.save()
+
+    def _school(self) -> None:
+        """Teach the text encoders what prompts say."""
+        began = time.monotonic()
+        if self.settings.words_steps:
+            read = school(self.parts, self.vocabulary, seed=self.settings.seed, steps=self.settings.words_steps)
+            print(f"text encoders read {read:.1%} of what prompts tell", file=sys.stderr, flush=True)
+        self.average = {name: value.clone() for name, value in self.parts.state_dict().items()}
+        self.seconds += time.monotonic() - began
 
     def _one_step(self) -> None:
         began = time.monotonic()
@@ -153,7 +175,7 @@ class Training:
         prompts = [random_prompt(random_scene(number, self.settings.seed), draw) for number in numbers]
         prompts = [None if draw.random() < self.settings.unconditional else prompt for prompt in prompts]
         clean = self._pool[numbers].float()
-        times = torch.randint(_TIMES, (len(numbers),), generator=chance)
+        times = self.settings.times(torch.rand(len(numbers), generator=chance))
         return clean, prompts, times, torch.randn(clean.shape, generator=chance)
 
     def _loss(self, clean: torch.Tensor, prompts: list, times: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
@@ -195,7 +217,7 @@ class Training:
         """
         clean = self._latents(_VALIDATION).float()
         chance = torch.Generator().manual_seed(self.settings.seed)
-        times = torch.arange(len(clean)) * _TIMES // len(clean)
+        times = self.settings.times(torch.arange(len(clean)) / len(clean))
         noise = torch.randn(clean.shape, generator=chance)
         scenes = [random_scene(number, self.settings.seed) for number in _VALIDATION]
         prompts = [(_confused(scene, wrong) if wrong else scene).prompt() for scene in scenes]

@@ -17,7 +17,7 @@ from moslora.emoji.identity import Gallery, colour_histogram
 from moslora.emoji.scenes import render
 from tests.making.test_emoji_parts import TINY
 
-SETTINGS = Settings(steps=6, batch_size=2, warm_up=2, first_scenes=8, scenes_a_step=0, shape=TINY)
+SETTINGS = Settings(steps=6, words_steps=0, batch_size=2, warm_up=2, first_scenes=8, scenes_a_step=0, shape=TINY)
 
 
 def some_latents(numbers):
