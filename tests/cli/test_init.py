@@ -1,5 +1,9 @@
 import json
+import os
+import pty
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -58,10 +62,10 @@ def test_samples_are_shown_with_what_is_learned_marked(init: Moslora):
     assert second.splitlines()[:3] == ["  Say b 1.", "  Response:", "  «b<|end|>»"]
 
 
-def test_a_model_without_a_chat_template_gets_one(init: Moslora, tmp_path: Path, model_folder: Path):
+def test_a_model_without_a_chat_template_gets_one(moslora: Moslora, tmp_path: Path, model_folder: Path):
     bare = shutil.copytree(model_folder, tmp_path / "bare")
     (bare / "chat_template.jinja").unlink()
-    init(write("chats.jsonl", [CHAT] * 4), "--set", f"model.path={bare}")
+    moslora("init", write("chats.jsonl", [CHAT] * 4), "--set", f"model.path={bare}")
     assert load_recipe("chats.yaml").data.chat_template == "plain"
 
 
@@ -109,6 +113,19 @@ def test_as_json_is_nothing_but_json(init: Moslora):
     assert found["steps"] > 0
 
 
+def test_on_a_terminal_it_asks_what_the_data_do_not_tell(model_folder: Path):
+    write("odd.jsonl", [{"en": f"one {n}", "fr": f"un {n}"} for n in range(4)])
+    terminal, other_end = pty.openpty()
+    command = [sys.executable, "-m", "moslora", "init", "odd.jsonl", "--model", str(model_folder)]
+    process = subprocess.Popen(command, stdin=other_end, stderr=other_end, stdout=subprocess.PIPE)
+    os.close(other_end)
+    os.write(terminal, b"de\nen\n")  # the first is no column, so it asks again
+    process.communicate(timeout=120)
+    os.close(terminal)
+    assert process.returncode == 0
+    assert load_recipe("odd.yaml").data.columns == {"instruction": "fr", "output": "en"}
+
+
 def test_a_few_steps_can_be_timed(init: Moslora):
     text = init(write("pairs.jsonl", PAIRS), "--measure").stdout
     (line,) = [line for line in text.splitlines() if line.startswith("measured ")]
@@ -131,6 +148,7 @@ def test_a_recipe_is_never_overwritten(init: Moslora, refused: Callable[..., str
         (["pairs.jsonl", "--output", "recipe.txt"], "--output recipe.txt is no recipe's name"),
         (["pairs.jsonl", "--set", "data=3"], "--set data=3: data is a group of settings"),
         (["pairs.jsonl", "--set", "training.epoch=3"], "the recipe: training.epoch is not a setting; did you mean"),
+        (["pairs.jsonl", "--set", "model.dtype=half"], "the recipe: model.dtype is 'half' (text) (allowed: auto"),
         (["pairs.jsonl", "--model", "no/such/folder"], "model.path: there is no folder no/such/folder"),
         (["pairs.jsonl", "--task", "quiz.jsonl"], "quiz.jsonl: no such file"),
     ],

@@ -2,7 +2,15 @@ import dataclasses
 
 import pytest
 
-from moslora.starting.choosing import Choice, counted, length_settings, pieces, targets, training_settings
+from moslora.starting.choosing import (
+    Choice,
+    counted,
+    length_settings,
+    model_settings,
+    pieces,
+    targets,
+    training_settings,
+)
 from moslora.starting.columns import Shape
 from moslora.starting.machine import Footprint, Machine, samples_at_once, this_machine
 from moslora.starting.sources import Sources
@@ -27,10 +35,11 @@ def lengths_chosen(lengths: list[int], *, is_text: bool = False, positions: int 
     return choice.settings["data"]
 
 
-def training_chosen(samples: int, *, machine: Machine = ROOMY, footprint: Footprint = SMALL, tokens: int = 256) -> dict:
-    choice = Choice({"data": {"max_length_tokens": tokens}})
-    sources = Sources(["a.jsonl"], None, samples, Shape("instruction"))
-    training_settings(choice, sources, samples=samples, footprint=footprint, machine=machine)
+def training_chosen(
+    samples: int, *, machine: Machine = ROOMY, footprint: Footprint = SMALL, tokens: int = 256, **told: dict
+) -> dict:
+    choice = Choice.of({**told, "data": {"max_length_tokens": tokens, **told.get("data", {})}})
+    training_settings(choice, samples=samples, footprint=footprint, machine=machine)
     return choice.settings["data"] | choice.settings["training"]
 
 
@@ -71,6 +80,25 @@ def test_a_tenth_is_kept_to_validate_on_of_samples_that_are_not_very_few_or_many
     assert ("keep_best" in found) == (held_out is not None)
 
 
+def test_what_is_told_decides_what_goes_with_it():
+    steps = training_chosen(500, training={"max_steps": 40, "batch_size": 6, "warmup_steps": 0})
+    assert "epochs" not in steps
+    assert "warmup_ratio" not in steps
+    assert (steps["micro_batch_size"], steps["evaluate_every_steps"]) == (6, 5)
+    shared = training_chosen(500, data={"validation_share": 0.2})
+    assert "validation_samples" not in shared
+    assert shared["keep_best"]
+    assert "keep_best" not in training_chosen(500, data={"validation_samples": 0})
+
+
+def test_an_option_that_another_method_lacks_is_not_chosen_for_it():
+    choice = Choice.of({"adapter": {"method": "lora", "r": 4}})
+    model_settings(choice, "smollm2", footprint=SMALL, layer_names=["a.b"])
+    adapter = choice.settings["adapter"]
+    assert "mixer" not in adapter
+    assert (adapter["method"], adapter["r"], adapter["target_modules"]) == ("lora", 4, "all-linear")
+
+
 def test_less_memory_means_fewer_samples_at_once_and_then_checkpointing():
     def at(gigabytes: int) -> tuple[int, bool]:
         machine = Machine(8, gigabytes << 30)
@@ -86,8 +114,7 @@ def test_less_memory_means_fewer_samples_at_once_and_then_checkpointing():
 
 def test_a_machine_that_is_too_small_is_said_to_be():
     choice = Choice({"data": {"max_length_tokens": 1024}})
-    sources = Sources(["a.jsonl"], None, 500, Shape("instruction"))
-    training_settings(choice, sources, samples=500, footprint=LARGE, machine=Machine(2, 4 << 30))
+    training_settings(choice, samples=500, footprint=LARGE, machine=Machine(2, 4 << 30))
     assert choice.reasons["training.micro_batch_size"].endswith("IT MAY NOT FIT")
 
 

@@ -68,7 +68,8 @@ def init(
     sources = look_at(files, ask=ask, told=_group(told, "data"))
     place = output or Path(f"{_plain_name(sources.name)}.yaml")
     _check_is_new(place)
-    path = model or _group(told, "model").get("path") or ask("which model: a hub id, a folder, or", [DEMO_MODEL])
+    told_path = _group(told, "model").pop("path", None)
+    path = model or told_path or ask("which model: a hub id, a folder, or", [DEMO_MODEL])
     proposal = propose(
         sources, name=_plain_name(place.stem), path=path, machine=this_machine(), tasks=tasks or [], told=told
     )

@@ -1,10 +1,13 @@
 """From what was seen to settings, each with the reason for its value."""
 
+import copy
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from moslora.adapter.parts import options_for
+from moslora.runs.groups import VALIDATION
 from moslora.starting.machine import Footprint, Machine, rounded_up, samples_at_once
 from moslora.starting.sources import Sources
 
@@ -19,15 +22,30 @@ LOOKS = 8  # at the validation samples in a run
 
 @dataclass
 class Choice:
-    """Settings by group, and reasons by a setting's dotted name."""
+    """Settings by group, those that are told before all others, and reasons by a setting's dotted name."""
 
     settings: dict[str, Any] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)
 
-    def set(self, name: str, value: Any, reason: str = "") -> None:
-        """Choose a value; without a reason its explanation is written beside it."""
+    @classmethod
+    def of(cls, told: Mapping[str, Any]) -> "Choice":
+        """Nothing but what is told."""
+        names = [
+            name
+            for group, own in told.items()
+            for name in ([f"{group}.{key}" for key in own] if isinstance(own, Mapping) else [group])
+        ]
+        return cls(copy.deepcopy(dict(told)), dict.fromkeys(names, "as told"))
+
+    def set(self, name: str, value: Any, reason: str = "", *, unless: Sequence[str] = ()) -> None:
+        """Choose a value that is not told, unless others of its group, in whose place it would stand, are.
+
+        Without a reason its explanation is written beside it.
+        """
         group, _, key = name.rpartition(".")
         place = self.settings.setdefault(group, {}) if group else self.settings
+        if key in place or any(other in place for other in unless):
+            return
         place[key] = value
         if reason:
             self.reasons[name] = reason
@@ -39,7 +57,7 @@ def data_settings(choice: Choice, sources: Sources, *, is_on_cpu: bool) -> None:
     train = sources.train[0] if len(sources.train) == 1 else sources.train
     choice.set("data.train", train, numbered(sources.samples, "sample"))
     if sources.validation is not None:
-        choice.set("data.validation", sources.validation)
+        choice.set("data.validation", sources.validation, unless=VALIDATION)
     choice.set("data.format", shape.format, "told by the columns; or instruction, chat, completion, text, choice")
     if shape.columns:
         choice.set("data.columns", shape.columns, shape.guess or "field of ours: column of the file")
@@ -63,6 +81,10 @@ def model_settings(choice: Choice, path: str, *, footprint: Footprint, layer_nam
     reason = "every linear layer but the head" if isinstance(chosen, str) else "the paper's; all-linear takes more"
     choice.set("adapter.target_modules", chosen, reason)
     choice.set("adapter.mixer", "orthogonal", "starts at full speed; also kaiming (the paper's), normal, identity")
+    chosen = choice.settings["adapter"]
+    known = options_for(chosen["method"], {name: value for name, value in chosen.items() if name != "method"})
+    told = [name for name in chosen if choice.reasons.get(f"adapter.{name}") == "as told"]
+    choice.settings["adapter"] = {name: chosen[name] for name in chosen if name in ("method", *known, *told)}
 
 
 def targets(layer_names: Sequence[str]) -> str | list[str]:
@@ -91,37 +113,34 @@ def length_settings(choice: Choice, lengths: Sequence[int], *, is_text: bool, is
     choice.set("data.longer", "leave_out", "a cut answer would be learned without its end")
 
 
-def training_settings(
-    choice: Choice, sources: Sources, *, samples: int, footprint: Footprint, machine: Machine
-) -> None:
+def training_settings(choice: Choice, *, samples: int, footprint: Footprint, machine: Machine) -> None:
     """Steps, batches and rates, for so many samples (pieces, of texts); `data.max_length_tokens` is chosen already."""
     tokens = choice.settings["data"]["max_length_tokens"]
-    held_out = _validation_settings(choice, sources, samples=samples)
+    _validation_settings(choice, samples=samples)
+    training = choice.settings.setdefault("training", {})
     batch = next(size for size, fewest in ((16, 160), (8, 32), (4, 8), (1, 0)) if samples >= fewest)
-    a_epoch = max(1, math.ceil((samples - held_out) / batch))
+    batch = training.get("batch_size") or batch
+    a_epoch = max(1, math.ceil((samples - (choice.settings["data"].get("validation_samples") or 0)) / batch))
     epochs = min(MOST_EPOCHS, max(EPOCHS, math.ceil(FEWEST_STEPS / a_epoch)))
-    choice.set("training.epochs", epochs, f"about {a_epoch * epochs} steps of {batch}")
+    choice.set("training.epochs", epochs, f"about {a_epoch * epochs} steps of {batch}", unless=["max_steps"])
     choice.set("training.batch_size", batch)
     _memory_settings(choice, footprint, machine, batch=batch, tokens=tokens)
     is_small = footprint.parameters < SMALL_MODEL
     choice.set("training.learning_rate", 5e-4 if is_small else 3e-4, "" if not is_small else "small models take more")
     choice.set("training.schedule", "cosine")
-    choice.set("training.warmup_ratio", 0.05)
-    if held_out or sources.validation is not None:
-        every = max(1, a_epoch * epochs // LOOKS)
-        choice.set("training.evaluate_every_steps", every)
-        choice.set("training.keep_best", True)
+    choice.set("training.warmup_ratio", 0.05, unless=["warmup_steps"])
+    if any(choice.settings["data"].get(name) for name in VALIDATION):
+        steps = training.get("max_steps") or math.ceil(a_epoch * training["epochs"])
+        choice.set("training.evaluate_every_steps", max(1, steps // LOOKS))
+        choice.set("training.keep_best", training["evaluate_every_steps"] is not None)
 
 
-def _validation_settings(choice: Choice, sources: Sources, *, samples: int) -> int:
-    """How many samples are set apart."""
-    if sources.validation is not None or samples < FEWEST_TO_VALIDATE:
-        return 0
-    held_out = min(MOST_TO_VALIDATE, samples // 10)
-    choice.set(
-        "data.validation_samples", held_out, "are not trained on; the loss on them is what training is judged by"
-    )
-    return held_out
+def _validation_settings(choice: Choice, *, samples: int) -> None:
+    """Set some samples apart, where there is nothing else to validate on."""
+    if samples >= FEWEST_TO_VALIDATE:
+        reason = "are not trained on; the loss on them is what training is judged by"
+        held_out = min(MOST_TO_VALIDATE, samples // 10)
+        choice.set("data.validation_samples", held_out, reason, unless=VALIDATION)
 
 
 def _memory_settings(choice: Choice, footprint: Footprint, machine: Machine, *, batch: int, tokens: int) -> None:
@@ -167,7 +186,9 @@ def lines(choice: Choice) -> list[str]:
     """The choices that matter most, a line each."""
     data, training = choice.settings["data"], choice.settings["training"]
     is_split = data.get("validation") == data["train"]
+    share = data.get("validation_share")
     validated: Mapping[str, str] = {
+        "validation_share": f"the loss on a share of {share} that is not trained on",
         "validation": f"the loss on {data.get('validation')}{' (its validation split)' * is_split}",
         "validation_samples": f"the loss on {data.get('validation_samples')} samples that are not trained on",
     }
@@ -177,7 +198,9 @@ def lines(choice: Choice) -> list[str]:
         f"at most {data['max_length_tokens']} tokens a sample ({choice.reasons['data.max_length_tokens']})",
         f"{numbered(training['batch_size'], 'sample')} a step, {training['micro_batch_size']} at once"
         f" ({choice.reasons['training.micro_batch_size']})",
-        f"{training['epochs']} epochs, {choice.reasons['training.epochs']}",
+        f"{training['max_steps']} steps"
+        if training.get("max_steps")
+        else f"{training['epochs']} epochs, {choice.reasons['training.epochs']}",
         f"judged by {' and '.join([*told, *tasks])}"
         if told or tasks
         else f"nothing to judge it by, with fewer than {FEWEST_TO_VALIDATE} samples: give questions with --task FILE",

@@ -18,7 +18,7 @@ from moslora.errors import command
 from moslora.runs.commented import commented
 from moslora.runs.counting import trainable_parameters
 from moslora.runs.folder import RunFolder
-from moslora.runs.groups import ModelSettings, Recipe
+from moslora.runs.groups import VALIDATION, ModelSettings, Recipe
 from moslora.runs.language_settings import LanguageRecipe
 from moslora.runs.models import choose_dtype, load_tokenizer, meta_model
 from moslora.runs.recipe import parse_recipe
@@ -56,27 +56,24 @@ def propose(
     What is proposed has passed all that a run checks before it loads weights. Raises the errors of `moslora.errors`.
     """
     is_on_cpu = machine.accelerator is None
-    choice = Choice()
-    model_told = {"path": path, **told.get("model", {})}
-    settings = ModelSettings.model_validate(model_told)
+    choice = Choice.of(told)
+    settings = _model_settings(path, told)
     on_meta = meta_model(settings)
     layers = [name for name, module in on_meta.named_modules() if isinstance(module, nn.Linear)]
     footprint = _footprint(on_meta, settings, machine)
     choosing.model_settings(choice, path, footprint=footprint, layer_names=layers)
     choosing.data_settings(choice, sources, is_on_cpu=is_on_cpu)
-    if sources.shape.format == "chat" and not told.get("data", {}).get("chat_template"):
+    if sources.shape.format == "chat":
         _chat_template(choice, settings)
-    lengths = _lengths(choice, told, name=name)
+    lengths = _lengths(choice, name=name)
     positions = getattr(on_meta.config.get_text_config(), "max_position_embeddings", None) or SAFE_POSITIONS
     is_text = sources.shape.format == "text"
     choosing.length_settings(choice, lengths, is_text=is_text, is_on_cpu=is_on_cpu, positions=positions)
-    _tell(choice, {"data": told.get("data", {})})
     samples = sources.samples
     if is_text:
         samples = choosing.pieces(lengths, sources, tokens=choice.settings["data"]["max_length_tokens"])
-    choosing.training_settings(choice, sources, samples=samples, footprint=footprint, machine=machine)
+    choosing.training_settings(choice, samples=samples, footprint=footprint, machine=machine)
     choosing.evaluation_settings(choice, tasks)
-    _tell(choice, told)
     recipe, plan = _planned(choice.settings, name=name)
     return Proposal(
         recipe=recipe,
@@ -88,6 +85,12 @@ def propose(
         steps=plan.total_steps,
         samples=[marked_lines(marked_text(row, plan.processor)) for row in _first(plan)],
     )
+
+
+def _model_settings(path: str, told: Mapping[str, Any]) -> ModelSettings:
+    """The model's settings, checked. Raises ConfigError."""
+    settings = {"name": "model", "model": {"path": path, **told.get("model", {})}, "data": {"train": "-"}}
+    return parse_recipe(settings, source="the recipe").model
 
 
 def _chat_template(choice: Choice, settings: ModelSettings) -> None:
@@ -132,13 +135,10 @@ def _footprint(on_meta: Any, settings: ModelSettings, machine: Machine) -> Footp
     )
 
 
-def _lengths(choice: Choice, told: Mapping[str, Any], *, name: str) -> list[int]:
+def _lengths(choice: Choice, *, name: str) -> list[int]:
     """The sorted lengths in tokens of the first samples, each at its whole length."""
     settings = copy.deepcopy(choice.settings)
-    for group, own in told.items():
-        if isinstance(own, dict):
-            settings.setdefault(group, {}).update(own)
-    unwanted = {"packing": False, "validation": None, "validation_samples": 0, "longer": "cut"}
+    unwanted = {**dict.fromkeys(VALIDATION), "packing": False, "validation_samples": 0, "longer": "cut"}
     settings["data"] |= unwanted | {"max_length_tokens": WHOLE, "limit": settings["data"].get("limit") or MEASURED}
     settings |= {"evaluation": None, "training": None}
     _, plan = _planned(settings, name=name)
@@ -150,13 +150,6 @@ def _planned(settings: Mapping[str, Any], *, name: str) -> tuple[Recipe, Plan]:
     recipe = parse_recipe({"name": name, **settings}, source="the recipe")
     with TemporaryDirectory() as scratch:
         return recipe, plan_run(recipe, RunFolder(Path(scratch)))
-
-
-def _tell(choice: Choice, told: Mapping[str, Any]) -> None:
-    """Put what the user said in the place of what was chosen."""
-    for group, own in told.items():
-        for key, value in own.items() if isinstance(own, dict) else [(None, own)]:
-            choice.set(group if key is None else f"{group}.{key}", value, "as told")
 
 
 def _head(name: str, sources: Sources) -> str:
