@@ -177,7 +177,7 @@ class TaskResult(Record):
 class ArmResult(Record):
     """One row of a comparison's table."""
 
-    written_if_set = ("controls",)
+    written_if_set = ("controls", "losses")
 
     arm: str  # label, e.g. "moslora" or "moslora r=8 50%"
     method: str
@@ -190,6 +190,7 @@ class ArmResult(Record):
     train_seconds: float | None = None  # median over the runs themselves
     peak_memory_bytes: int | None = None  # largest over the runs themselves
     tasks: dict[str, TaskResult] = {}  # each task, and "average"
+    losses: dict[str, TaskResult] = {}  # of held-out samples, by task: the mean loss of a token
     controls: dict[str, dict[str, Share]] = {}  # by what was taken away ("picture blanked"), then task: mean accuracy
     runs: dict[str, str] = {}  # seed to run folder, relative to the comparison's
     failed: dict[str, str] = {}  # seed to the reason in a line
@@ -199,7 +200,7 @@ class ArmResult(Record):
 
 
 class Difference(Record):
-    """An arm against the baseline on a task (or "average"), paired by seed."""
+    """An arm against the baseline on a task (or "average"), paired by seed: of accuracies, or of losses in nats."""
 
     arm: str
     baseline: str
@@ -228,7 +229,7 @@ class ComparisonRecord(_File):
 
     title = "comparison record"
     writer = "moslora compare"
-    written_if_set = ("scored",)
+    written_if_set = ("scored", "loss_differences")
 
     moslora_version: str = __version__
     created: AwareDatetime = Field(default_factory=lambda: datetime.now(UTC).replace(microsecond=0))
@@ -236,12 +237,13 @@ class ComparisonRecord(_File):
     versions: dict[str, str] = {}
     machine: dict[str, str | int | float | None] = {}
     baseline: str
-    tasks: list[str]
+    tasks: list[str]  # with an accuracy
     arms: list[ArmResult]
     chance: dict[str, Share] = {}  # by task, what guessing gets right; missing where it is not known
     groups: dict[str, int] = {}  # by task, how many groups its questions form, where they depend on each other
     scored: dict[str, Scored] = {}  # by task; missing where each answer is right or wrong and counts alike
     differences: list[Difference] = []
+    loss_differences: list[Difference] = []  # on held-out samples: below 0 the arm's loss is lower, which is better
     tuning: list[TuningResult] = []
     is_complete: bool = True
     verdict: str = ""  # one sentence over all of it

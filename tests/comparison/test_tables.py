@@ -135,7 +135,7 @@ def test_csv_holds_the_raw_numbers_of_each_arm_and_task():
 
 def test_the_terminal_shows_labels_as_they_are():
     console = Console(width=200, record=True, file=io.StringIO())
-    console.print(terminal(record(row("lora [50%]", 0.7, 0.5, 0.6), differences=[])))
+    console.print(*terminal(record(row("lora [50%]", 0.7, 0.5, 0.6), differences=[])))
     text = console.export_text()
     assert "lora [50%]" in text
     assert "70.0 ± 1.0" in text

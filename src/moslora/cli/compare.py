@@ -140,7 +140,8 @@ def _print(record: Any, folder: Path, *, as_json: bool) -> None:
     if as_json:
         results.print(record.model_dump_json(indent=2))
         return
-    print_table(results, terminal(record))
+    for table in terminal(record):
+        print_table(results, table)
     results.print(f"\n{record.verdict}\n")
     for note in footnotes(record):
         results.print(f"- {note}")

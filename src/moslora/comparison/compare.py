@@ -10,7 +10,8 @@ from pathlib import Path
 
 from moslora.comparison.coverage import check_coverage
 from moslora.comparison.execution import DONE, Outcome, execute, has_failed, outcome
-from moslora.comparison.gathering import gather, scores_of
+from moslora.comparison.gathering import gather, held_out_of, scores_of
+from moslora.comparison.losses import compare_losses
 from moslora.comparison.matching import matched_arms, matching_notes
 from moslora.comparison.matrix import Arm, Final, Run, baseline_of, final_run, final_seeds, tuning_runs
 from moslora.comparison.plan import Plan, changes, load_plan
@@ -91,13 +92,14 @@ def collect(plan: Plan, folder: str | Path) -> ComparisonRecord:
 def _collected(plan: Plan, folder: Path, arms: Sequence[Arm]) -> ComparisonRecord:
     tuning = tuning_runs(plan, arms)
     done = gather(plan, arms, tuning, folder=folder)
-    rows, tasks = done.rows, plan.tasks
+    rows, tasks = done.rows, [name for name in plan.tasks if name not in done.losses]
     scores, questions = scores_of(plan, done)
     pairs = {arm.label: baseline_of(plan, arm, arms).label for arm in arms}
     doubts = {row.arm: row.doubts for row in rows}
     results, differences = compare_arms(scores, baseline=pairs, tasks=tasks, questions=questions, doubts=doubts)
+    losses, loss_differences = compare_losses(held_out_of(plan, done), baseline=pairs, doubts=doubts)
     for row in rows:
-        row.tasks = results.get(row.arm, {})
+        row.tasks, row.losses = results.get(row.arm, {}), losses.get(row.arm, {})
     labels = set(pairs.values())
     record = ComparisonRecord(
         plan=plan.to_dict(),
@@ -110,6 +112,7 @@ def _collected(plan: Plan, folder: Path, arms: Sequence[Arm]) -> ComparisonRecor
         groups={name: len(set(one.groups)) for name, one in questions.items() if one.groups},
         scored={name: one.scored for name, one in questions.items() if one.scored},
         differences=differences,
+        loss_differences=loss_differences,
         tuning=tuning_results(plan, tuning, folder=folder),
         is_complete=done.is_complete,
         notes=[
@@ -185,6 +188,7 @@ def _result(found: Outcome) -> str:
     if found.record is None:
         return f"{found.state}: {found.reason}"
     scored = [f"{e.task} {e.accuracy:.1%}" for e in found.record.evaluations if e.when == "after"]
+    scored += [f"{one.task} loss {one.loss:.4f}" for one in found.record.losses if one.when == "after"]
     if scored:
         return ", ".join(scored)
     loss = found.record.validation_loss

@@ -9,6 +9,7 @@ import numpy as np
 from moslora.comparison.cost import read_costs
 from moslora.comparison.coverage import coverage_notes
 from moslora.comparison.execution import DONE, Outcome, outcome
+from moslora.comparison.losses import HeldOut, read_held_out
 from moslora.comparison.matrix import Arm, Final, Run, final_run
 from moslora.comparison.plan import Plan
 from moslora.comparison.results import arm_result, guesses, read_questions, read_scores, reference_notes
@@ -30,6 +31,7 @@ class Gathered:
     notes: list[str] = field(default_factory=list)
     finished: BySubject = field(default_factory=dict)
     diverged: BySubject = field(default_factory=dict)
+    losses: list[str] = field(default_factory=list)  # the tasks of which a loss is measured
     is_complete: bool = True
 
 
@@ -46,6 +48,7 @@ def gather(plan: Plan, arms: Sequence[Arm], tuning: Sequence[Run], *, folder: Pa
     if resumed:
         done.notes.append(f"{RESUMED}: {', '.join(resumed)}")
     every = [one for own in records.values() for one in own.values()]
+    done.losses = [*dict.fromkeys(one.task for record in every for one in record.losses)]
     done.notes += reference_notes(every, tasks=plan.tasks, references=plan.recipe.evaluation.references)
     done.notes += _subject_notes(plan, tuning)
     return done
@@ -82,7 +85,8 @@ def scores_of(plan: Plan, done: Gathered) -> tuple[Scores, dict[str, Questions]]
 
     A seed counts once it is done for every subject. Raises `CheckpointError` as `read_scores` does.
     """
-    measures, parts, known = plan.recipe.evaluation.tasks, [], {}
+    measures = [name for name in plan.recipe.evaluation.task_names if name not in done.losses]
+    parts, known = [], {}
     for subject in plan.subject_names:
         finished = done.finished[subject]
         questions = read_questions(finished, tasks=measures)
@@ -96,6 +100,16 @@ def scores_of(plan: Plan, done: Gathered) -> tuple[Scores, dict[str, Questions]]
             }
         )
     return _joined(parts), known
+
+
+def held_out_of(plan: Plan, done: Gathered) -> dict[str, HeldOut]:
+    """The losses of held-out samples, by task. Raises `CheckpointError` as `read_held_out` does."""
+    first = plan.subject_names[0]
+    return {
+        task: read_held_out(done.finished[first], done.diverged[first], task=task)
+        for task in plan.tasks
+        if task in done.losses
+    }
 
 
 def _joined(parts: Sequence[Scores]) -> Scores:

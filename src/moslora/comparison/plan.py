@@ -146,7 +146,7 @@ class Plan(Settings):
     @property
     def tasks(self) -> list[str]:
         """What the arms are compared on: each measure, of each subject where there are several."""
-        return [task_of(subject, name) for subject in self.subject_names for name in self.recipe.evaluation.tasks]
+        return [task_of(subject, name) for subject in self.subject_names for name in self.recipe.evaluation.task_names]
 
     def recipe_of(self, subject: str | None) -> dict[str, Any]:
         """The shared settings as plain values, with those of a subject."""

@@ -172,7 +172,7 @@ def _means(records: Iterable[RunRecord]) -> dict[str, dict[str, float]]:
 def _read_answers(folder: Path, task: str) -> Answers:
     place = RunFolder.open(folder)
     record = place.record()
-    scoring = record.recipe.get("evaluation", {}).get("scoring", "log_probability")
+    scoring = _scoring_of(record, task)
     path = place.answers / f"{task}-after-{scoring}.jsonl"
     try:
         lines = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
@@ -189,6 +189,12 @@ def _read_answers(folder: Path, task: str) -> Answers:
     key = task, "after", scoring
     of_task = [one for one in record.evaluations if (one.task, one.when, one.scoring) == key]
     return Answers(answers, found, next((one.scored for one in of_task if one.scored), None))
+
+
+def _scoring_of(record: RunRecord, task: str) -> str:
+    """How a task was scored: as the record says first; a task of short answers has its own way."""
+    own = (one.scoring for one in record.evaluations if (one.task, one.when) == (task, "after"))
+    return next(own, record.recipe.get("evaluation", {}).get("scoring", "log_probability"))
 
 
 def _questions(found: Answers, name: str) -> Questions:

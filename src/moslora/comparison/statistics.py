@@ -64,8 +64,8 @@ def compare_arms(
     the choice of its learning rate uncertain, for the verdicts. Raises `CheckpointError` if a task is missing from a
     run or has another number of questions there.
     """
-    if not tasks:
-        raise ValueError("a comparison needs a task")
+    if not tasks:  # held-out samples alone
+        return {}, []
     counts = _check(scores, tasks)
     known = {task: (questions or {}).get(task) or Questions(counts.get(task, 0)) for task in tasks}
     results = {arm: _task_results(by_seed, known) for arm, by_seed in scores.items() if by_seed}

@@ -3,40 +3,34 @@
 import csv
 import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import NamedTuple
 
 from rich.table import Table
 from rich.text import Text
 
+from moslora.comparison.grids import NOTHING, Cell, Grid
+from moslora.comparison.loss_tables import HELD_OUT, LOSS_DIFFERENCE, loss_difference_grid, loss_grid, loss_notes
 from moslora.comparison.subjects import in_common
 from moslora.comparison.verdict import AVERAGE, claim, points
 from moslora.data.tasks import chance_text
 from moslora.evaluation.recording import group_note, scored_text, units_of
 from moslora.records import ArmResult, ComparisonRecord, Difference, TaskResult
 
-NOTHING = "–"
 TRIED = "validation loss at each learning rate tried"
-WORDS = {"method", "difference in points", "verdict", "learning rates of", TRIED}  # columns set to the left
+WORDS = {
+    "method",
+    "difference in points",
+    "verdict",
+    "learning rates of",
+    TRIED,
+    HELD_OUT,
+    LOSS_DIFFERENCE,
+}  # columns set to the left
 LATEX_SIGNS = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 LATEX_SIGNS |= {sign: f"\\{sign}" for sign in "&%$#_{}"} | {"±": r"$\pm$", "–": "--", "<": r"$<$", ">": r"$>$"}
 CSV_ARM = ("arm", "method", "rank", "fraction", "learning_rate", "trainable", "train_seconds", "peak_memory_bytes")
 CSV_COST = ("seconds_per_step", "peak_memory_bytes")
 CSV_TASK = ("mean", "low", "high")
 CSV_DIFFERENCE = ("baseline", "mean", "low", "high", "p_value", "p_adjusted", "seeds", "verdict")
-
-
-class Cell(NamedTuple):
-    """What stands in a cell, and whether it stands out: the highest mean, or a difference that is shown."""
-
-    text: str
-    is_bold: bool = False
-
-
-class Grid(NamedTuple):
-    """A table before it takes a form."""
-
-    head: list[str]
-    rows: list[list[Cell]]
 
 
 def markdown(record: ComparisonRecord) -> str:
@@ -81,18 +75,27 @@ def csv_text(record: ComparisonRecord) -> str:
     head = [*CSV_ARM, *(f"measured_{name}" for name in CSV_COST), "task", *CSV_TASK, "seeds"]
     writer.writerow([*head, *(f"difference_{name}" for name in CSV_DIFFERENCE)])
     differences = _by_place(record)
+    loss_differences = {(one.arm, one.task): one for one in record.loss_differences}
     for arm in record.arms:
-        for task in [*record.tasks, AVERAGE]:
+        for task in [*record.tasks, AVERAGE] if record.tasks else []:
             result, difference = arm.tasks.get(task), differences.get((arm.arm, task))
             row = [getattr(arm, name) for name in CSV_ARM] + [getattr(arm.cost, name, None) for name in CSV_COST]
             row += [task, *(getattr(result, name, None) for name in CSV_TASK), len(result.per_seed) if result else 0]
             writer.writerow([*row, *(getattr(difference, name, None) for name in CSV_DIFFERENCE)])
+        for task, result in arm.losses.items():
+            row = [getattr(arm, name) for name in CSV_ARM] + [getattr(arm.cost, name, None) for name in CSV_COST]
+            row += [f"{task} (loss)", *(getattr(result, name) for name in CSV_TASK), len(result.per_seed)]
+            difference = loss_differences.get((arm.arm, task))
+            writer.writerow([*row, *(getattr(difference, name, None) for name in CSV_DIFFERENCE)])
     return stream.getvalue()
 
 
-def terminal(record: ComparisonRecord) -> Table:
-    """The table of arms for the terminal."""
-    grid = accuracy_grid(record)
+def terminal(record: ComparisonRecord) -> list[Table]:
+    """The table of arms for the terminal, and that of losses where there are some."""
+    return [_terminal(grid) for grid in (accuracy_grid(record), loss_grid(record)) if grid.rows]
+
+
+def _terminal(grid: Grid) -> Table:
     table = Table()
     for name in grid.head:
         table.add_column(Text(name), justify="left" if name in WORDS else "right")
@@ -149,20 +152,22 @@ def footnotes(record: ComparisonRecord) -> list[str]:
         if is_measured(record.arms)
         else "Seconds (median over seeds) and peak memory (largest): of the training runs themselves."
     )
-    units = units_of_record(record)
-    notes = [
-        f"Accuracy in %: mean over seeds ± half of its 95 % interval for new seeds and new {units}; bold: the highest "
-        "mean, which alone shows nothing.",
-        f"Differences: on the same {units} with the same seeds, 95 % intervals for new seeds and new {units}; bold: "
-        "p < 0.05 after Holm's correction (the average: over its arms; single tasks: over all arms and tasks).",
-        seconds,
-        *question_notes(record),
-    ]
+    notes = [*(_accuracy_notes(record) if record.tasks else []), *loss_notes(record), seconds, *question_notes(record)]
     notes += ["The comparison is not complete."] if not record.is_complete else []
     notes += [f"{arm.arm}: {arm.cannot}" for arm in record.arms if arm.cannot]
     notes += [f"{arm.arm}: training diverged {_with(arm.diverged)}" for arm in record.arms if arm.diverged]
     notes += [f"{arm.arm}, seed {seed}: failed: {why}" for arm in record.arms for seed, why in arm.failed.items()]
     return notes + record.notes
+
+
+def _accuracy_notes(record: ComparisonRecord) -> list[str]:
+    units = units_of_record(record)
+    return [
+        f"Accuracy in %: mean over seeds ± half of its 95 % interval for new seeds and new {units}; bold: the highest "
+        "mean, which alone shows nothing.",
+        f"Differences: on the same {units} with the same seeds, 95 % intervals for new seeds and new {units}; bold: "
+        "p < 0.05 after Holm's correction (the average: over its arms; single tasks: over all arms and tasks).",
+    ]
 
 
 def question_notes(record: ComparisonRecord) -> list[str]:
@@ -211,7 +216,8 @@ def count_text(count: int | None) -> str:
 def _blocks(record: ComparisonRecord, table: Callable[[Grid], list[str]]) -> list[str]:
     """The lines of all tables, each with an empty line around it."""
     lines = ["", *table(accuracy_grid(record)), ""]
-    lines += [*table(difference_grid(record)), ""] if record.differences else []
+    for grid in (difference_grid(record), loss_grid(record), loss_difference_grid(record)):
+        lines += [*table(grid), ""] if grid.rows else []
     return [*lines, *table(tuning_grid(record)), ""] if record.tuning else lines
 
 
@@ -225,7 +231,7 @@ def _by_place(record: ComparisonRecord) -> Mapping[tuple[str, str], Difference]:
 
 def is_measured(arms: Sequence[ArmResult]) -> bool:
     """Only if all arms with results are measured apart, so that a column never mixes two kinds of numbers."""
-    with_results = [arm for arm in arms if arm.tasks]
+    with_results = [arm for arm in arms if arm.tasks or arm.losses]
     return bool(with_results) and all(arm.cost for arm in with_results)
 
 
@@ -240,8 +246,8 @@ def _cost_texts(arm: ArmResult, *, apart: bool) -> tuple[str, str]:
 
 
 def seed_count(arm: ArmResult) -> str:
-    """How many seeds an arm's accuracy is the mean of, and how many of them diverged."""
-    count = max((len(result.per_seed) for result in arm.tasks.values()), default=0)
+    """How many seeds an arm's numbers are the mean of, and how many of them diverged."""
+    count = max((len(result.per_seed) for result in (arm.tasks | arm.losses).values()), default=0)
     return f"{count} ({len(arm.diverged)} diverged)" if arm.diverged else str(count)
 
 

@@ -12,9 +12,14 @@ NO_DOUBTS: Doubts = {}
 
 def claim(difference: Difference) -> int:
     """1 if the arm is shown to be better than its baseline, -1 if worse, 0 if neither."""
-    if difference.p_adjusted is None or difference.p_adjusted >= LEVEL:
+    if not is_shown(difference):
         return 0
     return 1 if difference.mean > 0 else -1
+
+
+def is_shown(difference: Difference) -> bool:
+    """Whether the corrected p value leaves a difference shown."""
+    return difference.p_adjusted is not None and difference.p_adjusted < LEVEL
 
 
 def of_difference(difference: Difference, *, doubts: Doubts = NO_DOUBTS) -> str:
@@ -42,8 +47,31 @@ def of_one_seed_in_parts(p_value: float) -> str:
     return f"one seed: cannot tell (answers may be worth a part; within this seed p {p_text(p_value)})"
 
 
+def of_loss(difference: Difference, *, doubts: Doubts = NO_DOUBTS) -> str:
+    """The verdict on an arm's loss of held-out samples against its baseline's, from at least two seeds."""
+    interval = _loss_range(difference)
+    if is_shown(difference):
+        word = "lower" if difference.mean < 0 else "higher"
+        size = f"{loss_text(abs(difference.mean))} ({interval}; {difference.seeds} seeds)"
+        return f"{word} than {difference.baseline} by {size}{_doubt(difference, doubts)}"
+    lost = f" once several arms are allowed for ({_holm(difference)})" if _is_lost_to_holm(difference) else ""
+    return f"no difference shown{lost}: {interval}"
+
+
+def of_loss_of_one_seed(p_value: float) -> str:
+    """The verdict from one seed: none."""
+    return f"one seed: cannot tell (within this seed p {p_text(p_value)})"
+
+
 def overall(record: ComparisonRecord) -> str:
-    """One sentence on the whole comparison: what is shown on the average over tasks, then on single tasks."""
+    """A sentence on what is shown on the average over tasks, then on single tasks; another one on losses."""
+    losses = _of_losses(record)
+    if not record.tasks and losses:
+        return losses
+    return f"{_of_accuracies(record)} {losses}".strip()
+
+
+def _of_accuracies(record: ComparisonRecord) -> str:
     average = [difference for difference in record.differences if difference.task == AVERAGE]
     compared = {difference.arm for difference in average}
     baselines = {record.baseline, *(difference.baseline for difference in average)}
@@ -69,6 +97,27 @@ def overall(record: ComparisonRecord) -> str:
     parts += _reservations(record, doubts, said={arm for d in shown for arm in (d.arm, d.baseline)})
     start = "" if record.is_complete else "Not complete yet. "
     return f"{start}{_scope(record, average)}: {'; '.join(parts)}."
+
+
+def _of_losses(record: ComparisonRecord) -> str:
+    """What is shown of the losses of held-out samples, file by file; nothing without any."""
+    by_task: dict[str, list[str]] = {}
+    for difference in record.loss_differences:
+        by_task.setdefault(difference.task, []).append(f"{difference.arm} {_loss_claim(difference)}")
+    return " ".join(f"Loss a token on {task}: {'; '.join(found)}." for task, found in by_task.items())
+
+
+def _loss_claim(difference: Difference) -> str:
+    return difference.verdict if is_shown(difference) else f"against {difference.baseline}, {difference.verdict}"
+
+
+def loss_text(value: float) -> str:
+    """A loss, or a difference of losses, in nats a token."""
+    return f"{value:.4f}".replace("-0.0000", "0.0000")
+
+
+def _loss_range(difference: Difference) -> str:
+    return f"{loss_text(difference.low or 0)} to {loss_text(difference.high or 0)}"
 
 
 def points(share: float) -> str:
@@ -102,9 +151,12 @@ def _claimed(difference: Difference, doubts: Doubts, *, note: str = "") -> str:
     low, high = sorted([abs(difference.low or 0), abs(difference.high or 0)])
     word = "better" if difference.mean > 0 else "worse"
     size = f"{points(abs(difference.mean))} points ({points(low)} to {points(high)}{note})"
+    return f"{word} than {difference.baseline} by {size}{_doubt(difference, doubts)}"
+
+
+def _doubt(difference: Difference, doubts: Doubts) -> str:
     of_rates = [f"{arm}: {_joined(doubts[arm])}" for arm in (difference.arm, difference.baseline) if doubts.get(arm)]
-    doubt = f", which may be the learning rate's doing ({'; '.join(of_rates)})" if of_rates else ""
-    return f"{word} than {difference.baseline} by {size}{doubt}"
+    return f", which may be the learning rate's doing ({'; '.join(of_rates)})" if of_rates else ""
 
 
 def _reservations(record: ComparisonRecord, doubts: Doubts, *, said: set[str]) -> list[str]:

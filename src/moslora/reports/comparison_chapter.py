@@ -22,6 +22,7 @@ from moslora.reports.comparison_tables import (
 from moslora.reports.disagreement import disagreement
 from moslora.reports.drawing import Look, Plot, looks
 from moslora.reports.headline import of_comparison
+from moslora.reports.held_out import arm_losses
 from moslora.reports.inside import adapter_plots
 from moslora.reports.insides import insides_table
 from moslora.reports.learning import learning_curves
@@ -47,6 +48,7 @@ def comparison_chapter(comparison: Comparison, *, name: str) -> Chapter:
     chapter.add("accuracy", "Accuracy with intervals", Plots(_accuracy(record, arms, look, name)), is_folded=False)
     several = len({*baselines_of(record).values()}) > 1
     heading = "Differences from the baseline" if several else f"Differences from {record.baseline}"
+    chapter.add("held-out", "Loss of held-out samples", *arm_losses(record))
     chapter.add("drawn", "What is drawn", *comparison_sheets(comparison))
     chapter.add("differences", heading, *_differences(record, name))
     chapter.add("cost", "Cost against accuracy", Plots(_costs(record, arms, look, name)))

@@ -70,7 +70,7 @@ def results_table(record: ComparisonRecord) -> Table:
     rows = []
     for arm in record.arms:
         remark = "baseline" if arm.arm in baselines else "" if arm.arm == arm.method else arm.method
-        if arm.cannot or not arm.tasks:
+        if arm.cannot or not (arm.tasks or arm.losses):
             reason = arm.cannot or next(iter(arm.failed.values()), "no finished run")
             rows.append([Cell(arm.arm, remark), Cell(reason, span=len(columns) + len(tasks))])
             continue
