@@ -68,8 +68,8 @@ def test_answers_by_place_are_counted_as_the_whole_file_tells(tmp_path: Path):
 def test_a_place_that_may_be_counted_in_two_ways_is_refused(tmp_path: Path):
     path = written(tmp_path, {**LISTED, "answer": 1}, {**LISTED, "answer": 2})
     assert refusal(path) == (
-        f"{path}: line 1: field 'answer' is 1, which may be a place counted from 0 or a place counted from 1; write the"
-        " options' texts, or their letters, as answers"
+        f"{path}: sample 1: field 'answer' is 1, which may be a place counted from 0 or a place counted from 1; write"
+        " the options' texts, or their letters, as answers"
     )
 
 
@@ -103,13 +103,13 @@ def test_a_label_is_found_in_generated_text_only_where_it_stands_alone(tmp_path:
 )
 def test_a_wrong_choice_names_file_and_line(tmp_path: Path, row: dict[str, Any], expected: str):
     path = written(tmp_path, {**LISTED, "answer": "B"}, row)
-    assert refusal(path).startswith(f"{path}: line 2: {expected}")
+    assert refusal(path).startswith(f"{path}: sample 2: {expected}")
 
 
 def test_a_line_of_a_table_is_that_where_the_row_starts(tmp_path: Path):
     path = tmp_path / "mine.csv"
     path.write_text('question,A,B,answer\n"two\nlines",x,y,A\nQ?,x,y,Z\n')
-    assert refusal(path).startswith(f"{path}: line 4: field 'answer' is 'Z'")
+    assert refusal(path).startswith(f"{path}: sample 2 (line 4): field 'answer' is 'Z'")
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_each_spelling_of_short_answers_is_read(tmp_path: Path, row: dict[str, A
 @pytest.mark.parametrize("answer", ["", None, True, [], [""], {"value": None}])
 def test_a_question_without_an_answer_names_its_line(tmp_path: Path, answer: Any):
     path = written(tmp_path, {"question": "Q?", "answer": "a"}, {"question": "Q?", "answer": answer})
-    assert refusal(path).startswith(f"{path}: line 2: field 'answer' is {answer!r}, expected a text, a number, or")
+    assert refusal(path).startswith(f"{path}: sample 2: field 'answer' is {answer!r}, expected a text, a number, or")
 
 
 @pytest.mark.parametrize(

@@ -34,8 +34,6 @@ ANSWER = (
 )
 _COLUMN = re.compile(r"(?P<stem>option|choice|ending|answer|solution|sol|op)?[ _]?(?P<label>[a-j]|\d{1,2})")
 
-Placed = Callable[[int], str]  # from a sample's number, counted from 1, to what a message calls it
-
 
 class _Choice(NamedTuple):
     """A question's options, their labels in the file, and the answer as it is written."""
@@ -60,16 +58,16 @@ def has_options(fields: Fields) -> bool:
     return fields.first(OPTIONS) is not None or bool(option_columns(fields))
 
 
-def choice_samples(rows: Sequence[Row], fields: Fields, *, placed: Placed) -> list[Row]:
+def choice_samples(rows: Sequence[Row], fields: Fields, *, places: Sequence[str]) -> list[Row]:
     """The questions with their options by letter, asked for in the built-in tasks' words.
 
-    Raises DataError naming the place of the first wrong sample, its field and value.
+    `places` say where the rows stand. Raises DataError naming the place of the first wrong sample, its field and value.
     """
-    choices = [_choice(row, fields, place=placed(number)) for number, row in enumerate(rows, start=1)]
-    right = _right_options(choices, fields, placed=placed)
+    choices = [_choice(row, fields, place=place) for row, place in zip(rows, places, strict=True)]
+    right = _right_options(choices, fields, places=places)
     return [
-        _sample(row, fields, choice.texts, answer, place=placed(number))
-        for number, (row, choice, answer) in enumerate(zip(rows, choices, right, strict=True), start=1)
+        _sample(row, fields, choice.texts, answer, place=place)
+        for row, choice, answer, place in zip(rows, choices, right, places, strict=True)
     ]
 
 
@@ -143,7 +141,7 @@ _READINGS: dict[str, Callable[[_Choice], int | None]] = {
 }
 
 
-def _right_options(choices: Sequence[_Choice], fields: Fields, *, placed: Placed) -> list[int]:
+def _right_options(choices: Sequence[_Choice], fields: Fields, *, places: Sequence[str]) -> list[int]:
     """Which option, from 0, is right in each question, by the one reading of answers that fits the whole file."""
     readings = {name: [read(choice) for choice in choices] for name, read in _READINGS.items()}
     fitting = {name: [one for one in found if one is not None] for name, found in readings.items() if None not in found}
@@ -154,7 +152,7 @@ def _right_options(choices: Sequence[_Choice], fields: Fields, *, placed: Placed
         number = max(found.index(None) for found in readings.values())
         labels = ", ".join(choices[number].labels)
         raise DataError(
-            f"{placed(number + 1)}: field '{field}' is {choices[number].answer!r}, which is none of the options; give"
+            f"{places[number]}: field '{field}' is {choices[number].answer!r}, which is none of the options; give"
             f" a label ({labels}), an option's text, or its place, in the same way in the whole file"
         )
     first, *others = fitting.items()
@@ -162,7 +160,7 @@ def _right_options(choices: Sequence[_Choice], fields: Fields, *, placed: Placed
         for number, (one, other) in enumerate(zip(first[1], found, strict=True)):
             if one != other:
                 raise DataError(
-                    f"{placed(number + 1)}: field '{field}' is {choices[number].answer!r}, which may be {first[0]} or"
+                    f"{places[number]}: field '{field}' is {choices[number].answer!r}, which may be {first[0]} or"
                     f" {name}; write the options' texts, or their letters, as answers"
                 )
     return first[1]

@@ -1,6 +1,6 @@
 """Files of questions with short answers: a text, a number, or a list of those that count as right."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,12 +19,12 @@ class ShortTask:
     name: str
 
 
-def short_samples(rows: Sequence[Row], fields: Fields, *, placed: Callable[[int], str]) -> list[Row]:
-    """The questions as instructions, each with its accepted answers.
+def short_samples(rows: Sequence[Row], fields: Fields, *, places: Sequence[str]) -> list[Row]:
+    """The questions as instructions, each with its accepted answers; `places` say where the rows stand.
 
     Raises DataError naming the place of the first wrong sample, its field and value.
     """
-    return [_sample(row, fields, place=placed(number)) for number, row in enumerate(rows, start=1)]
+    return [_sample(row, fields, place=place) for row, place in zip(rows, places, strict=True)]
 
 
 def _sample(row: Row, fields: Fields, *, place: str) -> Row:

@@ -3,14 +3,11 @@
 Names are compared without regard to case. A sample's fields are found once, from the names of all that the file has.
 """
 
-import csv
-import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from moslora.data.files import Row, file_format
+from moslora.data.files import Row
 from moslora.errors import DataError
 
 QUESTION = ("question", "instruction", "query", "prompt", "problem", "question_stem", "stem", "goal", "ctx", "sentence")
@@ -71,28 +68,3 @@ def listed(value: Any) -> Any:
         except json.JSONDecodeError:
             return value
     return value
-
-
-def place_of(path: Path, number: int) -> str:
-    """Where a file's sample, counted from 1, stands: its line where the format has lines, else its number."""
-    suffix = file_format(path)
-    if path.suffix != ".gz" and suffix in (".jsonl", ".csv", ".tsv"):
-        text = path.read_text(encoding="utf-8-sig")
-        lines = _json_lines(text) if suffix == ".jsonl" else _table_lines(text, "\t" if suffix == ".tsv" else ",")
-        if number <= len(lines):
-            return f"{path}: line {lines[number - 1]}"
-    return f"{path}: sample {number}"
-
-
-def _json_lines(text: str) -> list[int]:
-    return [number for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
-
-
-def _table_lines(text: str, delimiter: str) -> list[int]:
-    """The lines at which a table's rows start; the first one holds the names."""
-    reader, starts, start = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter), [], 1
-    for cells in reader:
-        if cells:
-            starts.append(start)
-        start = reader.line_num + 1
-    return starts[1:]

@@ -6,15 +6,15 @@ for training (chats, prompts with completions, instructions with outputs, texts)
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from moslora.data import choice_files, short_files
 from moslora.data.choice_files import choice_samples, choice_task, has_options
 from moslora.data.files import Row, read_rows
+from moslora.data.reading import Reading
 from moslora.data.short_files import ShortTask, short_samples
-from moslora.data.task_fields import QUESTION, Fields, place_of
+from moslora.data.task_fields import QUESTION, Fields
 from moslora.data.task_names import CHOICE, SAMPLES, SHORT, SORTS
 from moslora.data.tasks import Task
 from moslora.errors import DataError
@@ -43,15 +43,16 @@ def read_task(
 
     Raises DataError naming the file for fields that fit no sort of task, or several, and its line for a wrong sample.
     """
-    rows = read_rows(path.expanduser())  # all of them: how answers are written shows in the whole file
-    fields, placed = Fields(rows), partial(place_of, path.expanduser())
+    reading = Reading(str(path))
+    rows = read_rows(path.expanduser(), reading=reading)  # all: how answers are written shows in the whole file
+    fields, places = Fields(rows), reading.places
     sort = sort or sort_of(fields, path=path)
     if sort == SAMPLES:
         return HeldOut(name, path, training_format(fields)), rows[:limit]
     _check_fields(fields, sort, path=path)
     if sort == SHORT:
-        return ShortTask(name), short_samples(rows, fields, placed=placed)[:limit]
-    samples = choice_samples(rows, fields, placed=placed)[:limit]
+        return ShortTask(name), short_samples(rows, fields, places=places)[:limit]
+    samples = choice_samples(rows, fields, places=places)[:limit]
     return choice_task(name, samples), samples
 
 
