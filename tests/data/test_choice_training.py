@@ -15,7 +15,7 @@ def made(*rows: dict) -> tuple[list[dict], list[str]]:
 
 def test_a_question_is_trained_on_in_the_words_in_which_a_task_asks_it():
     (sample,), unused = made(QUESTION)
-    (asked,) = choice_samples([QUESTION], Fields([QUESTION]), placed=str)
+    (asked,) = choice_samples([QUESTION], Fields([QUESTION]), places=["sample 1"])
     assert sample["instruction"] == asked["instruction"]
     assert sample["output"] == asked["output"] == "the correct answer is A"
     assert unused == ["url"]

@@ -27,6 +27,6 @@ def choice_instructions(
     read = {*(name for name in names if name is not None), *(name for name, _ in option_columns(fields))}
     for place, row in zip(reading.places, rows, strict=True):
         refuse_unread(row, read=read, place=place)
-    samples = choice_samples([dict(row) for row in rows], fields, placed=lambda number: reading.places[number - 1])
+    samples = choice_samples([dict(row) for row in rows], fields, places=reading.places)
     asked = [{name: value for name, value in sample.items() if name != "options"} for sample in samples]
     return asked, unused_fields(rows, read=read)

@@ -1,4 +1,4 @@
-"""The losses of held-out samples: of a comparison's arms. Lower is better, and no accuracy."""
+"""The losses of held-out samples in a comparison: lower is better, and never an accuracy."""
 
 from moslora.comparison.loss_tables import loss_difference_grid, loss_grid
 from moslora.records import ComparisonRecord
