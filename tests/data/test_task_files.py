@@ -182,7 +182,6 @@ def test_a_task_is_named_by_its_file():
     assert task_name("everyday") == TaskName("everyday")
     assert task_name("data/exam.v2.jsonl.gz") == TaskName("exam.v2", None, Path("data/exam.v2.jsonl.gz"))
     assert task_name("choice:exam") == TaskName("exam", "choice", Path("exam"))
-    assert task_name("harness:arc_easy") == TaskName("arc_easy", "harness")
 
 
 def test_names_that_fit_nothing_or_are_alike_are_refused():

@@ -1,4 +1,4 @@
-"""What stands in `evaluation.tasks`: a built-in task, the path of a file, or a task of lm-evaluation-harness.
+"""What stands in `evaluation.tasks`: a built-in task, or the path of a file.
 
 A file is told by its fields (see `task_files`); where these fit more than one sort of task, its sort stands before the
 path: `choice:mine.csv`. A task is called after its file.
@@ -12,7 +12,7 @@ from moslora.data.files import FORMATS, file_format
 from moslora.data.tasks import TASKS
 from moslora.errors import ConfigError, suggestion
 
-CHOICE, SHORT, SAMPLES, HARNESS = "choice", "short", "samples", "harness"
+CHOICE, SHORT, SAMPLES = "choice", "short", "samples"
 SORTS = (CHOICE, SHORT, SAMPLES)
 
 
@@ -35,15 +35,13 @@ def task_name(written: str) -> TaskName:
     if written in TASKS:
         return TaskName(written)
     sort, _, rest = written.partition(":")
-    if sort == HARNESS and rest:
-        return TaskName(rest, HARNESS)
     if sort in SORTS and rest:
         return _file(rest, sort)
     if file_format(Path(written)) is not None or "/" in written or "\\" in written:
         return _file(written, None)
     raise ConfigError(
-        f"unknown task '{written}'{suggestion(written, TASKS)} (allowed: {', '.join(sorted(TASKS))}, the path of a file"
-        f" ending in {', '.join(FORMATS)}, or {HARNESS}:NAME of lm-evaluation-harness)"
+        f"unknown task '{written}'{suggestion(written, TASKS)} (allowed: {', '.join(sorted(TASKS))}, or the path of a"
+        f" file ending in {', '.join(FORMATS)})"
     )
 
 
