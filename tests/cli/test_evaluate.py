@@ -1,4 +1,5 @@
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -6,7 +7,11 @@ import pytest
 from transformers import AutoTokenizer
 from typer.testing import Result
 
+from moslora.data.everyday import everyday
+from moslora.data.tasks import task
+from moslora.evaluation.choice import score_by_log_probability
 from moslora.records import RunRecord
+from moslora.runs.adapters import load_adapted, open_adapter
 from moslora.runs.kinds.speaking import Speaker
 
 Moslora = Callable[..., Result]
@@ -83,8 +88,60 @@ def test_a_shipped_folder_is_scored_with_its_runs_prompt_and_stays_as_it_is(
     (shipped / "moslora.json").write_text('{"prompt": "haiku"}')
     assert refused("evaluate", shipped, *options).startswith(f"{shipped / 'moslora.json'} names the prompt 'haiku'")
     (shipped / "moslora.json").unlink()
-    expected = f"{shipped} does not say with which prompt it was trained: give --prompt-style (alpaca, plain, chat)"
-    assert refused("evaluate", shipped, *options) == refused("generate", shipped, "Hello") == expected
+    expected = (
+        f"{shipped} does not say with which prompt it was trained: give --prompt-style (alpaca, plain, chat, none)"
+    )
+    assert refused("generate", shipped, "Hello") == expected
+    if command == "fold":
+        assert refused("evaluate", shipped, *options) == expected
+
+
+@pytest.mark.parametrize(
+    ("source", "described", "prompt"),
+    [
+        ("run", "run/adapter, an adapter (MOSLORA) on {model}", "plain"),
+        ("folded", "folded, an adapter (LORA) on {model}", "plain"),
+        ("merged", "merged, a merged model", "plain"),
+        ("tiny", "tiny, a base model without an adapter", "chat"),
+        ("templateless", "templateless, a base model without an adapter", "plain"),
+    ],
+)
+def test_it_says_what_is_scored_and_how_it_is_asked(
+    tmp_path: Path,
+    finished: Path,
+    moslora: Moslora,
+    model_folder: Path,
+    source: str,
+    described: str,
+    prompt: str,
+):
+    folder = tmp_path / source
+    if source in ("folded", "merged"):
+        moslora("fold" if source == "folded" else "merge", finished, "--output", folder)
+    elif source in ("tiny", "templateless"):
+        shutil.copytree(model_folder, folder)
+        if source == "templateless":
+            (folder / "chat_template.jinja").unlink()
+    result = moslora("evaluate", folder, "--task", "everyday", "--limit", "1", "--json")
+    told = f"evaluating {tmp_path}/{described.format(model=model_folder)} (prompt: {prompt})"
+    assert told in result.stderr.splitlines()
+    (found,) = json.loads(result.stdout)
+    assert (found["prompt"], found["total"]) == (prompt, 1)
+
+
+def test_a_base_model_is_scored_as_what_it_is(tmp_path: Path, model_folder: Path, moslora: Moslora, refused: Refused):
+    arguments = ("evaluate", model_folder, "--task", "everyday", "--limit", "4", "--prompt-style", "plain")
+    moslora(*arguments, "--answers", tmp_path)
+    lines = (tmp_path / "everyday-evaluated-log_probability.jsonl").read_text().splitlines()
+    kept = [json.loads(line) for line in lines]
+    model, tokenizer = load_adapted(open_adapter(model_folder, or_base=True))
+    answers = score_by_log_probability(
+        model, tokenizer, [*everyday("test")][:4], task=task("everyday"), prompt_style="plain", progress=False
+    )
+    assert [one["scores"] for one in kept] == [pytest.approx(one.scores, rel=1e-5) for one in answers]
+    assert refused(*arguments, "--base", "smollm2") == (
+        f"{model_folder} is itself a base model: leave out --base smollm2"
+    )
 
 
 def test_the_prompt_is_the_runs_unless_another_is_asked_for(

@@ -1,4 +1,4 @@
-"""`moslora evaluate`: score a trained adapter on tasks."""
+"""`moslora evaluate`: score a trained adapter, or a model, on tasks."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from moslora.cli.options import AdapterArgument, BaseOption, JsonOption, PromptOption, print_json, remarks, results
+from moslora.cli.options import BaseOption, JsonOption, ModelArgument, PromptOption, print_json, remarks, results
 from moslora.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 EXAMPLES = (
     "moslora evaluate runs/demo",
     "moslora evaluate runs/demo --task ARC-Easy --data commonsense",
+    "# the base model, asked as the run is",
+    "moslora evaluate smollm2 --task everyday --prompt-style alpaca",
     "# the paper's protocol: generate, take the first match",
     "moslora evaluate runs/demo --scoring generation --limit 40",
     "# answers for VLMEvalKit, whose judge scores them",
@@ -26,7 +28,7 @@ EXAMPLES = (
 
 
 def evaluate(
-    adapter: AdapterArgument,
+    adapter: ModelArgument,
     task: Annotated[
         list[str] | None, typer.Option("--task", "-t", help="A task; may be repeated. Default: the recipe's.")
     ] = None,
@@ -57,7 +59,7 @@ def evaluate(
     prompt_style: PromptOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Score an adapter, or a merged model, on tasks, and keep the answer to every question."""
+    """Score an adapter, a merged model or a base model on tasks, and keep the answer to every question."""
     from moslora.cli.quiet import quiet_libraries
 
     quiet_libraries()
@@ -70,7 +72,7 @@ def evaluate(
     from moslora.runs.scoring import evaluate_adapter
     from moslora.runs.validation import validated
 
-    opened = open_adapter(adapter, base=base, prompt=prompt_style)
+    opened = open_adapter(adapter, base=base, prompt=prompt_style, or_base=True)
     kind = kind_of(opened.model.kind)
     if not kind.draws:
         require_language_model(opened, "evaluate")

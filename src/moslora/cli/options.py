@@ -35,6 +35,14 @@ RunArgument = Annotated[
 AdapterArgument = Annotated[
     Path, typer.Argument(metavar="RUN|ADAPTER", help="Folder of a run or of a saved adapter.", show_default=False)
 ]
+ModelArgument = Annotated[
+    Path,
+    typer.Argument(
+        metavar="RUN|ADAPTER|MODEL",
+        help="Folder of a run, an adapter or a model, smollm2, or a hub id.",
+        show_default=False,
+    ),
+]
 BaseOption = Annotated[
     str | None,
     typer.Option("--base", metavar="MODEL", help="A base model other than the recorded one.", callback=_checked_model),

@@ -1,4 +1,4 @@
-"""Opening what a command is given, a run or the folder of an adapter, together with its base model."""
+"""Opening what a command is given: a run or the folder of an adapter, with its base model, or a model as it is."""
 
 import json
 from collections.abc import Mapping
@@ -22,8 +22,9 @@ from moslora.errors import CheckpointError, ConfigError, MosloraError, command, 
 from moslora.runs.folder import RunFolder
 from moslora.runs.groups import ModelSettings, Recipe
 from moslora.runs.kinds import Kind, kind_of
+from moslora.runs.model_names import is_hub_id
 from moslora.runs.models import load_model, meta_model
-from moslora.runs.origin import base_noted, kind_noted, prompt_of, system_of
+from moslora.runs.origin import ORIGIN_NAME, base_noted, kind_noted, prompt_of, system_of
 from moslora.runs.recipe import LANGUAGE, model_settings, parse_recipe
 
 MOSLORA = "MOSLORA"  # PEFT's name for ours
@@ -46,6 +47,17 @@ class Opened:
     run: RunFolder | None = None
     recipe: Recipe | None = None
     own_head: Head | None = None  # of a bare adapter, which may be of a classifier
+    is_base: bool = False  # a model that nothing was trained in; `adapter` is its folder, or its name
+
+    @property
+    def described(self) -> str:
+        """What it is, in a few words: what was trained, and the base model that this belongs to."""
+        if self.is_base:
+            return f"{self.model.path}, a base model without an adapter"
+        if self.peft_type == FULL:
+            return f"{self.adapter}, {'a fully trained' if self.run else 'a merged'} model"
+        what = "a projector" if self.peft_type == PROJECTOR_ONLY else f"an adapter ({self.peft_type})"
+        return f"{self.adapter}, {what} on {self.model.path}"
 
     @property
     def head(self) -> Head:
@@ -73,20 +85,43 @@ class Opened:
         return self.recipe.data.asked_system if self.recipe else system_of(self.adapter)
 
 
-def open_adapter(source: str | Path, *, base: str | None = None, prompt: str | None = None) -> Opened:
-    """A run's folder, an adapter's, or a full model's, checked.
+def open_adapter(
+    source: str | Path, *, base: str | None = None, prompt: str | None = None, or_base: bool = False
+) -> Opened:
+    """A run's folder, an adapter's, or a full model's, checked; with `or_base` also a model as it is.
 
-    `base` names another base model than the recorded one, `prompt` another style than the run's or the folder's.
+    `base` names another base model than the recorded one, `prompt` another style than the run's or the folder's. A base
+    model is a folder, a `.gguf` file, a demo's name, or a hub id; it is asked through its chat template if it has one.
 
     Raises CheckpointError for a folder that is neither, or whose files are damaged.
     """
     if prompt is not None and prompt not in STYLES:
         raise unknown_name("prompt style", prompt, STYLES)
-    opened = _opened(Path(source), base=base, prompt=prompt)
+    open_as = _opened_base if or_base and _is_base(str(source)) else _opened
+    opened = open_as(Path(source), base=base, prompt=prompt)
     styles = kind_of(opened.model.kind).prompts
     if prompt is not None and prompt not in styles:
         raise ConfigError(f"--prompt-style {prompt}: such a model is asked by {', '.join(styles)} alone; leave it out")
     return replace(opened, prompt_style=styles[0]) if len(styles) == 1 else opened
+
+
+def _is_base(source: str) -> bool:
+    """Whether a text names a model, and no folder in which something says what was trained."""
+    folder = Path(source)
+    if not folder.exists():
+        return is_hub_id(source)
+    trained = [folder / name for name in ("run.json", "adapter_config.json", ORIGIN_NAME)]
+    is_of_run = (folder.parent / "run.json").is_file()
+    is_model = source.endswith(".gguf") or (folder / "config.json").is_file()
+    return is_model and not is_of_run and not any(path.is_file() for path in trained)
+
+
+def _opened_base(source: Path, *, base: str | None, prompt: str | None) -> Opened:
+    if base is not None:
+        raise ConfigError(f"{source} is itself a base model: leave out --base {base}")
+    kind = kind_noted(source, model=str(source))
+    model = model_settings(kind, path=str(source))
+    return Opened(source, model, FULL, prompt or kind_of(kind).untrained_prompt(model), is_base=True)
 
 
 def _opened(source: Path, *, base: str | None, prompt: str | None) -> Opened:

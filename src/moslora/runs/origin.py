@@ -11,11 +11,13 @@ from moslora import __version__
 from moslora.data.prompts import STYLES
 from moslora.errors import CheckpointError
 from moslora.files import write_atomically
+from moslora.runs.model_names import VISION_DEMOS
 from moslora.runs.recipe import LANGUAGE, RECIPES
 from moslora.runs.subject_settings import CAPTION
 
 ORIGIN_NAME = "moslora.json"
 OF_TYPE = {"llava": "vision_language", "llava_next": "vision_language"}  # type of a model: the kind that runs it
+OF_NAME = dict.fromkeys(VISION_DEMOS, "vision_language")
 
 
 def write_origin(
@@ -33,12 +35,13 @@ def write_origin(
 
 
 def kind_noted(folder: str | Path, *, model: str) -> str:
-    """The kind that a folder notes; if it notes none, that of the base `model`'s type, where it is a local folder.
+    """The kind that a folder notes; if it notes none, that of its base `model`: a demo's name, or a local folder.
 
     Raises CheckpointError.
     """
     noted = _noted(Path(folder))
-    kind = noted.get("kind", LANGUAGE) if noted else OF_TYPE.get(_model_type(Path(model)), LANGUAGE)
+    of_model = OF_NAME.get(model) or OF_TYPE.get(_model_type(Path(model)), LANGUAGE)
+    kind = noted.get("kind", LANGUAGE) if noted else of_model
     if kind not in RECIPES:
         raise CheckpointError(
             f"{Path(folder) / ORIGIN_NAME} names the kind {kind!r}, which is none of {', '.join(RECIPES)}: correct it"

@@ -73,7 +73,7 @@ def evaluate_adapter(
     answers_folder: Path | None = None,
     progress: bool = True,
 ) -> list[EvaluationRecord | LossRecord]:
-    """Score a saved adapter on tasks; the numbers go into its run's record, the answers to `answers_folder`.
+    """Score an adapter, or a model, on tasks; the numbers go into its run's record, the answers to `answers_folder`.
 
     The answers' folder is the run's unless another is named. A folder without a run is made to be shipped: nothing is
     written there, and answers are kept only where a folder is named for them.
@@ -85,6 +85,7 @@ def evaluate_adapter(
     if folder is not None:
         check_writable(folder)
     test_sets = kind.test_sets(settings, opened.recipe.data if opened.recipe else None)
+    report(f"evaluating {opened.described} (prompt: {prompt})")
     model, processor = load_adapted(opened)
     found = []
     for test_set in test_sets:

@@ -55,6 +55,10 @@ class Kind(Protocol):
         """The model's processor; `saved` is a trained adapter's folder, whose own must do the same."""
         ...
 
+    def untrained_prompt(self, settings: Any) -> str:
+        """The style in which a base model is asked that nothing was trained in; `settings` are the model's."""
+        return self.prompts[0]
+
     def parts(self, model: nn.Module) -> dict[str, str]:
         """The parts of a model that adapters may name, each with the prefix of its modules; empty without parts."""
         ...

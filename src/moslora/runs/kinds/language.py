@@ -12,7 +12,7 @@ from moslora.adapter.heads import Head
 from moslora.adapter.verification import token_probe
 from moslora.data.everyday import everyday, without_question
 from moslora.data.packing import check_packing
-from moslora.data.prompts import PROMPTS, STYLES, prompt_ids
+from moslora.data.prompts import CHAT, PROMPTS, STYLES, prompt_ids
 from moslora.data.tasks import EVERYDAY
 from moslora.data.template_choice import take_saved
 from moslora.data.tokens import pad_token_id
@@ -47,6 +47,10 @@ class Language(Kind):
         if saved is not None:
             take_saved(tokenizer, saved)
         return tokenizer
+
+    def untrained_prompt(self, settings: ModelSettings) -> str:
+        """The chat template of a model that has one; else the question as it is."""
+        return CHAT if load_tokenizer(settings).chat_template else "plain"
 
     def parts(self, model: nn.Module) -> dict[str, str]:
         """A language model is one whole."""
