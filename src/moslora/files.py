@@ -67,8 +67,7 @@ def new_file(path: str | Path) -> Iterator[Path]:
     Raises OutputError when `path` exists, or its folder cannot be written.
     """
     path = Path(path).absolute()
-    if path.exists():
-        raise OutputError(f"{path} exists: choose another name, or remove it")
+    _check_absent(path)
     temporary = _place_beside(path)
     try:
         yield temporary / path.name
@@ -84,6 +83,12 @@ def check_new_folder(folder: str | Path, *, needed_bytes: int = 0) -> None:
     """
     _check_unused(Path(folder))
     check_writable(folder, needed_bytes=needed_bytes)
+
+
+def check_new_file(path: str | Path) -> None:
+    """Refuse early what `new_file` would refuse after the work is done. Changes nothing. Raises `OutputError`."""
+    _check_absent(Path(path))
+    check_writable(path)
 
 
 def check_writable(path: str | Path, *, needed_bytes: int = 0) -> None:
@@ -131,6 +136,11 @@ def _place_beside(path: Path) -> Path:
 def _check_unused(folder: Path) -> None:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise OutputError(f"{folder} exists and is not an empty folder: choose another one, or remove it")
+
+
+def _check_absent(path: Path) -> None:
+    if path.exists():
+        raise OutputError(f"{path} exists: choose another name, or remove it")
 
 
 def _gigabytes(size_bytes: int) -> str:

@@ -2,13 +2,35 @@
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from moslora.cli.options import results
 from moslora.errors import ConfigError
 
 if TYPE_CHECKING:
     from moslora.runs.adapters import Opened
+
+OF_PICTURES = "Pictures"
+
+SeedsOption = Annotated[int, typer.Option(min=1, help="Pictures per prompt.", rich_help_panel=OF_PICTURES)]
+StepsOption = Annotated[int | None, typer.Option(min=1, help="Default: the recipe's.", rich_help_panel=OF_PICTURES)]
+GuidanceOption = Annotated[
+    float | None, typer.Option(min=0.0, help="Default: the recipe's.", rich_help_panel=OF_PICTURES)
+]
+SizeOption = Annotated[
+    int | None, typer.Option(min=8, help="In pixels. Default: as trained.", rich_help_panel=OF_PICTURES)
+]
+NegativeOption = Annotated[str, typer.Option(help="What not to draw.", rich_help_panel=OF_PICTURES)]
+WeightOption = Annotated[float, typer.Option(help="Of the adapter.", rich_help_panel=OF_PICTURES)]
+BesideOption = Annotated[
+    list[str] | None,
+    typer.Option("--with", metavar="FILE=WEIGHT", help="Another LoRA file.", rich_help_panel=OF_PICTURES),
+]
+SweepOption = Annotated[
+    str | None, typer.Option(metavar="W,W,...", help="One sheet over these weights.", rich_help_panel=OF_PICTURES)
+]
 
 
 def draw(

@@ -37,32 +37,49 @@ def generated_texts(
 
     Raises DataError for a prompt that is longer than the model's positions, or has tokens that it lacks.
     """
+    settings = GenerationConfig(num_beams=num_beams, max_new_tokens=max_new_tokens, do_sample=False)
+    ids = generated_ids(model, tokenizer, prompts, settings=settings, batch_size=batch_size, progress=progress)
+    return tokenizer.batch_decode(ids, skip_special_tokens=True) if ids else []
+
+
+def generated_ids(
+    model: torch.nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[list[int]],
+    *,
+    settings: GenerationConfig,
+    batch_size: int,
+    progress: bool,
+    title: str = "evaluating",
+) -> list[list[int]]:
+    """The new tokens after each prompt, up to and with the one that ends the answer; in the prompts' order.
+
+    `settings` say how tokens are chosen; the model's own settings are left out. `title` stands beside the progress.
+    Otherwise as `generated_texts`.
+    """
     check_tokens(model, tokenizer, prompts)
-    check_positions(model, [len(ids) + max_new_tokens for ids in prompts], range(len(prompts)))
-    settings = GenerationConfig(
-        num_beams=num_beams,
-        max_new_tokens=max_new_tokens,
-        do_sample=False,
-        eos_token_id=end_token_ids(model, tokenizer),
-        pad_token_id=pad_token_id(tokenizer),
-    )
-    texts = [""] * len(prompts)
+    lengths = [len(ids) + int(settings.max_new_tokens or 0) for ids in prompts]
+    check_positions(model, lengths, range(len(prompts)))
+    ends, pad = end_token_ids(model, tokenizer), pad_token_id(tokenizer)
+    settings.eos_token_id, settings.pad_token_id = ends, pad
+    found: list[list[int]] = [[] for _ in prompts]
     with evaluation_mode(model), generation_defaults(model):
         for batch in length_batches(
             list(enumerate(prompts)),
             batch_size,
             length=lambda row: len(row[1]),
             progress=progress,
-            is_padded=not sees_left_padding(model),
+            is_padded=len(prompts) > 1 and not sees_left_padding(model),
+            title=title,
         ):
-            inputs = left_padded([ids for _, ids in batch], pad=pad_token_id(tokenizer), device=input_device(model))
+            inputs = left_padded([ids for _, ids in batch], pad=pad, device=input_device(model))
             output: Any = base_of(model).generate(
                 input_ids=inputs.input_ids, attention_mask=inputs.attention_mask, generation_config=settings
             )
-            new_ids = output[:, inputs.input_ids.shape[1] :]
-            for (index, _), text in zip(batch, tokenizer.batch_decode(new_ids, skip_special_tokens=True), strict=True):
-                texts[index] = text
-    return texts
+            for (index, _), row in zip(batch, output[:, inputs.input_ids.shape[1] :].tolist(), strict=True):
+                end = next((place for place, token in enumerate(row) if token in ends), len(row))
+                found[index] = row[: end + 1]
+    return found
 
 
 def check_tokens(model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Sequence[int]]) -> None:
@@ -77,8 +94,8 @@ def check_positions(model: torch.nn.Module, lengths: Sequence[int], questions: S
 
     Raises DataError.
     """
-    limit = getattr(getattr(model, "config", None), "max_position_embeddings", None)
-    if not isinstance(limit, int):
+    limit = positions_of(model)
+    if limit is None:
         return
     for length, question in zip(lengths, questions, strict=True):
         if length > limit:
@@ -86,3 +103,9 @@ def check_positions(model: torch.nn.Module, lengths: Sequence[int], questions: S
                 f"question {question + 1} needs {length} tokens with its answer, the model has {limit} positions; "
                 "leave it out or use a model with more"
             )
+
+
+def positions_of(model: torch.nn.Module) -> int | None:
+    """How many tokens a text of the model has at most, where it says so."""
+    limit = getattr(getattr(model, "config", None), "max_position_embeddings", None)
+    return limit if isinstance(limit, int) else None

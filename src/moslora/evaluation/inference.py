@@ -73,17 +73,18 @@ def length_batches(
     progress: bool,
     most_tokens: int | None = None,
     is_padded: bool = True,
+    title: str = "evaluating",
 ) -> Iterator[list[RowT]]:
     """Batches of rows of like length, the longest first so that running out of memory shows at once.
 
     `most_tokens` makes batches smaller whose padded rows have more, down to one row. Without `is_padded` the rows of a
-    batch are of one length, for models that see padding. `progress` shows a bar on stderr.
+    batch are of one length, for models that see padding. `progress` shows a bar on stderr, with a title.
     """
     if batch_size < 1:
         raise ConfigError(f"batch_size={batch_size}: give a whole number of at least 1")
     ordered = sorted(rows, key=length, reverse=True)
     with Progress(console=Console(stderr=True), disable=not progress) as bar:
-        counter = bar.add_task("evaluating", total=len(ordered))
+        counter = bar.add_task(title, total=len(ordered))
         start = 0
         while start < len(ordered):
             size = min(batch_size, max(1, most_tokens // length(ordered[start]))) if most_tokens else batch_size

@@ -1,7 +1,8 @@
 """What is to be judged: the answers of several methods under the same names, with their prompts and photos.
 
 A method is a folder of pictures, or of text files; folders inside it are subjects. Pictures of `moslora generate` tell
-their prompts themselves; a CSV file with the columns name, prompt and subject tells those of others.
+their prompts themselves, its texts in a file beside them; a CSV file with the columns name, prompt and subject tells
+those of others.
 """
 
 import csv
@@ -18,7 +19,8 @@ from moslora.painting.png import read_picture
 
 PICTURE, TEXT = "picture", "text"
 TEXT_ENDING = ".txt"
-DRAWN, SHEET = "adapter", "sheet.png"  # in a folder of `moslora generate`
+DRAWN, SHEET, PROMPTS = "adapter", "sheet.png", "prompts.csv"  # in a folder of `moslora generate`
+PROMPTS_HEADER = b"name,prompt"
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ def read_material(
     kinds = {path.suffix.lower() == TEXT_ENDING for answers in found.values() for path in answers.values()}
     if len(kinds) > 1:
         raise DataError(f"{', '.join(folders)}: texts and pictures cannot be compared; give folders of one kind")
-    told = _told(prompts, shared) if prompts is not None else {}
+    told = _told(prompts, shared) if prompts is not None else _told_beside(found, shared)
     items = [_item(name, tuple(answers[name] for answers in found.values()), told) for name in shared]
     digest = _digest(named, items)
     return Material(
@@ -110,7 +112,7 @@ def _answers(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         beside = [str(path) for path in folder.parent.glob("*") if path.is_dir()] if folder.parent.is_dir() else []
         raise DataError(f"there is no folder {folder}{suggestion(str(folder), beside)}; name a folder of answers")
-    if (folder / SHEET).is_file() and (folder / DRAWN).is_dir():
+    if any((folder / name).is_file() for name in (SHEET, PROMPTS)) and (folder / DRAWN).is_dir():
         folder = folder / DRAWN
     found: dict[str, Path] = {}
     for path in sorted([*folder.glob("*"), *folder.glob("*/*")]):
@@ -170,6 +172,19 @@ def _told(path: Path, names: Sequence[str]) -> dict[str, tuple[str, str | None]]
     if missing:
         raise DataError(f"{path} has no prompt for {len(missing)} names, first '{missing[0]}'; add their lines")
     return told
+
+
+def _told_beside(found: Mapping[str, Mapping[str, Path]], names: Sequence[str]) -> dict[str, tuple[str, str | None]]:
+    """The prompts that `moslora generate` wrote beside its texts. Raises DataError if the methods had others."""
+    firsts = [next(iter(answers.items())) for answers in found.values()]
+    beside = {path.parents[name.count("/") + 1] / PROMPTS for name, path in firsts}
+    files = sorted(path for path in beside if path.is_file() and path.read_bytes().startswith(PROMPTS_HEADER))
+    told = [_told(path, names) for path in files]
+    for path, own in zip(files, told, strict=True):
+        other = next((name for name in names if own[name] != told[0][name]), None)
+        if other is not None:
+            raise DataError(f"{files[0]} and {path} have other prompts for '{other}'; answer the same with each")
+    return told[0] if told else {}
 
 
 def _photos(folder: Path | None, items: Sequence[Item]) -> dict[str | None, tuple[Path, ...]]:

@@ -165,7 +165,7 @@ class Kind(Protocol):
         """Write into a run's folder what was made to be looked at while it was evaluated; nothing, for most kinds."""
 
     def speaker(self, model: Any, processor: Any, *, prompt: str, **options: Any) -> Any:
-        """What answers prompts on stdout."""
+        """What answers prompts, in batches (`answers`) or one on stdout (`say`); `prompt` is the style."""
         ...
 
 

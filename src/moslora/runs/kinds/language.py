@@ -135,5 +135,5 @@ class Language(Kind):
         return token_probe(model, tokens)
 
     def speaker(self, model: Any, processor: PreTrainedTokenizerBase, *, prompt: str, **options: Any) -> Speaker:
-        """Text as it is made."""
+        """What answers in text, and holds chats."""
         return Speaker(model, processor, style=prompt, **options)

@@ -1,4 +1,4 @@
-"""Answering questions about pictures, printed on stdout."""
+"""Answering questions about pictures."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -8,9 +8,11 @@ from typing import Any
 import torch
 from transformers import set_seed
 
+from moslora.data.asked import Asked
 from moslora.data.images import check_image, open_image
 from moslora.errors import ConfigError
 from moslora.evaluation.asking import Prompt, answers
+from moslora.runs.kinds.speaking import Spoken
 from moslora.runs.kinds.vision_material import MARKER, question_ids
 from moslora.training.vision_language import pixels
 
@@ -39,23 +41,33 @@ class PictureSpeaker:
         self.headers = [check_image(image, place="--image") for image in self.images]
         set_seed(seed)
 
-    def answer(self, text: str) -> str:
-        """Answer a prompt."""
-        asked = text if MARKER in text else f"{MARKER}\n" * len(self.images) + text
-        if asked.count(MARKER) != len(self.images):
-            raise ConfigError(
-                f"the prompt has {asked.count(MARKER)} {MARKER} for {len(self.images)} pictures: write one for each"
-            )
-        ids = question_ids(asked, self.processor, headers=self.headers)
-        prompt = Prompt(ids, lambda: [open_image(image, place="--image") for image in self.images])
+    def answers(self, asked: Sequence[Asked], *, batch_size: int, progress: bool) -> list[Spoken]:
+        """The answers to prompts, in their order. Raises ConfigError for what stands beside a prompt's text."""
+        prompts = [self._prompt(one) for one in asked]
         found = answers(
             self.model,
             self.processor,
-            [prompt],
+            prompts,
             pixels=partial(pixels, processor=self.processor),
             max_new_tokens=self.max_new_tokens,
-            batch_size=1,
-            progress=False,
-        )[0]
-        print(found)
-        return found
+            batch_size=batch_size,
+            progress=progress,
+        )
+        return [Spoken(text) for text in found]
+
+    def say(self, asked: Asked) -> Spoken:
+        """Answer one prompt on stdout."""
+        (spoken,) = self.answers([asked], batch_size=1, progress=False)
+        print(spoken.text)
+        return spoken
+
+    def _prompt(self, asked: Asked) -> Prompt:
+        if asked.messages or asked.request.get("system") or asked.request.get("history"):
+            raise ConfigError("a model that sees pictures is asked by one prompt: leave out system messages and chats")
+        text = asked.text if MARKER in asked.text else f"{MARKER}\n" * len(self.images) + asked.text
+        if text.count(MARKER) != len(self.images):
+            raise ConfigError(
+                f"the prompt has {text.count(MARKER)} {MARKER} for {len(self.images)} pictures: write one for each"
+            )
+        ids = question_ids(text, self.processor, headers=self.headers)
+        return Prompt(ids, lambda: [open_image(image, place="--image") for image in self.images])

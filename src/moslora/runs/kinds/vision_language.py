@@ -199,7 +199,7 @@ class VisionLanguage(Kind):
         return {"input_ids": rows, "attention_mask": torch.ones_like(rows), **pixels(pictures, processor)}
 
     def speaker(self, model: Any, processor: Any, *, prompt: str, **options: Any) -> Any:
-        """Text about pictures, as it is made."""
+        """What answers in text about pictures."""
         return PictureSpeaker(model, processor, **options)
 
 
