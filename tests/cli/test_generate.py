@@ -227,7 +227,7 @@ def test_ctrl_c_stops_an_answer_and_keeps_the_chat(finished, capsys: pytest.Capt
     ("options", "message"),
     [
         (["--chat", "--json"], "a chat is held on the screen alone: leave out --json, or give a prompt without --chat"),
-        (["Hi", "--image", "x.png"], "a model without pictures: leave out --image"),
+        (["Hi", "--image", "x.png"], "sees no pictures: leave out --image"),
         (["Hi", "--compare-base", "--temperature", "1"], "leave out --temperature"),
         (["-", "--input", "-"], "not both"),
         (["long " * 300], "ask for fewer with --max-new-tokens"),
@@ -241,3 +241,8 @@ def test_what_cannot_be_answered_is_refused_in_a_line(options, message, finished
 def test_a_full_model_has_no_adapter_to_take_away(model_folder, refused: Refused):
     how = ("generate", model_folder, "Hi", "--prompt-style", "plain", "--compare-base")
     assert "holds no adapter to take away: leave out --compare-base" in refused(*how)
+
+
+def test_a_base_model_answers_through_its_chat_template(model_folder, moslora: Moslora):
+    turn = moslora("generate", model_folder, "Hello", *SHORT).stdout
+    assert turn == moslora("generate", model_folder, "--chat", *SHORT, stdin="Hello\n").stdout

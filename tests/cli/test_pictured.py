@@ -91,6 +91,26 @@ def test_options_that_would_do_nothing_for_pictures_are_refused(
     assert [Path(path).is_file() for path in written["predictions"]] == [True]
 
 
+def test_prompts_about_a_picture_are_answered_with_and_without_the_adapter(
+    write_vision: Callable[..., Path],
+    picture_data: Path,
+    moslora: Callable[..., Result],
+    refused: Callable[..., str],
+    tmp_path: Path,
+):
+    run, prompts = tmp_path / "run", tmp_path / "prompts.txt"
+    moslora("train", write_vision(evaluation={"tasks": []}, training={"max_steps": 2}), "--output", run)
+    prompts.write_text("Is it red?\nWhat colour is the shape in the middle?\n")
+    picture = next(picture_data.rglob("*.png"))
+    how = ("generate", run, "--image", picture, "--max-new-tokens", "4")
+    lines = moslora(*how, "--prompts", prompts, "--compare-base", "--json").stdout.splitlines()
+    found = [json.loads(line) for line in lines]
+    assert [sorted(one) for one in found] == [["answer", "base_answer", "prompt"]] * 2
+    assert moslora(*how, "Is it red?").stdout == f"{found[0]['answer']}\n"
+    assert "leave out system messages and chats" in refused(*how, "Is it red?", "--system", "Be terse.")
+    assert "holds no chat: give a prompt" in refused("generate", run, "--chat")
+
+
 @pytest.mark.parametrize("method", ["loha", "lokr", "vera", "adalora", "dora", "pissa"])
 def test_the_other_methods_merge_with_the_projector_that_trained_beside_them(
     write_vision: Callable[..., Path], moslora: Callable[..., Result], tmp_path: Path, method: str

@@ -129,11 +129,9 @@ def _check_fits(opened: "Opened", asking: Asking, sampling: dict[str, Any]) -> N
     require_language_model(opened, "generate")
     sees_pictures = kind_of(opened.model.kind).sees_pictures
     if asking.images and not sees_pictures:
-        raise ConfigError(f"{opened.adapter} is an adapter of a model without pictures: leave out --image")
+        raise ConfigError(f"{opened.adapter} sees no pictures: leave out --image")
     if asking.chat and sees_pictures:
-        raise ConfigError(
-            f"{opened.adapter} is an adapter of a model that sees pictures, which holds no --chat: give a prompt"
-        )
+        raise ConfigError(f"{opened.adapter} answers about pictures, and holds no chat: give a prompt, not --chat")
     if asking.with_base and opened.peft_type in (FULL, PROJECTOR_ONLY):
         raise ConfigError(f"{opened.adapter} holds no adapter to take away: leave out --compare-base")
     if asking.with_base and sampling["temperature"]:

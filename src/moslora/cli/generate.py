@@ -1,4 +1,4 @@
-"""`moslora generate`: text, or pictures, from a base model with an adapter."""
+"""`moslora generate`: text, or pictures, from a base model, mostly with an adapter."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from moslora.cli import answering, drawing
-from moslora.cli.options import AdapterArgument, BaseOption, JsonOption, PromptOption
+from moslora.cli.options import BaseOption, JsonOption, ModelArgument, PromptOption
 from moslora.errors import ConfigError
 
 EXAMPLES = (
@@ -27,7 +27,7 @@ EXAMPLES = (
 
 
 def generate(
-    adapter: AdapterArgument,
+    adapter: ModelArgument,
     prompt: Annotated[
         str | None, typer.Argument(help="The instruction, or what to draw. `-`, or none and a pipe: standard input.")
     ] = None,
@@ -70,14 +70,14 @@ def generate(
     from moslora.runs.adapters import open_adapter
     from moslora.runs.kinds import kind_of
 
-    opened = open_adapter(adapter, base=base, prompt=prompt_style)
+    opened = open_adapter(adapter, base=base, prompt=prompt_style, or_base=True)
     if not kind_of(opened.model.kind).draws:
         sampling = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed}
         answering.answer(opened, asking, sampling, batch_size=batch_size)
         return
     if asking.of_text:
         unfit = " and ".join(asking.of_text)
-        raise ConfigError(f"{opened.adapter} is an adapter of a model that draws: leave out {unfit}")
+        raise ConfigError(f"{opened.adapter} draws: leave out {unfit}")
     how = {"steps": steps, "guidance": guidance, "resolution": size, "negative_prompt": negative or None}
     wanted: dict[str, Any] = {"prompt": asking.prompt, "prompts": prompts, "seeds": seeds, "how": how}
     beside = beside or []
