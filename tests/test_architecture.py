@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1] / "src" / "moslora"
 LAYERS = [
     {"errors", "__init__", "estimation"},
     {"files", "emoji", "score_records"},
-    {"records", "painting"},
+    {"records", "painting", "packed"},
     {"core"},
     {"adapter"},
     {"data"},
@@ -28,6 +28,7 @@ TORCH_FREE = [
     "errors.py",
     "estimation.py",
     "files.py",
+    "packed.py",
     "records.py",
     "score_records.py",
     "__init__.py",

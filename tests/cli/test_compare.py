@@ -46,6 +46,11 @@ def test_compare_prints_the_table_and_goes_on_where_it_was(moslora: Run, plan: P
     again = moslora("compare", plan, "--output", tmp_path / "c", "--json")
     assert json.loads(again.stdout) == json.loads((tmp_path / "c" / "comparison.json").read_text())
     assert again.stderr.splitlines()[-1] == "2 of 2 runs were finished before"
+    packed = moslora("compare", plan, "--output", tmp_path / "c", "--pack")
+    assert packed.stdout.endswith(f"files of runs packed into {tmp_path / 'c' / 'runs.jsonl.gz'}\n")
+    assert not [*tmp_path.rglob("answers"), *tmp_path.rglob("metrics.jsonl")]
+    found = json.loads(moslora("compare", plan, "--output", tmp_path / "c", "--json").stdout)
+    assert {**found, "finished": None} == {**json.loads(again.stdout), "finished": None}
 
 
 def test_compare_writes_to_a_folder_named_after_the_plan(
@@ -56,6 +61,8 @@ def test_compare_writes_to_a_folder_named_after_the_plan(
     record = ComparisonRecord.load(tmp_path / "comparisons" / "two" / "comparison.json")
     assert (record.is_complete, [len(arm.runs) for arm in record.arms]) == (False, [1, 0])
     assert result.stdout.splitlines()[-1] == "not complete: start the same command again to do what is missing"
+    refused = moslora("compare", plan, "--pack", exit_code=2)
+    assert "comparisons/two is not complete: start the same command without --pack" in refused.stderr
 
 
 def test_a_dry_run_writes_nothing_but_its_output(

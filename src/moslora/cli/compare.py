@@ -19,6 +19,8 @@ EXAMPLES = (
     "# your own plan",
     "moslora compare table4-small --show > mine.yaml",
     "moslora compare mine.yaml --set seeds=[1,2,3]",
+    "# keep a finished one: records, tables and one file of answers and curves",
+    "moslora compare table4-small --pack",
     "# seconds and memory of every arm, measured apart",
     "moslora compare table4-small --costs",
 )
@@ -48,6 +50,10 @@ ShardOption = Annotated[str | None, typer.Option("--shard", metavar="I/N", help=
 CostsOption = Annotated[
     bool, typer.Option("--costs", help="Measure each arm's seconds per step and peak memory in a process of its own.")
 ]
+PackOption = Annotated[
+    bool,
+    typer.Option("--pack", help="Move the answers and curves of a finished comparison's runs into one file."),
+]
 ListOption = Annotated[bool, typer.Option("--list", help="List the shipped plans.")]
 ShowOption = Annotated[bool, typer.Option("--show", help="Print the plan as YAML, for editing.")]
 
@@ -61,6 +67,7 @@ def compare(
     dry_run: DryRunOption = False,
     shard: ShardOption = None,
     costs: CostsOption = False,
+    is_pack: PackOption = False,
     is_list: ListOption = False,
     is_show: ShowOption = False,
     as_json: JsonOption = False,
@@ -86,6 +93,9 @@ def compare(
     quiet_libraries()
     if dry_run:
         _dry_run(chosen, as_json=as_json)
+        return
+    if is_pack:
+        _pack(chosen, folder)
         return
     record = _compared(context, chosen, folder, shard=shard, costs=costs)
     if is_first():
@@ -120,6 +130,17 @@ def _compared(context: typer.Context, plan: Any, folder: Path, *, shard: str | N
         reason = f"interrupted: {interrupt}" if interrupt.args else "interrupted"
         remarks.print(f"{reason}; to resume: {shlex.join(['moslora', *context.meta[ARGUMENTS]])}")
         raise typer.Exit(INTERRUPTED) from None
+
+
+def _pack(plan: Any, folder: Path) -> None:
+    from moslora.comparison.compare import RECORD_NAME, check_plan
+    from moslora.packed import PACK, pack
+    from moslora.records import ComparisonRecord
+
+    check_plan(plan, folder)
+    if not ComparisonRecord.load(folder / RECORD_NAME).is_complete:
+        raise ConfigError(f"{folder} is not complete: start the same command without --pack to do what is missing")
+    results.print(f"{pack(folder):,} files of runs packed into {folder / PACK}")
 
 
 def _dry_run(plan: Any, *, as_json: bool) -> None:

@@ -14,6 +14,7 @@ from moslora.data.tasks import EVERYDAY, chance_text
 from moslora.errors import CheckpointError
 from moslora.evaluation.answers import Answer, Unit, units
 from moslora.evaluation.recording import scored_by
+from moslora.packed import read_text
 from moslora.records import ArmResult, Cost, RunRecord, Scored
 from moslora.runs.folder import RunFolder
 
@@ -175,15 +176,13 @@ def _read_answers(folder: Path, task: str) -> Answers:
     scoring = _scoring_of(record, task)
     path = place.answers / f"{task}-after-{scoring}.jsonl"
     try:
-        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
-        answers = [Answer.from_dict(line) for line in lines]
+        text = read_text(path)
+        answers = [Answer.from_dict(json.loads(line)) for line in (text or "").split("\n") if line]
         found = units(answers)
-    except FileNotFoundError:
-        raise CheckpointError(
-            f"no answers to {task} at {path}; let the run finish with {task} among its tasks"
-        ) from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"cannot read the answers in {path}: {error!r}; run {folder} again") from error
+    if text is None:
+        raise CheckpointError(f"no answers to {task} at {path}; let the run finish with {task} among its tasks")
     if not answers:
         raise CheckpointError(f"{path} holds no answers; run {folder} again")
     key = task, "after", scoring

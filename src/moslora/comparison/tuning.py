@@ -12,6 +12,7 @@ from moslora.comparison.matrix import Arm, Run
 from moslora.comparison.plan import Plan
 from moslora.errors import CheckpointError
 from moslora.estimation import LEVEL, p_of_no_difference, table
+from moslora.packed import read_text
 from moslora.records import TuningResult
 from moslora.runs.folder import RunFolder
 
@@ -134,11 +135,9 @@ def _losses(run_folder: Path) -> _Losses | None:
     """
     path = RunFolder(run_folder).validation_path
     try:
-        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        lines = [json.loads(line) for line in (read_text(path) or "").splitlines()]
         losses, tokens = (np.array([float(line[name]) for line in lines]) for name in ("loss", "tokens"))
         return _Losses(losses, tokens, [line["group"] for line in lines]) if lines else None
-    except FileNotFoundError:
-        return None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"cannot read the losses in {path}: {error!r}; run {run_folder} again") from error
 

@@ -10,6 +10,7 @@ from pydantic import Base64Bytes, BaseModel, ConfigDict, PositiveInt, Validation
 
 from moslora.errors import CheckpointError
 from moslora.evaluation.answers import Answer
+from moslora.packed import read_text
 
 COUNT = 6
 
@@ -79,10 +80,9 @@ def chosen(answers: Sequence[Answer], *, count: int = COUNT) -> list[Answer]:
 
 def read_examples(path: Path) -> Examples | None:
     """The examples in a file; None without one. Raises CheckpointError for a damaged file."""
-    if not path.is_file():
-        return None
     try:
-        return Examples.model_validate_json(path.read_bytes())
+        text = read_text(path)
+        return Examples.model_validate_json(text) if text is not None else None
     except (OSError, ValidationError) as error:
         reason = " ".join(str(error).split())[:200]
         raise CheckpointError(f"cannot read the examples {path}: {reason}; remove it, or evaluate again") from error

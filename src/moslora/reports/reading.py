@@ -11,6 +11,7 @@ from moslora.errors import CheckpointError, ConfigError
 from moslora.evaluation.examples import Examples, read_examples
 from moslora.judging.judgements import StudyRecord, read_study
 from moslora.judging.schema import FILE as STUDY
+from moslora.packed import read_text
 from moslora.records import AdapterPictures, ComparisonRecord, EvaluationRecord, RunRecord
 
 RUN, COMPARISON, METRICS, PICTURES, ANSWERS = (
@@ -110,10 +111,8 @@ def read_lines(path: Path) -> Metrics:
 
     Raises `CheckpointError` for a damaged line elsewhere.
     """
-    if not path.is_file():
-        return []
     try:
-        return [*_parsed(path, path.read_text(encoding="utf-8").split("\n"))]
+        return [*_parsed(path, (read_text(path) or "").split("\n"))]
     except (OSError, UnicodeDecodeError) as error:
         raise CheckpointError(f"cannot read {path}: {error}") from error
 
