@@ -28,19 +28,19 @@ from transformers import (
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from moslora.errors import CheckpointError, ConfigError, DriftError, OutputError
-from moslora.runs.assembling import Assembled, Plan, assemble
+from moslora.runs.assembling import Assembled, AssemblyPlan, assemble
 from moslora.runs.assembling_proof import fingerprints, prove
 from moslora.runs.processors import load_processor
 
 Assemble = Callable[..., Assembled]
-FLOAT32 = Plan(dtype="float32")
+FLOAT32 = AssemblyPlan(dtype="float32")
 
 
 @pytest.fixture
 def build(tmp_path: Path, model_folder: Path, tower_folder: Callable[[str], Path]) -> Assemble:
     """Assemble the tiny language model and a tiny tower in the folder `llava`."""
 
-    def run(tower: str | Path = "clip", *, language: Path = model_folder, plan: Plan = FLOAT32, **more: Any):
+    def run(tower: str | Path = "clip", *, language: Path = model_folder, plan: AssemblyPlan = FLOAT32, **more: Any):
         vision = tower if isinstance(tower, Path) else tower_folder(tower)
         return assemble(str(language), str(vision), folder=tmp_path / "llava", plan=plan, **more)
 
@@ -136,7 +136,7 @@ def test_projectors_of_other_programs_become_the_two_layers(
 
 
 def test_a_new_projector_gives_features_as_large_as_embeddings_the_same_for_a_seed(tmp_path: Path, build: Assemble):
-    build(plan=Plan(dtype="float32", seed=1))
+    build(plan=AssemblyPlan(dtype="float32", seed=1))
     model, _ = loaded(tmp_path / "llava")
     noise = torch.randn(2, 3, 28, 28, generator=torch.Generator().manual_seed(9))
     with torch.no_grad():
@@ -145,10 +145,10 @@ def test_a_new_projector_gives_features_as_large_as_embeddings_the_same_for_a_se
     assert 0.7 < ratio < 1.4
     first = model.model.multi_modal_projector.linear_1.weight
     tmp_path.joinpath("llava").rename(tmp_path / "one")
-    build(plan=Plan(dtype="float32", seed=1))
+    build(plan=AssemblyPlan(dtype="float32", seed=1))
     assert torch.equal(loaded(tmp_path / "llava")[0].model.multi_modal_projector.linear_1.weight, first)
     tmp_path.joinpath("llava").rename(tmp_path / "two")
-    build(plan=Plan(dtype="float32", seed=2))
+    build(plan=AssemblyPlan(dtype="float32", seed=2))
     assert not torch.equal(loaded(tmp_path / "llava")[0].model.multi_modal_projector.linear_1.weight, first)
 
 
@@ -187,7 +187,7 @@ def test_tied_embeddings_stay_tied_and_the_dtype_is_as_asked(
     config.tie_word_embeddings = True
     LlamaForCausalLM(config).save_pretrained(tmp_path / "tied")
     tiny_tokenizer.save_pretrained(tmp_path / "tied")
-    build(language=tmp_path / "tied", plan=Plan())
+    build(language=tmp_path / "tied", plan=AssemblyPlan())
     model, _ = loaded(tmp_path / "llava")
     assert model.lm_head.weight is model.get_input_embeddings().weight
     assert {tensor.dtype for tensor in model.parameters()} == {torch.bfloat16}
@@ -206,7 +206,9 @@ def test_the_chat_template_and_the_generation_settings_are_kept(tmp_path: Path, 
 
 
 def test_the_settings_are_the_models(tmp_path: Path, build: Assemble):
-    made = build("dinov2", plan=Plan(feature_layer=-1, strategy="full", image_size=42, pad="crop", dtype="float32"))
+    made = build(
+        "dinov2", plan=AssemblyPlan(feature_layer=-1, strategy="full", image_size=42, pad="crop", dtype="float32")
+    )
     assert (made.tokens_per_picture, made.feature_layer, made.padding) == (37, -1, "crop")
     model, processor = loaded(tmp_path / "llava")
     assert logits(model, processor).isfinite().all()
@@ -231,15 +233,15 @@ def test_settings_that_do_not_fit_the_tower_are_refused(
     tmp_path: Path, build: Assemble, tower: str, settings: dict[str, Any], message: str
 ):
     with pytest.raises(ConfigError, match=message):
-        build(tower, plan=Plan(dtype="float32", **settings))
+        build(tower, plan=AssemblyPlan(dtype="float32", **settings))
     assert not (tmp_path / "llava").exists()
 
 
 def test_unknown_names_and_folders_in_use_are_refused(tmp_path: Path, build: Assemble):
     with pytest.raises(ConfigError, match="unknown dtype 'bf16'; did you mean 'bfloat16'"):
-        Plan(dtype="bf16")
+        AssemblyPlan(dtype="bf16")
     with pytest.raises(ConfigError, match="unknown strategy 'all'"):
-        Plan(strategy="all")
+        AssemblyPlan(strategy="all")
     (tmp_path / "llava").mkdir()
     (tmp_path / "llava" / "mine.txt").write_text("kept")
     with pytest.raises(OutputError, match="exists and is not an empty folder"):

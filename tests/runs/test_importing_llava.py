@@ -17,7 +17,7 @@ from moslora.adapter.importing_parts import join, read_parts
 from moslora.adapter.importing_proof import prove_joined
 from moslora.errors import CheckpointError, ConfigError, DriftError, MosloraError
 from moslora.runs.adapters import open_adapter
-from moslora.runs.assembling import Plan, assemble
+from moslora.runs.assembling import AssemblyPlan, assemble
 from moslora.runs.assembling_proof import picture_probe
 from moslora.runs.exporting import fold_adapter
 from moslora.runs.importing_llava import import_llava
@@ -51,7 +51,7 @@ class Theirs:
 @pytest.fixture(scope="session")
 def base(tmp_path_factory: pytest.TempPathFactory, model_folder: Path, tower_folder: Callable[[str], Path]) -> Path:
     folder = tmp_path_factory.mktemp("bases") / "llava"
-    assemble(str(model_folder), str(tower_folder("clip")), folder=folder, plan=Plan(dtype="float32"))
+    assemble(str(model_folder), str(tower_folder("clip")), folder=folder, plan=AssemblyPlan(dtype="float32"))
     return folder
 
 
@@ -261,7 +261,7 @@ def test_adapters_of_fused_matrices_are_taken_apart_exactly(
             str(tower_folder("clip")),
             folder=folders[name],
             tokenizer=str(model_folder),
-            plan=Plan(dtype="float32"),
+            plan=AssemblyPlan(dtype="float32"),
         )
     theirs = tmp_path / "xtuner" / LLM
     theirs.mkdir(parents=True)

@@ -16,7 +16,7 @@ from transformers.convert_slow_tokenizer import import_protobuf
 
 from moslora.adapter.fused import split_rows
 from moslora.errors import CheckpointError, ConfigError, MosloraError
-from moslora.runs.assembling import Plan, assemble
+from moslora.runs.assembling import AssemblyPlan, assemble
 from moslora.runs.ingredients import load_language, load_tokenizer
 from moslora.runs.internlm2 import load_internlm2
 
@@ -317,7 +317,9 @@ def test_a_llava_model_of_internlm2_is_assembled_without_its_code(
 ):
     folder = write(vocab_size=300, tensors=random_tensors(FIELDS) | resized(300))
     write_pieces(folder)
-    made = assemble(str(folder), str(tower_folder("clip")), folder=tmp_path / "llava", plan=Plan(dtype="float32"))
+    made = assemble(
+        str(folder), str(tower_folder("clip")), folder=tmp_path / "llava", plan=AssemblyPlan(dtype="float32")
+    )
     assert (made.image_token_id, made.new_rows, made.tokens_per_picture) == (281, 0, 16)
     fields = json.loads((tmp_path / "llava" / "config.json").read_text())
     assert fields["text_config"]["model_type"] == "llama"

@@ -44,10 +44,12 @@ def assemble(
     from moslora.cli.quiet import quiet_libraries
 
     quiet_libraries()
-    from moslora.runs.assembling import Plan
+    from moslora.runs.assembling import AssemblyPlan
     from moslora.runs.assembling import assemble as build
 
-    plan = Plan(feature_layer=feature_layer, strategy=strategy, image_size=image_size, pad=pad, dtype=dtype, seed=seed)
+    plan = AssemblyPlan(
+        feature_layer=feature_layer, strategy=strategy, image_size=image_size, pad=pad, dtype=dtype, seed=seed
+    )
     made = build(language, vision, folder=output, projector=projector, tokenizer=tokenizer, plan=plan)
     if as_json:
         print_json(made.to_dict())

@@ -9,7 +9,7 @@ from moslora.cli.options import results as output
 from moslora.errors import ConfigError
 
 if TYPE_CHECKING:
-    from moslora.judging.planning import Plan
+    from moslora.judging.planning import StudyPlan
 
 EXAMPLES = (
     "moslora judge plan",
@@ -48,7 +48,7 @@ def plan(
         output.print(f"- {note}")
 
 
-def _print(found: "Plan") -> None:
+def _print(found: "StudyPlan") -> None:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
@@ -61,7 +61,7 @@ def _print(found: "Plan") -> None:
     print_table(output, table)
 
 
-def _notes(found: "Plan") -> list[str]:
+def _notes(found: "StudyPlan") -> list[str]:
     assumed = found.assumptions
     rest = 1 - assumed.of_pairs - assumed.of_judges
     looked_for = "one difference" if found.comparisons == 1 else f"{found.comparisons} differences"

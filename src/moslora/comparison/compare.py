@@ -5,7 +5,7 @@ and several processes can share one folder, each with its part of the runs.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from moslora.comparison.coverage import check_coverage
@@ -25,17 +25,17 @@ from moslora.comparison.verdict import overall
 from moslora.errors import ConfigError
 from moslora.files import check_writable, write_atomically
 from moslora.records import ComparisonRecord
+from moslora.runs.active import Reporter
 from moslora.runs.environment import describe_machine, describe_versions
 from moslora.runs.folder import RunFolder
 from moslora.runs.processes import agreed, is_first
 from moslora.runs.run import plan_run
 
 PLAN_NAME, RECORD_NAME = "plan.yaml", "comparison.json"
-Report = Callable[[str], None]
 
 
 def run_comparison(
-    plan: Plan, folder: str | Path, *, shard: Shard | None = None, report: Report = lambda _line: None
+    plan: Plan, folder: str | Path, *, shard: Shard | None = None, report: Reporter = lambda _line: None
 ) -> ComparisonRecord:
     """Do the runs of a plan in `folder`, all or a shard of them, and collect what is there.
 

@@ -30,8 +30,7 @@ from moslora.runs.groups import Recipe
 from moslora.runs.models import load_model
 from moslora.runs.recipe import parse_recipe
 from moslora.runs.run import plan_run
-from moslora.runs.steps import Plan as RunPlan
-from moslora.runs.steps import prepared, trained
+from moslora.runs.steps import RunPlan, prepared, trained
 
 COSTS_NAME = "costs.json"
 ROUNDS, STEPS = 3, 3  # measured steps an arm: their product

@@ -53,7 +53,7 @@ class ArmEstimate:
 
 
 @dataclass(frozen=True)
-class Estimate:
+class PlanEstimate:
     """What a plan would do."""
 
     arms: list[ArmEstimate]
@@ -93,7 +93,7 @@ class Estimate:
         return f"{runs}: about {duration(self.seconds)} one after another, on this machine as busy as it is now"
 
 
-def estimate(plan: Plan, *, report: Callable[[str], None] = lambda _line: None) -> Estimate:
+def estimate(plan: Plan, *, report: Callable[[str], None] = lambda _line: None) -> PlanEstimate:
     """Count the runs, and time a few steps of every arm where the model's weights are on this machine.
 
     Writes nothing. Raises the errors of `moslora.errors` for a plan whose runs cannot be written down, and for one
@@ -112,7 +112,7 @@ def estimate(plan: Plan, *, report: Callable[[str], None] = lambda _line: None) 
         )
         for arm in arms
     ]
-    found = Estimate(listed, len(tuning), len(finals))
+    found = PlanEstimate(listed, len(tuning), len(finals))
     if not _has_weights(plan.recipe.model.path):
         return replace(found, problem=f"the weights of {plan.recipe.model.path} are not on this machine yet")
     check_coverage(plan)

@@ -18,7 +18,7 @@ from moslora.runs.environment import peak_memory_bytes
 from moslora.runs.groups import Recipe
 from moslora.runs.kinds import kind_of
 from moslora.runs.material import TestSet, spread_indices
-from moslora.runs.steps import Plan as RunPlan
+from moslora.runs.steps import RunPlan
 
 BATCHES = 2  # of validation, and of each way of scoring a task
 

@@ -64,7 +64,7 @@ class Assumptions:
 
 
 @dataclass(frozen=True)
-class Plan:
+class StudyPlan:
     """Which differences (win - loss, as a share) judges × pairs would show in 80 % of studies; None: not even nearly 1.
 
     `minutes` is what a judge needs for each number of pairs, checks included. `comparisons` is how many differences of
@@ -88,7 +88,7 @@ def make_plan(
     seconds: float = 8.0,
     assumptions: Assumptions | None = None,
     studies: int = STUDIES,
-) -> Plan:
+) -> StudyPlan:
     """The differences that each number of judges and of pairs (of every two methods) would show; kept in the cache.
 
     `seconds` is what a judge needs for one question. Raises ConfigError for numbers that make no study.
@@ -102,7 +102,7 @@ def make_plan(
     )
     whole = [shown * two_methods for shown in pairs]
     minutes = tuple((one + 2 * default_checks(one)) * questions * seconds / 60 for one in whole)
-    return Plan(tuple(judges), tuple(pairs), rows, minutes, comparisons, assumed)
+    return StudyPlan(tuple(judges), tuple(pairs), rows, minutes, comparisons, assumed)
 
 
 def detectable(

@@ -35,7 +35,7 @@ DODGE = 0.012  # of an axis, between the marks of two lines at the same value
 
 
 @dataclass(frozen=True)
-class Estimate:
+class Accuracy:
     """An accuracy (0 to 1), its 95 % interval where there is one, and the values it was drawn from."""
 
     label: str
@@ -55,7 +55,7 @@ class Point:
 
 
 def accuracy_plot(
-    estimates: Sequence[Estimate],
+    estimates: Sequence[Accuracy],
     *,
     task: str,
     looks: Mapping[str, Look],
@@ -151,7 +151,7 @@ def pareto(points: Sequence[Point]) -> list[Point]:
 
 
 def axis_plot(
-    lines: Mapping[str, Sequence[tuple[float, Estimate]]],
+    lines: Mapping[str, Sequence[tuple[float, Accuracy]]],
     *,
     axis: str,
     task: str,
@@ -198,7 +198,7 @@ def slug(text: str) -> str:
     return "-".join("".join(letter if letter.isalnum() else " " for letter in text.lower()).split()) or "x"
 
 
-def _say_whiskers(figure: Figure, interval: str, found: Sequence[Estimate] | Sequence[Difference]) -> None:
+def _say_whiskers(figure: Figure, interval: str, found: Sequence[Accuracy] | Sequence[Difference]) -> None:
     """Write what the whiskers are into the drawing, which is often seen without its caption."""
     if any(one.low is not None for one in found):
         figure.supxlabel(f"whiskers: 95 % interval {interval}", fontsize=10, color=MUTED)

@@ -7,7 +7,7 @@ from statistics import fmean
 from moslora.comparison.tables import is_measured, units_of_record
 from moslora.comparison.verdict import AVERAGE
 from moslora.records import ArmResult, ComparisonRecord
-from moslora.reports.accuracy import INTERVAL, Estimate, Point, accuracy_plot, axis_plot, cost_plot, forest_plot
+from moslora.reports.accuracy import INTERVAL, Accuracy, Point, accuracy_plot, axis_plot, cost_plot, forest_plot
 from moslora.reports.comparison_tables import (
     baselines_of,
     differences_table,
@@ -24,10 +24,10 @@ from moslora.reports.drawing import Look, Plot, looks
 from moslora.reports.headline import of_comparison
 from moslora.reports.held_out import arm_losses
 from moslora.reports.inside import adapter_plots
-from moslora.reports.insides import insides_table
 from moslora.reports.learning import learning_curves
+from moslora.reports.medians import medians_table
 from moslora.reports.parts import Chapter, Fold, Part, Plots, Points, Text
-from moslora.reports.reading import Comparison, Run
+from moslora.reports.reading import Comparison, StoredRun
 from moslora.reports.seeing import add_kinds, controls_table
 from moslora.reports.sheets import comparison_sheets
 
@@ -89,9 +89,9 @@ def _chance(record: ComparisonRecord, task: str) -> float | None:
     return fmean(known) if known and len(known) == len(record.tasks) else None
 
 
-def _estimate(arm: ArmResult, task: str) -> Estimate:
+def _estimate(arm: ArmResult, task: str) -> Accuracy:
     found = arm.tasks[task]
-    return Estimate(arm.arm, found.mean, found.low, found.high, [*found.per_seed.values()])
+    return Accuracy(arm.arm, found.mean, found.low, found.high, [*found.per_seed.values()])
 
 
 def _accuracy(record: ComparisonRecord, arms: Sequence[ArmResult], look: Looks, name: str) -> list[Plot]:
@@ -191,10 +191,10 @@ def _inside(comparison: Comparison, name: str) -> list[Part]:
             has_mixer = any(layer.mixer for layer in run.pictures.layers)
             is_first = has_mixer and not any(fold.is_open for fold in folds)
             folds.append(Fold(f"{arm}, seed {run.record.seed}", [Plots(plots)], is_open=is_first))
-    return [insides_table({arm: run.pictures for arm, run in first.items() if run.pictures}), *folds]
+    return [medians_table({arm: run.pictures for arm, run in first.items() if run.pictures}), *folds]
 
 
-def _pictured(seeds: Mapping[str, Run]) -> Run | None:
+def _pictured(seeds: Mapping[str, StoredRun]) -> StoredRun | None:
     return next((run for run in seeds.values() if run.pictures and run.pictures.layers), None)
 
 

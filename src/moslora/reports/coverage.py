@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from moslora.records import PartRecord
 from moslora.reports.parts import Cell, Part, Points, Table
-from moslora.reports.reading import Run
+from moslora.reports.reading import StoredRun
 from moslora.reports.wording import NONE, amount
 
 HEAD = [
@@ -22,7 +22,7 @@ HEAD = [
 NAMED = 6  # modules without a gradient that are named
 
 
-def part_tables(runs: Sequence[Run]) -> list[Part]:
+def part_tables(runs: Sequence[StoredRun]) -> list[Part]:
     """A table for each run of a model made of parts."""
     found: list[Part] = []
     for run in runs:

@@ -8,7 +8,7 @@ from moslora.data.tasks import chance_text
 from moslora.evaluation.recording import chance_of, units_of
 from moslora.evaluation.scores import perplexity
 from moslora.records import ComparisonRecord, Difference, EvaluationRecord, RunRecord
-from moslora.reports.reading import Run
+from moslora.reports.reading import StoredRun
 from moslora.reports.wording import percent, points
 
 Headline = tuple[str, str]  # the number (may be empty), and the rest of the sentence
@@ -25,7 +25,7 @@ def of_comparison(record: ComparisonRecord) -> Headline:
     return number, rest + _doubts(record, found) + ("" if record.is_complete else " The comparison is not complete.")
 
 
-def of_runs(runs: Sequence[Run]) -> Headline:
+def of_runs(runs: Sequence[StoredRun]) -> Headline:
     """The accuracy after training, else the perplexity on validation data, else the training loss."""
     if len(runs) > 1:
         return _of_several(runs)
@@ -94,7 +94,7 @@ def _listed(names: Sequence[str]) -> str:
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
-def _of_several(runs: Sequence[Run]) -> Headline:
+def _of_several(runs: Sequence[StoredRun]) -> Headline:
     shared = [task for task in _tasks(runs[0]) if all(task in _tasks(run) for run in runs)]
     if shared:
         values = [_tasks(run)[shared[0]].accuracy for run in runs]
@@ -111,7 +111,7 @@ def _of_several(runs: Sequence[Run]) -> Headline:
     )
 
 
-def _tasks(run: Run) -> dict[str, EvaluationRecord]:
+def _tasks(run: StoredRun) -> dict[str, EvaluationRecord]:
     return {found.task: found for found in reversed(_final(run.record))}
 
 

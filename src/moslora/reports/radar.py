@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from math import cos, pi, sin
 from textwrap import fill
 
-from moslora.reports.accuracy import Estimate, slug
+from moslora.reports.accuracy import Accuracy, slug
 from moslora.reports.drawing import INK, MUTED, Look, Plot, legend_below, new_figure
 from moslora.reports.parts import Cell, Part, Plots, Table
 from moslora.reports.wording import NONE, estimate, kind_name
@@ -13,7 +13,7 @@ FEWEST, MOST = 3, 16  # kinds that make a readable circle
 LABEL = 14  # letters of a line of a kind's name
 HEIGHT = 390  # pixels
 INTERVAL = "95 % interval"
-Series = Mapping[str, Mapping[str, Estimate]]  # by what is compared, the accuracy of each kind
+Series = Mapping[str, Mapping[str, Accuracy]]  # by what is compared, the accuracy of each kind
 
 
 def radar(series: Series, *, task: str, looks: Mapping[str, Look], prefix: str, below: str = INTERVAL) -> list[Part]:

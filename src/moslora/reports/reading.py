@@ -25,7 +25,7 @@ Metrics = list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
-class Run:
+class StoredRun:
     """One run: its record, what it logged while training (one dict a line), and its adapter's pictures."""
 
     label: str
@@ -62,7 +62,7 @@ class Comparison:
 
     folder: Path
     record: ComparisonRecord
-    runs: dict[str, dict[str, Run]]
+    runs: dict[str, dict[str, StoredRun]]
     missing: list[str] = field(default_factory=list)
 
 
@@ -79,7 +79,7 @@ class Sources:
     """What a report is about."""
 
     comparisons: list[Comparison]
-    runs: list[Run]
+    runs: list[StoredRun]
     studies: list[Judged]
 
 
@@ -155,9 +155,9 @@ def _study(folder: Path) -> Judged:
     return Judged(folder, record)
 
 
-def _run(folder: Path, *, label: str, subject: str | None = None) -> Run:
+def _run(folder: Path, *, label: str, subject: str | None = None) -> StoredRun:
     pictures = folder / PICTURES
-    return Run(
+    return StoredRun(
         label=label,
         folder=folder,
         record=RunRecord.load(folder / RUN),
@@ -167,10 +167,12 @@ def _run(folder: Path, *, label: str, subject: str | None = None) -> Run:
     )
 
 
-def _tell_apart(runs: list[Run]) -> None:
+def _tell_apart(runs: list[StoredRun]) -> None:
     """Give runs whose folders have one name the path above it too."""
     names = [run.label for run in runs]
     for index, run in enumerate(runs):
         if names.count(run.label) > 1:
             folder = run.folder.resolve()
-            runs[index] = Run(f"{folder.parent.name}/{folder.name}", folder, run.record, run.metrics, run.pictures)
+            runs[index] = StoredRun(
+                f"{folder.parent.name}/{folder.name}", folder, run.record, run.metrics, run.pictures
+            )

@@ -4,16 +4,16 @@ from collections.abc import Sequence
 
 from moslora.evaluation.recording import chance_of, group_note, scoring_notes, units_of
 from moslora.records import EvaluationRecord
-from moslora.reports.accuracy import Estimate, accuracy_plot
+from moslora.reports.accuracy import Accuracy, accuracy_plot
 from moslora.reports.coverage import part_tables
 from moslora.reports.disagreement import disagreement
 from moslora.reports.drawing import Plot, looks
 from moslora.reports.headline import of_runs, perplexity_text
 from moslora.reports.inside import adapter_plots
-from moslora.reports.insides import insides_table
 from moslora.reports.learning import learning_curves
+from moslora.reports.medians import medians_table
 from moslora.reports.parts import Cell, Chapter, Fold, Part, Plots, Points, Table, Text
-from moslora.reports.reading import Metrics, Run
+from moslora.reports.reading import Metrics, StoredRun
 from moslora.reports.seeing import add_tasks, sees_pictures
 from moslora.reports.sheets import run_sheet
 from moslora.reports.wording import NONE, amount, duration, estimate, facts_table, gigabytes, settings
@@ -26,7 +26,7 @@ LIMIT = (
 INTERVAL = "of this run, for new {}"
 
 
-def runs_chapter(runs: Sequence[Run], *, name: str) -> Chapter:
+def runs_chapter(runs: Sequence[StoredRun], *, name: str) -> Chapter:
     """The chapter of one run or several; `name` keeps its sections and drawings apart from other chapters'."""
     labels = [run.label for run in runs]
     title = labels[0] if len(runs) == 1 else f"{len(runs)} runs"
@@ -51,11 +51,11 @@ def runs_chapter(runs: Sequence[Run], *, name: str) -> Chapter:
     return chapter
 
 
-def _units(runs: Sequence[Run]) -> str:
+def _units(runs: Sequence[StoredRun]) -> str:
     return units_of([one.scored for run in runs for one in run.record.evaluations])
 
 
-def _facts(runs: Sequence[Run]) -> str:
+def _facts(runs: Sequence[StoredRun]) -> str:
     first = runs[0].record
     methods = ", ".join(dict.fromkeys(_setting(run, "adapter", "method") for run in runs))
     models = ", ".join(dict.fromkeys(_setting(run, "model", "path") for run in runs))
@@ -64,12 +64,12 @@ def _facts(runs: Sequence[Run]) -> str:
     return f"{methods} on {models}, {word} {seeds}; {first.created:%d %B %Y}, moslora {first.moslora_version}."
 
 
-def _setting(run: Run, group: str, name: str) -> str:
+def _setting(run: StoredRun, group: str, name: str) -> str:
     found = run.record.recipe.get(group)
     return str(found.get(name, NONE)) if isinstance(found, dict) else NONE
 
 
-def _groups(runs: Sequence[Run]) -> list[str]:
+def _groups(runs: Sequence[StoredRun]) -> list[str]:
     """What intervals count where questions depend on each other (former versions counted each alone), and credits."""
     evaluations = [one for run in runs for one in run.record.evaluations]
     groups = dict.fromkeys(group_note(one.task, one.groups, one.scored) for one in evaluations if one.groups)
@@ -77,7 +77,7 @@ def _groups(runs: Sequence[Run]) -> list[str]:
     return [f"{note}." for note in (*groups, *notes)]
 
 
-def _logged(run: Run) -> Metrics:
+def _logged(run: StoredRun) -> Metrics:
     """What was logged, and the validation loss of the weights kept if it was measured at the end alone."""
     loss = run.record.validation_loss
     if loss is None or any("eval_loss" in line for line in run.metrics):
@@ -89,7 +89,7 @@ def _moment(found: EvaluationRecord) -> str:
     return f"{found.task}, {found.when}" + (", generated" if found.scoring == "generation" else "")
 
 
-def _table(runs: Sequence[Run]) -> Table:
+def _table(runs: Sequence[StoredRun]) -> Table:
     moments = [*dict.fromkeys(_moment(found) for run in runs for found in run.record.evaluations)]
     moments.sort(key=lambda moment: ", after" not in moment)  # what counts stands next to the name
     validated = ["validation loss"] if any(run.record.validation_loss is not None for run in runs) else []
@@ -113,7 +113,7 @@ def _table(runs: Sequence[Run]) -> Table:
     return Table("Accuracy and cost" if moments else "Loss and cost", ["run", *moments, *validated, *costs], rows)
 
 
-def _validation(run: Run) -> Cell | str:
+def _validation(run: StoredRun) -> Cell | str:
     """The validation loss and, where it is a token's, its perplexity."""
     loss = run.record.validation_loss
     if loss is None:
@@ -123,7 +123,7 @@ def _validation(run: Run) -> Cell | str:
     )
 
 
-def _held_out(runs: Sequence[Run]) -> Part | None:
+def _held_out(runs: Sequence[StoredRun]) -> Part | None:
     """The loss and perplexity of each set of held-out samples."""
     rows = [
         [
@@ -140,7 +140,7 @@ def _held_out(runs: Sequence[Run]) -> Part | None:
     return Table("Loss of held-out samples, with its 95 % interval", head, rows, words=["when"]) if rows else None
 
 
-def _kinds(runs: Sequence[Run]) -> Part | None:
+def _kinds(runs: Sequence[StoredRun]) -> Part | None:
     told = [run for run in runs if not sees_pictures(run)]  # others have their own section for each task
     found = [(run, one) for run in told for one in run.record.evaluations if one.by_kind and one.agreement is None]
     if not found:
@@ -155,7 +155,7 @@ def _kinds(runs: Sequence[Run]) -> Part | None:
     return Fold("By kind of question", [Table("Accuracy by kind of question", head, rows)])
 
 
-def _accuracy(runs: Sequence[Run], name: str) -> list[Plot]:
+def _accuracy(runs: Sequence[StoredRun], name: str) -> list[Plot]:
     plots = []
     for task in dict.fromkeys(found.task for run in runs for found in run.record.evaluations):
         estimates = []
@@ -163,7 +163,7 @@ def _accuracy(runs: Sequence[Run], name: str) -> list[Plot]:
             for found in run.record.evaluations:
                 if found.task == task and found.agreement is None:
                     label = found.when if len(runs) == 1 else f"{run.label}, {found.when}"
-                    estimates.append(Estimate(label, found.accuracy, found.low, found.high))
+                    estimates.append(Accuracy(label, found.accuracy, found.low, found.high))
         look = looks([one.label for one in estimates], baselines=["before"])
         chance = next((chance_of(one) for run in runs for one in run.record.evaluations if one.task == task), None)
         interval = INTERVAL.format(_units(runs))
@@ -171,20 +171,20 @@ def _accuracy(runs: Sequence[Run], name: str) -> list[Plot]:
     return plots
 
 
-def _inside(runs: Sequence[Run], name: str) -> list[Part]:
+def _inside(runs: Sequence[StoredRun], name: str) -> list[Part]:
     pictured = {run.label: run.pictures for run in runs if run.pictures and run.pictures.layers}
     if not pictured:
         return []
     plots = [adapter_plots(found, prefix=f"{name}-adapter{number}") for number, found in enumerate(pictured.values())]
     if len(runs) == 1:
-        return [insides_table(pictured), Plots(plots[0])]
+        return [medians_table(pictured), Plots(plots[0])]
     folds = [
         Fold(label, [Plots(own)], is_open=not n) for n, (label, own) in enumerate(zip(pictured, plots, strict=True))
     ]
-    return [insides_table(pictured), *folds]
+    return [medians_table(pictured), *folds]
 
 
-def _answers(runs: Sequence[Run]) -> list[Part]:
+def _answers(runs: Sequence[StoredRun]) -> list[Part]:
     """The first run beside each other one; a single run before and after training."""
     first = runs[0]
     tasks, units = [*dict.fromkeys(found.task for found in first.record.evaluations)], _units(runs)
@@ -201,7 +201,7 @@ def _answers(runs: Sequence[Run]) -> list[Part]:
     return parts if any(not isinstance(part, Text) for part in parts) else parts[:0]
 
 
-def _settings(runs: Sequence[Run]) -> list[Part]:
+def _settings(runs: Sequence[StoredRun]) -> list[Part]:
     parts: list[Part] = []
     for run in runs:
         machine = facts_table("Versions and machine", run.record.versions, run.record.machine)

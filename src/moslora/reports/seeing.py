@@ -5,12 +5,12 @@ from statistics import fmean
 
 from moslora.evaluation.recording import answer_count, scored_text
 from moslora.records import ArmResult, ComparisonRecord, EvaluationRecord, Majority, Score, Scored
-from moslora.reports.accuracy import Estimate, slug
+from moslora.reports.accuracy import Accuracy, slug
 from moslora.reports.confusion import confusion
 from moslora.reports.drawing import Look, looks
 from moslora.reports.parts import Cell, Chapter, Examples, Fold, Part, Points, Table
 from moslora.reports.radar import radar
-from moslora.reports.reading import Run
+from moslora.reports.reading import StoredRun
 from moslora.reports.wording import NONE, estimate, kind_name, percent
 
 TRAINED = ("after", "evaluated")  # by preference
@@ -22,12 +22,12 @@ INTRO = (
 )
 
 
-def sees_pictures(run: Run) -> bool:
+def sees_pictures(run: StoredRun) -> bool:
     """Whether the run is of a model that answers about pictures."""
     return run.record.recipe.get("kind") == "vision_language"
 
 
-def add_tasks(chapter: Chapter, runs: Sequence[Run]) -> None:
+def add_tasks(chapter: Chapter, runs: Sequence[StoredRun]) -> None:
     """A section for each task of the runs that answer about pictures."""
     runs = [run for run in runs if sees_pictures(run)]
     for task in dict.fromkeys(found.task for run in runs for found in run.record.evaluations):
@@ -37,7 +37,7 @@ def add_tasks(chapter: Chapter, runs: Sequence[Run]) -> None:
         chapter.add(name, f"{task}: what is answered", *parts, intro=INTRO)
 
 
-def add_kinds(chapter: Chapter, arms: Mapping[str, Mapping[str, Run]], *, looks: Mapping[str, Look]) -> None:
+def add_kinds(chapter: Chapter, arms: Mapping[str, Mapping[str, StoredRun]], *, looks: Mapping[str, Look]) -> None:
     """A section with the arms of a comparison over each other, for each task about pictures with several kinds."""
     told = {arm: [run for run in seeds.values() if sees_pictures(run)] for arm, seeds in arms.items()}
     parts: list[Part] = []
@@ -66,28 +66,28 @@ def _kept(arm: ArmResult, task: str, name: str | None) -> Cell | str:
     return estimate(found.mean, found.low, found.high) if found else NONE
 
 
-def trained(run: Run, task: str) -> EvaluationRecord | None:
+def trained(run: StoredRun, task: str) -> EvaluationRecord | None:
     """The task's evaluation after training."""
     return next((found for when in TRAINED if (found := run.evaluation(task, when))), None)
 
 
-def by_kind(found: EvaluationRecord) -> dict[str, Estimate]:
+def by_kind(found: EvaluationRecord) -> dict[str, Accuracy]:
     """The accuracy of each kind of question, with its interval."""
-    return {kind: Estimate(kind, one.accuracy, one.low, one.high) for kind, one in found.by_kind.items()}
+    return {kind: Accuracy(kind, one.accuracy, one.low, one.high) for kind, one in found.by_kind.items()}
 
 
-def _mean_by_kind(found: Sequence[EvaluationRecord]) -> dict[str, Estimate]:
+def _mean_by_kind(found: Sequence[EvaluationRecord]) -> dict[str, Accuracy]:
     """The mean over seeds of each kind's accuracy, with the lowest and the highest where there are several."""
     values = {kind: [one.by_kind[kind].accuracy for one in found if kind in one.by_kind] for kind in _kinds(found)}
     ends = {kind: (min(own), max(own)) if len(own) > 1 else (None, None) for kind, own in values.items()}
-    return {kind: Estimate(kind, fmean(own), *ends[kind], own) for kind, own in values.items()}
+    return {kind: Accuracy(kind, fmean(own), *ends[kind], own) for kind, own in values.items()}
 
 
 def _kinds(found: Sequence[EvaluationRecord]) -> list[str]:
     return sorted({kind for one in found for kind in one.by_kind})
 
 
-def _of_several(runs: Sequence[Run], task: str, prefix: str) -> list[Part]:
+def _of_several(runs: Sequence[StoredRun], task: str, prefix: str) -> list[Part]:
     """The runs over each other, and each alone to open."""
     found = {run.label: by_kind(one) for run in runs if (one := trained(run, task))}
     over = radar(found, task=task, looks=looks([*found]), prefix=prefix)
@@ -95,7 +95,7 @@ def _of_several(runs: Sequence[Run], task: str, prefix: str) -> list[Part]:
     return [*over, *alone]
 
 
-def _of_one(run: Run, task: str, prefix: str) -> list[Part]:
+def _of_one(run: StoredRun, task: str, prefix: str) -> list[Part]:
     found = trained(run, task)
     if found is None:
         return []

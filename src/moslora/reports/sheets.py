@@ -11,7 +11,7 @@ from moslora.errors import DataError
 from moslora.painting.png import Painted, read_pictures
 from moslora.painting.side_by_side import side_by_side
 from moslora.reports.parts import Picture
-from moslora.reports.reading import Comparison, Run
+from moslora.reports.reading import Comparison, StoredRun
 
 FOLDER, PHOTOS = "pictures", "photos"
 MOMENTS = {"before": "before training", "after": "after training"}
@@ -19,7 +19,7 @@ ROWS, CELL, SCALE = 8, 128, 2
 BASE = "without adapter"
 
 
-def run_sheet(run: Run) -> Picture | None:
+def run_sheet(run: StoredRun) -> Picture | None:
     """A run's pictures before and after training; None where none were drawn."""
     methods = {name: _pictures(run, when) for when, name in MOMENTS.items()}
     return _sheet({name: own for name, own in methods.items() if own}, run, caption="The same noise, before and after")
@@ -43,12 +43,12 @@ def _subject_sheet(comparison: Comparison, subject: str | None) -> Picture | Non
     return _sheet(found, some, caption=f"{start}The same prompts and noise for every arm, each with its first seed")
 
 
-def _pictures(run: Run, when: str) -> list[Painted]:
+def _pictures(run: StoredRun, when: str) -> list[Painted]:
     place = run.folder / FOLDER / when
     return read_pictures(place) if place.is_dir() and any(place.glob("*.png")) else []
 
 
-def _sheet(methods: Mapping[str, Sequence[Painted]], run: Run, *, caption: str) -> Picture | None:
+def _sheet(methods: Mapping[str, Sequence[Painted]], run: StoredRun, *, caption: str) -> Picture | None:
     if not methods:
         return None
     try:
@@ -61,6 +61,6 @@ def _sheet(methods: Mapping[str, Sequence[Painted]], run: Run, *, caption: str) 
     return Picture(caption, uri, image.width // SCALE, image.height // SCALE)
 
 
-def _photos(run: Run) -> list[Image.Image]:
+def _photos(run: StoredRun) -> list[Image.Image]:
     place: Path = run.folder / FOLDER / PHOTOS
     return [Image.open(path).convert("RGB") for path in sorted(place.glob("*.png"))]

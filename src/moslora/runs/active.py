@@ -7,7 +7,7 @@ from moslora.records import EvaluationRecord, LossRecord, RunRecord
 from moslora.runs.folder import RunFolder
 from moslora.runs.groups import Recipe
 
-Report = Callable[[str], None]  # takes one line of text
+Reporter = Callable[[str], None]  # takes one line of text
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class ActiveRun:
     recipe: Recipe
     place: RunFolder
     record: RunRecord
-    report: Report
+    report: Reporter
     progress: bool  # show progress bars
 
     def save(self) -> None:

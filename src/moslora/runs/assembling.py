@@ -24,7 +24,7 @@ STRATEGIES = ("default", "full")
 
 
 @dataclass(frozen=True)
-class Plan:
+class AssemblyPlan:
     """How the parts are joined; what is None follows from the vision tower. Raises ConfigError for unknown names."""
 
     feature_layer: int = -2  # which hidden state of the tower the projector reads
@@ -77,7 +77,7 @@ def assemble(
     folder: str | Path,
     projector: str | Path | None = None,
     tokenizer: str | None = None,
-    plan: Plan | None = None,
+    plan: AssemblyPlan | None = None,
 ) -> Assembled:
     """Build a LLaVA model in `folder` (new or empty) from two models and a projector's file, on the CPU, verified.
 
@@ -85,7 +85,7 @@ def assemble(
     ConfigError and CheckpointError for parts that cannot be read or do not fit, OutputError for a folder that is not
     empty, DriftError where the saved model is not its parts.
     """
-    plan = plan or Plan()
+    plan = plan or AssemblyPlan()
     check_new_folder(folder)
     given = None if projector is None else read_projector(projector)
     dtype = DTYPES[plan.dtype]
@@ -142,7 +142,7 @@ def _parameters(model: Any) -> dict[str, int]:
     }
 
 
-def _strategy(tower: TowerPart, plan: Plan) -> str:
+def _strategy(tower: TowerPart, plan: AssemblyPlan) -> str:
     has_class_token = class_tokens(tower.config) > 0
     if plan.strategy == "default" and not has_class_token:
         raise ConfigError(
@@ -152,7 +152,7 @@ def _strategy(tower: TowerPart, plan: Plan) -> str:
     return plan.strategy or ("default" if has_class_token else "full")
 
 
-def _side(tower: TowerPart, plan: Plan) -> int:
+def _side(tower: TowerPart, plan: AssemblyPlan) -> int:
     """The side in pixels of the pictures that the tower gets."""
     config = tower.config
     if config.model_type != "dinov2":
@@ -170,7 +170,7 @@ def _side(tower: TowerPart, plan: Plan) -> int:
 
 
 def _config(
-    text: LanguagePart, tower: TowerPart, *, strategy: str, number: int, plan: Plan, given: Projector | None
+    text: LanguagePart, tower: TowerPart, *, strategy: str, number: int, plan: AssemblyPlan, given: Projector | None
 ) -> Any:
     layers = tower.config.num_hidden_layers
     if not -layers - 1 <= plan.feature_layer <= layers:
@@ -222,7 +222,7 @@ def _check_room(text_config: Any, tokens: int) -> None:
 
 
 def _joined(
-    config: Any, text: LanguagePart, *, tower: TowerPart, projector: Projector | None, plan: Plan, side: int
+    config: Any, text: LanguagePart, *, tower: TowerPart, projector: Projector | None, plan: AssemblyPlan, side: int
 ) -> Any:
     """The whole model, made of the parts themselves."""
     with torch.device("meta"):
@@ -246,7 +246,9 @@ def _joined(
 
 
 @torch.no_grad()
-def _draw(middle: LlavaMultiModalProjector, text: LanguagePart, *, tower: TowerPart, plan: Plan, side: int) -> None:
+def _draw(
+    middle: LlavaMultiModalProjector, text: LanguagePart, *, tower: TowerPart, plan: AssemblyPlan, side: int
+) -> None:
     """Fill a projector at random, scaled so that the features of noise are as large as the words' embeddings."""
     generator = torch.Generator().manual_seed(plan.seed)
     for layer in (middle.linear_1, middle.linear_2):

@@ -21,7 +21,7 @@ def vision_model(name: str, cache: Path) -> Path:
     Pictures become 42 x 42 pixels, 9 tokens, from the tower's eighth block, where colours and shapes are plainest.
     Raises MissingDependencyError for a package that is not installed.
     """
-    from moslora.runs.assembling import Plan, assemble
+    from moslora.runs.assembling import AssemblyPlan, assemble
     from moslora.runs.towers import tower_folder
 
     projector: Any = None
@@ -31,7 +31,7 @@ def vision_model(name: str, cache: Path) -> Path:
         key = hashlib.sha256(projector.read_bytes()).hexdigest()[:12]
     folder = cache / f"smollm2-vision-{key}"
     if not (folder / "config.json").is_file():
-        plan = Plan(
+        plan = AssemblyPlan(
             feature_layer=8,
             strategy="default",
             image_size=42,

@@ -5,7 +5,7 @@ from pathlib import Path
 from moslora.data.vision_tasks import prediction_suffix, write_predictions, write_submission
 from moslora.errors import ConfigError
 from moslora.files import check_writable
-from moslora.runs.active import Report
+from moslora.runs.active import Reporter
 from moslora.runs.adapters import Opened, load_adapted
 from moslora.runs.groups import ScoringSettings
 from moslora.runs.kinds import kind_of
@@ -14,7 +14,7 @@ from moslora.runs.kinds.vision_language import answer_all
 FILE_NAMES = {"mm-vet": "MMVet", "mathvista": "MathVista_MINI"}  # VLMEvalKit's words for the sets
 
 
-def predict(opened: Opened, settings: ScoringSettings, folder: Path, *, report: Report) -> list[Path]:
+def predict(opened: Opened, settings: ScoringSettings, folder: Path, *, report: Reporter) -> list[Path]:
     """Answer the tasks' questions and write a file a task into `folder`; returns the files.
 
     A task that another model judges gets VLMEvalKit's file of predictions, one of multiple choice MMBench's file of a

@@ -31,7 +31,7 @@ from moslora.evaluation.scores import perplexity
 from moslora.files import check_writable, new_folder, write_atomically
 from moslora.records import Parameters, RunRecord
 from moslora.runs.abilities import check_abilities
-from moslora.runs.active import ActiveRun, Report
+from moslora.runs.active import ActiveRun, Reporter
 from moslora.runs.adapters import adapted_on_meta, check_options, load_adapted, open_adapter, whole_options
 from moslora.runs.arguments import check_checkpointing, check_optimizer, count_steps, training_arguments
 from moslora.runs.covering import dead_notes, describe_coverage, part_records
@@ -46,7 +46,7 @@ from moslora.runs.processes import follower_folder, is_first
 from moslora.runs.recipe import parse_recipe
 from moslora.runs.scoring import score
 from moslora.runs.settings import changed_settings
-from moslora.runs.steps import Plan, as_loaded, gradient_check, prepared, trained
+from moslora.runs.steps import RunPlan, as_loaded, gradient_check, prepared, trained
 from moslora.training.validation import SampleLoss
 
 BYTES_BESIDE_WEIGHTS = 2**26  # tokenizer, answers, metrics
@@ -61,7 +61,7 @@ def run_recipe(
     *,
     resume: bool = False,
     overwrite: bool = False,
-    report: Report = lambda _line: None,
+    report: Reporter = lambda _line: None,
     progress: bool = True,
 ) -> RunRecord:
     """Train and evaluate a recipe in `folder`; returns the record that also lies there as `run.json`.
@@ -80,7 +80,7 @@ def run_recipe(
 
 
 def _run(
-    recipe: Recipe, place: RunFolder, *, resume: bool, overwrite: bool, report: Report, progress: bool
+    recipe: Recipe, place: RunFolder, *, resume: bool, overwrite: bool, report: Reporter, progress: bool
 ) -> RunRecord:
     RunFolder.check(place.path, resume=resume, overwrite=overwrite, needed_bytes=BYTES_BESIDE_WEIGHTS)
     if resume and (former := _former_record(recipe, place)).status == "finished":
@@ -96,7 +96,7 @@ def _run(
         return _do(ActiveRun(recipe, place, record, report, progress), plan)
 
 
-def _do(run: ActiveRun, plan: Plan) -> RunRecord:
+def _do(run: ActiveRun, plan: RunPlan) -> RunRecord:
     """Do a planned run in its folder; its record says how it ended."""
     record, place = run.record, run.place
     record.status = "running"
@@ -133,7 +133,7 @@ def _show_sample(run: ActiveRun, lines: Sequence[str]) -> None:
         run.report(line)
 
 
-def plan_run(recipe: Recipe, place: RunFolder) -> Plan:
+def plan_run(recipe: Recipe, place: RunFolder) -> RunPlan:
     """Read and check all that a recipe names but the model's weights. Raises the errors of `moslora.errors`."""
     method, options, kind = recipe.adapter.method, recipe.adapter.options, kind_of(recipe.kind)
     check_options(method, options)
@@ -152,7 +152,7 @@ def plan_run(recipe: Recipe, place: RunFolder) -> Plan:
     is_projector_only = projector_choice(options) == ONLY
     if not is_projector_only:
         method_config(method, whole, total_steps=total_steps, task_type=kind.head.task_type)
-    return Plan(
+    return RunPlan(
         processor=processor,
         material=material,
         arguments=arguments,
@@ -165,7 +165,7 @@ def plan_run(recipe: Recipe, place: RunFolder) -> Plan:
     )
 
 
-def _train_and_score(run: ActiveRun, plan: Plan) -> None:
+def _train_and_score(run: ActiveRun, plan: RunPlan) -> None:
     run.report(f"loading {run.recipe.model.path}")
     if {"model", "adapter", "projector"} & run.record.artifacts.keys():  # interrupted after training
         adapted, _ = load_adapted(open_adapter(run.place.path))
@@ -177,7 +177,7 @@ def _train_and_score(run: ActiveRun, plan: Plan) -> None:
     score(run, adapted, plan.processor, plan.material.test_sets, when="after")
 
 
-def _trained(run: ActiveRun, plan: Plan, model: PreTrainedModel) -> nn.Module:
+def _trained(run: ActiveRun, plan: RunPlan, model: PreTrainedModel) -> nn.Module:
     """The model as its method trains it, saved."""
     method = run.recipe.adapter.method
     adapted = prepared(run.recipe, plan, model)
@@ -236,7 +236,9 @@ def _save_losses(run: ActiveRun, losses: Sequence[SampleLoss], groups: Sequence[
         write_atomically(run.place.validation_path, "".join(json.dumps(line) + "\n" for line in lines))
 
 
-def _save_trained(run: ActiveRun, plan: Plan, model: nn.Module, *, start: dict[str, torch.Tensor] | None) -> nn.Module:
+def _save_trained(
+    run: ActiveRun, plan: RunPlan, model: nn.Module, *, start: dict[str, torch.Tensor] | None
+) -> nn.Module:
     """Save the adapter, the model of `full`, or a projector; returns the model, with an adapter that was converted."""
     if not all(is_finite(tensor) for tensor in trained_tensors(model).values()):
         raise ConfigError(

@@ -10,7 +10,7 @@ from torch import nn
 from moslora.evaluation.scores import Answer, SampleAnswer
 from moslora.files import check_writable, write_atomically
 from moslora.records import EvaluationRecord, LossRecord
-from moslora.runs.active import ActiveRun, Report
+from moslora.runs.active import ActiveRun, Reporter
 from moslora.runs.adapters import Opened, load_adapted
 from moslora.runs.groups import ScoringSettings
 from moslora.runs.kinds import Kind, kind_of
@@ -69,7 +69,7 @@ def evaluate_adapter(
     settings: ScoringSettings,
     *,
     with_agreement: bool,
-    report: Report,
+    report: Reporter,
     answers_folder: Path | None = None,
     progress: bool = True,
 ) -> list[EvaluationRecord | LossRecord]:

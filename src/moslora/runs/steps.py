@@ -29,7 +29,7 @@ LOG_OF_A_MILLION = math.log(1e6)
 
 
 @dataclass(frozen=True)
-class Plan:
+class RunPlan:
     """What was read and checked before any weight is loaded; `options` are the adapter's, of the whole model.
 
     With `is_projector_only` nothing but the projector of a model with pictures is trained, without any adapter.
@@ -46,7 +46,7 @@ class Plan:
     needed_bytes: int
 
 
-def prepared(recipe: Recipe, plan: Plan, model: PreTrainedModel) -> nn.Module:
+def prepared(recipe: Recipe, plan: RunPlan, model: PreTrainedModel) -> nn.Module:
     """The loaded model with the recipe's adapter drawn from its seed, changed in place."""
     set_seed(recipe.seed)
     if recipe.model.quantize != "none":
@@ -65,7 +65,7 @@ def prepared(recipe: Recipe, plan: Plan, model: PreTrainedModel) -> nn.Module:
     return adapted
 
 
-def gradient_check(recipe: Recipe, plan: Plan, parts: Mapping[str, str]) -> CheckGradients | None:
+def gradient_check(recipe: Recipe, plan: RunPlan, parts: Mapping[str, str]) -> CheckGradients | None:
     """What proves that training reaches each part of a model made of parts; None for another.
 
     It looks at so many steps that, where not every row uses every part, all but one in a million runs have met one
@@ -87,7 +87,7 @@ def as_loaded(recipe: Recipe, model: nn.Module) -> nn.Module:
 
 def trained(
     recipe: Recipe,
-    plan: Plan,
+    plan: RunPlan,
     model: nn.Module,
     *,
     place: RunFolder,

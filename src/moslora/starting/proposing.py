@@ -23,7 +23,7 @@ from moslora.runs.language_settings import LanguageRecipe
 from moslora.runs.models import choose_dtype, load_tokenizer, meta_model
 from moslora.runs.recipe import parse_recipe
 from moslora.runs.run import plan_run
-from moslora.runs.steps import Plan
+from moslora.runs.steps import RunPlan
 from moslora.starting import choosing
 from moslora.starting.choosing import Choice, numbered
 from moslora.starting.machine import USABLE, Footprint, Machine
@@ -114,7 +114,7 @@ def measured(proposal: Proposal) -> str:
     )
 
 
-def _first(plan: Plan) -> list[Any]:
+def _first(plan: RunPlan) -> list[Any]:
     """The samples to show, from as many sources as there are."""
     by_turns = zip_longest(*plan.material.first.values())
     return [row for rows in by_turns for row in rows if row is not None][:SHOWN]
@@ -145,7 +145,7 @@ def _lengths(choice: Choice, *, name: str) -> list[int]:
     return sorted(len(row["input_ids"]) for row in plan.material.rows)
 
 
-def _planned(settings: Mapping[str, Any], *, name: str) -> tuple[Recipe, Plan]:
+def _planned(settings: Mapping[str, Any], *, name: str) -> tuple[Recipe, RunPlan]:
     """Checked as a run checks it before it loads weights."""
     recipe = parse_recipe({"name": name, **settings}, source="the recipe")
     with TemporaryDirectory() as scratch:

@@ -9,7 +9,7 @@ from moslora.reports.parts import Cell, Table
 from moslora.reports.wording import NONE
 
 
-def insides_table(adapters: Mapping[str, AdapterPictures]) -> Table:
+def medians_table(adapters: Mapping[str, AdapterPictures]) -> Table:
     """Median over the layers of each adapter, and the kind of module with most of the update's squared norm."""
     head = ["adapter", "effective rank", "moved from start", "from identity", "from orthogonal", "most of the update"]
     rows = [
