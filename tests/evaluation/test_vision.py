@@ -1,17 +1,13 @@
 import pytest
 
 from moslora.data.vision_tasks import VISION_TASKS, Question
-from moslora.data.vision_tasks.short import MME_SUBTASKS
 from moslora.errors import ConfigError, DataError
+from moslora.evaluation.answers import UNIT_RULES
 from moslora.evaluation.vision import (
     RULES,
     credits_of,
-    means_by_kind,
-    pair_score,
     rule,
-    unit_credits,
     unread,
-    weighted_mean,
 )
 from moslora.evaluation.vqa import normalised, soft_accuracy
 
@@ -162,67 +158,27 @@ def test_texts_without_an_answer_are_counted_apart_from_wrong_ones():
     credits = credits_of(questions, ["B", "C", "I cannot tell", ""], rule=rule("letters"))
     assert [credit.value for credit in credits] == [1, 0, 0, 0]
     assert unread(credits) == 2
-    units = unit_credits(questions, credits, rule=rule("letters"))
-    assert [unit.is_read for unit in units] == [True, True, False, False]
-    assert weighted_mean(units) == 0.25
 
 
 def test_a_circular_question_is_right_only_if_all_its_passes_are():
-    questions = [question(unit="7", kind="logic")] * 3 + [question(unit="8", kind="logic")] * 3
-    credits = credits_of(questions, ["B", "B", "B", "B", "A", "B"], rule=rule("letters"))
-    units = unit_credits(questions, credits, rule=rule("letters"))
-    assert [(unit.unit, unit.value) for unit in units] == [("7", 1), ("8", 0)]
-    assert weighted_mean(units) == 0.5
+    assert of_unit("letters", "BBB") == 1
+    assert of_unit("letters", "BAB") == 0
 
 
-def mme_questions(subtasks, pictures=4):
-    return [
-        question(answer, options=None, unit=f"{kind}/{picture}", kind=kind, weight=1 / pictures)
-        for kind in subtasks
-        for picture in range(pictures)
-        for answer in ("yes", "no")
-    ]
+@pytest.mark.parametrize(("texts", "worth"), [(("yes", "no"), 1), (("yes", "yes"), 0.25), (("no", "yes"), 0)])
+def test_a_picture_of_mme_is_worth_one_a_quarter_or_nothing(texts, worth):
+    assert of_unit("yes-no", texts, answers=("yes", "no"), options=None) == worth
 
 
-def test_a_picture_of_mme_is_worth_one_a_quarter_or_nothing():
-    questions = mme_questions(["OCR"])
-    credits = credits_of(questions, ["yes", "no", "yes", "yes", "no", "yes", "no", "no"], rule=rule("yes-no"))
-    units = unit_credits(questions, credits, rule=rule("yes-no"))
-    assert [unit.value for unit in units] == [1, 0.25, 0, 0.25]
-    score = pair_score(questions, credits)
-    assert score.subtasks == {"OCR": (50, 25)}
-    assert score.total == 75
-    assert score.per_cent == pytest.approx(100 * weighted_mean(units)) == 37.5
-
-
-def test_mmes_units_give_its_own_score_where_subtasks_differ_in_size():
-    questions = mme_questions(MME_SUBTASKS[:13]) + mme_questions(MME_SUBTASKS[13:], pictures=9)
-    texts = ["yes" if n % 3 else "no" for n in range(len(questions))]
-    credits = credits_of(questions, texts, rule=rule("yes-no"))
-    score = pair_score(questions, credits)
-    assert len(score.subtasks) == 14
-    assert score.per_cent == pytest.approx(score.total / 28)
-    assert score.per_cent == pytest.approx(100 * weighted_mean(unit_credits(questions, credits, rule=rule("yes-no"))))
-    perfect = pair_score(questions, credits_of(questions, [q.answers[0] for q in questions], rule=rule("yes-no")))
-    assert perfect.total == 2800
-
-
-def test_means_by_kind_leave_out_what_has_none():
-    questions = [
-        question(unit="1", kind="x"),
-        question(unit="2", kind="y"),
-        question(unit="3", kind="x"),
-        question(unit="4"),
-    ]
-    units = unit_credits(questions, credits_of(questions, list("BBAB"), rule=rule("letters")), rule=rule("letters"))
-    assert means_by_kind(units) == {"x": 0.5, "y": 1.0}
+def of_unit(name, texts, *, answers="BBB", **fields):
+    """What one unit's questions are worth together."""
+    credits = credits_of([question(answer, **fields) for answer in answers], texts, rule=rule(name))
+    return UNIT_RULES[rule(name).unit_rule]([credit.value for credit in credits])
 
 
 def test_a_question_without_an_answer_is_not_scored():
     with pytest.raises(DataError, match="question 1 has no answer to score by; write the file of predictions instead"):
         credits_of([question([])], ["B"], rule=rule("letters"))
-    with pytest.raises(DataError, match="no answers to score; evaluate at least one question"):
-        weighted_mean([])
 
 
 def test_every_task_has_a_rule_whose_record_says_whose_it_is():

@@ -5,13 +5,11 @@ tens of points in what they do with it. No rule asks another model.
 """
 
 import re
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from moslora.data.vision_tasks import Question
 from moslora.errors import DataError, unknown_name
-from moslora.evaluation.answers import UNIT_RULES
 from moslora.evaluation.vqa import normalised, soft_accuracy
 
 _BLANKED = str.maketrans(dict.fromkeys(".()[],:;!*#{}", " "))
@@ -32,18 +30,6 @@ class Credit:
 
 
 @dataclass(frozen=True)
-class UnitCredit:
-    """What the questions of a unit earn together, 0 to 1, and how often it counts; `is_read` if all were read."""
-
-    unit: str
-    value: float
-    weight: float
-    is_read: bool
-    kind: str | None = None
-    group: str | None = None
-
-
-@dataclass(frozen=True)
 class Rule:
     """How a text earns its credit, in what steps, and how those of a unit become one (a name in `UNIT_RULES`).
 
@@ -55,23 +41,6 @@ class Rule:
     credit: Callable[[str, Question], Credit]
     unit_rule: str = "all"
     step: float = 1.0
-
-
-@dataclass(frozen=True)
-class PairScore:
-    """MME: by subtask the accuracy over questions and over pictures with both right, each 0 to 100."""
-
-    subtasks: dict[str, tuple[float, float]]
-
-    @property
-    def total(self) -> float:
-        """The sum of both accuracies over the subtasks: 0 to 200 each, 2,800 for all fourteen."""
-        return sum(map(sum, self.subtasks.values()))
-
-    @property
-    def per_cent(self) -> float:
-        """The total as a share of what can be had, 0 to 100: a 28th of it for all fourteen subtasks."""
-        return self.total / (2 * len(self.subtasks))
 
 
 def rule(name: str) -> Rule:
@@ -97,50 +66,6 @@ def credits_of(questions: Sequence[Question], texts: Sequence[str], *, rule: Rul
 def unread(credits: Sequence[Credit]) -> int:
     """How many texts no answer was found in."""
     return sum(not credit.is_read for credit in credits)
-
-
-def unit_credits(questions: Sequence[Question], credits: Sequence[Credit], *, rule: Rule) -> list[UnitCredit]:
-    """The credits of the units, in the order in which these come."""
-    units: defaultdict[str, list[tuple[Question, Credit]]] = defaultdict(list)
-    for question, credit in zip(questions, credits, strict=True):
-        units[question.unit].append((question, credit))
-    found = []
-    for unit, members in units.items():
-        first = members[0][0]
-        value = UNIT_RULES[rule.unit_rule]([credit.value for _, credit in members])
-        is_read = all(credit.is_read for _, credit in members)
-        found.append(UnitCredit(unit, value, first.weight, is_read, first.kind, first.group))
-    return found
-
-
-def weighted_mean(units: Sequence[UnitCredit]) -> float:
-    """The mean credit of the units, 0 to 1. Raises DataError if there are none."""
-    if not units:
-        raise DataError("no answers to score; evaluate at least one question")
-    return sum(unit.weight * unit.value for unit in units) / sum(unit.weight for unit in units)
-
-
-def means_by_kind(units: Sequence[UnitCredit]) -> dict[str, float]:
-    """The mean credit of each kind, by name; units without a kind are left out."""
-    kinds: defaultdict[str, list[UnitCredit]] = defaultdict(list)
-    for unit in units:
-        if unit.kind is not None:
-            kinds[unit.kind].append(unit)
-    return {kind: weighted_mean(kinds[kind]) for kind in sorted(kinds)}
-
-
-def pair_score(questions: Sequence[Question], credits: Sequence[Credit]) -> PairScore:
-    """MME's own score of all its questions, whose units are pictures and whose kinds are subtasks."""
-    pictures: defaultdict[str, defaultdict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for question, credit in zip(questions, credits, strict=True):
-        pictures[question.kind or ""][question.unit].append(credit.value)
-    return PairScore({kind: _accuracies(pictures[kind]) for kind in sorted(pictures)})
-
-
-def _accuracies(pictures: Mapping[str, list[float]]) -> tuple[float, float]:
-    single = [value for values in pictures.values() for value in values]
-    both = [min(values) for values in pictures.values()]
-    return 100 * sum(single) / len(single), 100 * sum(both) / len(both)
 
 
 def _by_letter(read: Callable[[str, Mapping[str, str]], str | None]) -> Callable[[str, Question], Credit]:
