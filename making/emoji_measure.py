@@ -15,7 +15,7 @@ from moslora.emoji.reading import read
 from moslora.emoji.scenes import Scene, render
 from moslora.emoji.subjects import evaluation_scenes
 
-STEPS, GUIDANCE = 25, 4.0
+STEPS, GUIDANCE = 25, 2.0
 # Scenes are measured from this number on, which neither training nor its validation reaches.
 _FIRST = 2 * 10**6
 _BATCH, _SHOWN, _ROW = 20, 48, 12

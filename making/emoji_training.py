@@ -30,7 +30,7 @@ class Settings:
     """What a run is: the same settings and seed give the same weights on the same machine."""
 
     seed: int = 0
-    steps: int = 10_000
+    steps: int = 30_000
     batch_size: int = 16
     learning_rate: float = 8e-4
     # Steps in which the text encoders learn what prompts say, before anything is drawn.

@@ -150,7 +150,7 @@ def test_with_data_the_photos_of_each_subject_lie_in_the_folder_and_emoji_stay()
     assert plan.recipe_of("can")["data"]["train"] == "/photos/can"
     assert plan.recipe.data.train == "/photos/cat"
     assert load_plan("subject-small", data="/photos") == load_plan("subject-small")
-    with pytest.raises(ConfigError, match=r"^--data hub: pictures are not taken from the hub"):
+    with pytest.raises(ConfigError, match=r"^--data hub: pictures are not loaded from the hub"):
         load_plan("subject", data="hub")
 
 
