@@ -93,14 +93,6 @@ def compare_arms(
     return results, differences
 
 
-def paired_difference(tables: Sequence[np.ndarray]) -> Estimate:
-    """The mean over tasks of the differences of two arms, whose questions stand alone.
-
-    One table a task: seeds × questions, each -1, 0 or 1, at least two seeds.
-    """
-    return estimate([table(one) for one in tables])
-
-
 def is_above_chance(
     right: Sequence[np.ndarray],
     chance: float | np.ndarray,
