@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[1] / "src" / "moslora"
 # Each layer may import the ones before it; packages of one layer never import each other.
 LAYERS = [
     {"errors", "__init__", "estimation"},
-    {"files", "emoji", "score_records"},
+    {"files", "emoji", "launch", "score_records"},
     {"records", "painting", "packed"},
     {"core"},
     {"adapter"},

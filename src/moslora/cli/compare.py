@@ -74,7 +74,7 @@ def compare(
 ) -> None:
     """Compare methods over several seeds. Writes to comparisons/NAME; run again, it resumes."""
     from moslora.comparison.plan import list_plans, load_plan, plan_text
-    from moslora.runs.processes import is_first
+    from moslora.launch import is_first
 
     if is_list:
         _list(list_plans(), as_json=as_json)
@@ -107,7 +107,7 @@ def compare(
 def _compared(context: typer.Context, plan: Any, folder: Path, *, shard: str | None, costs: bool) -> Any:
     from moslora.comparison.compare import collect, run_comparison
     from moslora.comparison.sharding import Shard
-    from moslora.runs.processes import is_first
+    from moslora.launch import is_first
 
     def report(line: str) -> None:
         if is_first():

@@ -65,6 +65,7 @@ def evaluate(
     quiet_libraries()
     from moslora.cli.losses import print_losses
     from moslora.cli.summary import print_evaluations
+    from moslora.launch import is_first
     from moslora.records import EvaluationRecord, LossRecord
     from moslora.runs.adapters import open_adapter, require_language_model
     from moslora.runs.kinds import kind_of
@@ -88,6 +89,8 @@ def evaluate(
         from moslora.runs.predicting import predict
 
         written = predict(opened, settings, predictions, report=lambda line: remarks.print(line, style="dim"))
+        if not is_first():
+            return
         if as_json:
             print_json({"predictions": [str(path) for path in written]})
             return
@@ -100,6 +103,8 @@ def evaluate(
         answers_folder=answers,
         report=lambda line: remarks.print(line, style="dim"),
     )
+    if not is_first():
+        return
     if as_json:
         print_json([evaluation.model_dump(mode="json") for evaluation in found])
         return

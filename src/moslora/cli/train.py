@@ -32,9 +32,9 @@ def train(
     as_json: JsonOption = False,
 ) -> None:
     """Train an adapter from a recipe, and evaluate it. Writes to runs/NAME unless --output says where."""
+    from moslora.launch import is_first
     from moslora.runs.folder import RunFolder
     from moslora.runs.model_names import check_obtainable
-    from moslora.runs.processes import is_first
     from moslora.runs.recipe import load_recipe
 
     chosen = load_recipe(recipe, settings or [])

@@ -24,11 +24,11 @@ from moslora.comparison.tuning import choose, tuning_notes, tuning_results
 from moslora.comparison.verdict import overall
 from moslora.errors import ConfigError
 from moslora.files import check_writable, write_atomically
+from moslora.launch import agreed, is_first
 from moslora.records import ComparisonRecord
 from moslora.runs.active import Reporter
 from moslora.runs.environment import describe_machine, describe_versions
 from moslora.runs.folder import RunFolder
-from moslora.runs.processes import agreed, is_first
 from moslora.runs.run import plan_run
 
 PLAN_NAME, RECORD_NAME = "plan.yaml", "comparison.json"

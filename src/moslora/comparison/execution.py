@@ -16,10 +16,10 @@ from moslora.comparison.matrix import Run
 from moslora.comparison.memory import forget_peak_memory, release_memory
 from moslora.errors import CheckpointError, InUseError, MosloraError, OutputError
 from moslora.files import write_atomically
+from moslora.launch import agreed, are_several, is_first
 from moslora.records import RunRecord
 from moslora.runs.folder import RunFolder
 from moslora.runs.ownership import owned
-from moslora.runs.processes import agreed, are_several, is_first
 from moslora.runs.recipe import parse_recipe
 from moslora.runs.run import run_recipe
 

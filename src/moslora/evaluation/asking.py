@@ -19,6 +19,7 @@ from moslora.evaluation.inference import (
     left_padded,
     length_batches,
 )
+from moslora.launch import gathered
 
 Pixels = Callable[[list[Image.Image]], dict[str, Any]]
 
@@ -53,7 +54,7 @@ def answers(
         eos_token_id=end_token_ids(model, tokenizer),
         pad_token_id=pad_token_id(tokenizer),
     )
-    texts = [""] * len(prompts)
+    found: list[tuple[int, str]] = []
     device, dtype = input_device(model), base.dtype
     with evaluation_mode(model), generation_defaults(model):
         is_padded = not sees_left_padding(model)
@@ -73,9 +74,9 @@ def answers(
                 **{name: _placed(value, device, dtype) for name, value in seen.items()},
             )
             new_ids = output[:, inputs.input_ids.shape[1] :]
-            for (index, _), text in zip(batch, tokenizer.batch_decode(new_ids, skip_special_tokens=True), strict=True):
-                texts[index] = text.strip()
-    return texts
+            texts = tokenizer.batch_decode(new_ids, skip_special_tokens=True)
+            found += [(index, text.strip()) for (index, _), text in zip(batch, texts, strict=True)]
+    return [text for _, text in sorted(gathered(found))]
 
 
 def _placed(value: Any, device: torch.device, dtype: torch.dtype) -> Any:

@@ -23,6 +23,7 @@ from moslora.evaluation.generating import check_positions, check_tokens, generat
 from moslora.evaluation.inference import evaluation_mode, input_device, left_padded, length_batches
 from moslora.evaluation.scores import Answer, agreement
 from moslora.evaluation.shared_prefix import SharedPrefix, shared_prefix
+from moslora.launch import gathered
 
 __all__ = ["Answer", "agreement", "score_by_generation", "score_by_log_probability"]
 
@@ -74,7 +75,7 @@ def score_by_log_probability(
         allowed = {label: candidates[label] for label in task.allowed_labels(sample["instruction"])}
         rows += _rows(index, prompt, allowed)
     check_positions(model, [len(row.ids) for row in rows], [row.question for row in rows])
-    scores: list[dict[str, float]] = [{} for _ in samples]
+    found: list[tuple[int, dict[str, float]]] = []
     with evaluation_mode(model):
         prefix = shared_prefix(model, prompts)
         for batch in length_batches(
@@ -85,8 +86,11 @@ def score_by_log_probability(
             most_tokens=CPU_TOKENS if input_device(model).type == "cpu" else None,
             is_padded=not sees_left_padding(model),
         ):
-            for row, found in zip(batch, _score_rows(model, batch, prefix=prefix, pad=pad), strict=True):
-                scores[row.question] |= found
+            scored = _score_rows(model, batch, prefix=prefix, pad=pad)
+            found += [(row.question, one) for row, one in zip(batch, scored, strict=True)]
+    scores: list[dict[str, float]] = [{} for _ in samples]
+    for question, one in gathered(found):
+        scores[question] |= one
     return [_scored_answer(index, sample, task, scores[index]) for index, sample in enumerate(samples)]
 
 

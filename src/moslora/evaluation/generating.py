@@ -19,6 +19,7 @@ from moslora.evaluation.inference import (
     left_padded,
     length_batches,
 )
+from moslora.launch import gathered
 
 
 def generated_texts(
@@ -62,7 +63,7 @@ def generated_ids(
     check_positions(model, lengths, range(len(prompts)))
     ends, pad = end_token_ids(model, tokenizer), pad_token_id(tokenizer)
     settings.eos_token_id, settings.pad_token_id = ends, pad
-    found: list[list[int]] = [[] for _ in prompts]
+    found: list[tuple[int, list[int]]] = []
     with evaluation_mode(model), generation_defaults(model):
         for batch in length_batches(
             list(enumerate(prompts)),
@@ -78,8 +79,8 @@ def generated_ids(
             )
             for (index, _), row in zip(batch, output[:, inputs.input_ids.shape[1] :].tolist(), strict=True):
                 end = next((place for place, token in enumerate(row) if token in ends), len(row))
-                found[index] = row[: end + 1]
-    return found
+                found.append((index, row[: end + 1]))
+    return [row for _, row in sorted(gathered(found))]
 
 
 def check_tokens(model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Sequence[int]]) -> None:

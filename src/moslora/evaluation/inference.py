@@ -14,6 +14,7 @@ from moslora.adapter.head import contiguous_head_input
 from moslora.adapter.twin import accepts, base_of
 from moslora.data.tokens import end_token_id
 from moslora.errors import ConfigError
+from moslora.launch import own_share
 
 RowT = TypeVar("RowT")
 
@@ -77,12 +78,14 @@ def length_batches(
 ) -> Iterator[list[RowT]]:
     """Batches of rows of like length, the longest first so that running out of memory shows at once.
 
+    Of several processes each gets batches of other rows, as many and as long as the others': what it finds for them is
+    to be shared (`moslora.launch.gathered`).
     `most_tokens` makes batches smaller whose padded rows have more, down to one row. Without `is_padded` the rows of a
     batch are of one length, for models that see padding. `progress` shows a bar on stderr, with a title.
     """
     if batch_size < 1:
         raise ConfigError(f"batch_size={batch_size}: give a whole number of at least 1")
-    ordered = sorted(rows, key=length, reverse=True)
+    ordered = own_share(sorted(rows, key=length, reverse=True))
     with Progress(console=Console(stderr=True), disable=not progress) as bar:
         counter = bar.add_task(title, total=len(ordered))
         start = 0

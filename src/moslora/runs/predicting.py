@@ -1,10 +1,12 @@
 """The answers of a model in the files that other programs score: VLMEvalKit's, and MMBench's server's."""
 
 from pathlib import Path
+from typing import Any
 
 from moslora.data.vision_tasks import prediction_suffix, write_predictions, write_submission
 from moslora.errors import ConfigError
 from moslora.files import check_writable
+from moslora.launch import is_first
 from moslora.runs.active import Reporter
 from moslora.runs.adapters import Opened, load_adapted
 from moslora.runs.groups import ScoringSettings
@@ -30,8 +32,12 @@ def predict(opened: Opened, settings: ScoringSettings, folder: Path, *, report: 
     written = []
     for test_set in test_sets:
         task, questions = test_set.task, test_set.samples
-        report(f"answering {task.name} ({len(questions)} questions)")
-        texts = answer_all(model, processor, questions, task=task, batch_size=settings.batch_size, progress=True)
+        if is_first():
+            report(f"answering {task.name} ({len(questions)} questions)")
+        how: dict[str, Any] = {"batch_size": settings.batch_size, "progress": is_first()}
+        texts = answer_all(model, processor, questions, task=task, **how)
+        if not is_first():
+            continue
         path = folder / f"{name}_{FILE_NAMES.get(task.name, task.name)}{prediction_suffix()}"
         folder.mkdir(parents=True, exist_ok=True)
         write = write_predictions if task.rule is None else write_submission

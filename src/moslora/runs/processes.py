@@ -4,41 +4,13 @@ All processes do the same; the Trainer divides each batch among them. The first 
 a folder that is thrown away, and share only the checkpoints, where each keeps the state of its random numbers.
 """
 
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TypeVar
 
 from moslora.runs.folder import RunFolder
-
-Value = TypeVar("Value")
-
-
-def is_first() -> bool:
-    """Whether this process is the only one or the first of several."""
-    return os.environ.get("RANK", "0") == "0"
-
-
-def are_several() -> bool:
-    """Whether this process is one of several that were launched together."""
-    return os.environ.get("WORLD_SIZE", "1") != "1"
-
-
-def agreed(value: Value) -> Value:
-    """The first process's value, in every process, once all of them have come here."""
-    if not are_several():
-        return value
-    import torch
-    from accelerate import PartialState
-    from accelerate.utils import broadcast_object_list
-
-    PartialState(cpu=not torch.accelerator.is_available())
-    shared = [value]
-    broadcast_object_list(shared)
-    return shared[0]
 
 
 @contextmanager

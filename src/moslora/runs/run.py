@@ -29,6 +29,7 @@ from moslora.core.folding import is_finite
 from moslora.errors import ConfigError
 from moslora.evaluation.scores import perplexity
 from moslora.files import check_writable, new_folder, write_atomically
+from moslora.launch import is_first
 from moslora.records import Parameters, RunRecord
 from moslora.runs.abilities import check_abilities
 from moslora.runs.active import ActiveRun, Reporter
@@ -42,7 +43,7 @@ from moslora.runs.kinds import kind_of
 from moslora.runs.models import choose_dtype, load_model
 from moslora.runs.origin import write_origin
 from moslora.runs.ownership import owned
-from moslora.runs.processes import follower_folder, is_first
+from moslora.runs.processes import follower_folder
 from moslora.runs.recipe import parse_recipe
 from moslora.runs.scoring import score
 from moslora.runs.settings import changed_settings

@@ -9,6 +9,7 @@ from torch import nn
 
 from moslora.evaluation.scores import Answer, SampleAnswer
 from moslora.files import check_writable, write_atomically
+from moslora.launch import is_first
 from moslora.records import EvaluationRecord, LossRecord
 from moslora.runs.active import ActiveRun, Reporter
 from moslora.runs.adapters import Opened, load_adapted
@@ -76,14 +77,33 @@ def evaluate_adapter(
     """Score an adapter, or a model, on tasks; the numbers go into its run's record, the answers to `answers_folder`.
 
     The answers' folder is the run's unless another is named. A folder without a run is made to be shipped: nothing is
-    written there, and answers are kept only where a folder is named for them.
+    written there, and answers are kept only where a folder is named for them. Where several processes were launched,
+    each calls this and scores its share; the first one reports and writes.
     """
-    prompt, kind = opened.asked_with, kind_of(opened.model.kind)
+    if not is_first():
+        return _scored(opened, settings, with_agreement=with_agreement, report=_silent, folder=None, progress=False)
     if opened.run is not None:
         check_unowned(opened.run.path)
     folder = answers_folder or (opened.run.answers if opened.run else None)
     if folder is not None:
         check_writable(folder)
+    how: dict[str, Any] = {"report": report, "folder": folder, "progress": progress}
+    found = _scored(opened, settings, with_agreement=with_agreement, **how)
+    _replace_in_record(opened, found)
+    return found
+
+
+def _scored(
+    opened: Opened,
+    settings: ScoringSettings,
+    *,
+    with_agreement: bool,
+    report: Reporter,
+    folder: Path | None,
+    progress: bool,
+) -> list[EvaluationRecord | LossRecord]:
+    """The numbers of every task; the answers are kept in `folder`, if there is one."""
+    prompt, kind = opened.asked_with, kind_of(opened.model.kind)
     test_sets = kind.test_sets(settings, opened.recipe.data if opened.recipe else None)
     report(f"evaluating {opened.described} (prompt: {prompt})")
     model, processor = load_adapted(opened)
@@ -114,7 +134,6 @@ def evaluate_adapter(
             keep_examples(kind, test_set, folder, when=EVALUATED, scoring=own)
     if folder is not None:
         kind.keep(folder.parent if opened.run else folder, when=EVALUATED)
-    _replace_in_record(opened, found)
     return found
 
 
@@ -163,6 +182,10 @@ def _line(test_set: TestSet, when: str, scoring: str, count: int, *, unit: str) 
     moment = "" if when == EVALUATED else f", {when}"
     counted = f"{count} {unit}{'s' if count != 1 else ''}"
     return f"scoring {test_set.task.name}{moment} ({scoring.replace('_', ' ')}, {counted})"
+
+
+def _silent(_line: str) -> None:
+    """What a process reports that is not the first."""
 
 
 def _of_questions(answers: Sequence[Answer | SampleAnswer]) -> list[Answer]:

@@ -24,6 +24,7 @@ from moslora.evaluation.held_out import loss_record
 from moslora.evaluation.inference import evaluation_mode, input_device, length_batches
 from moslora.evaluation.recording import evaluation_record
 from moslora.evaluation.short_answers import RULE, score_short_answers
+from moslora.launch import gathered
 from moslora.records import EvaluationRecord, LossRecord
 from moslora.runs.kinds.language_examples import training_examples
 from moslora.runs.language_settings import DataSettings, EvaluationSettings
@@ -145,7 +146,7 @@ def held_out_losses(
     Vocabulary.of(tokenizer, model).check([one["input_ids"] for one in examples], place=f"{task.source}: sample")
     collate = collator(model, pad_token_id=pad_token_id(tokenizer))
     device, together = input_device(model), task.data.together
-    found: dict[int, SampleLoss] = {}
+    found: list[tuple[int, SampleLoss]] = []
     with evaluation_mode(model):
         for batch in length_batches(
             list(enumerate(examples)),
@@ -156,11 +157,11 @@ def held_out_losses(
         ):
             inputs = collate([example for _, example in batch])
             inputs = {name: value.to(device) if hasattr(value, "to") else value for name, value in inputs.items()}
-            for (index, _), one in zip(batch, sample_losses(model, [inputs]), strict=True):
-                found[index] = one
+            losses = sample_losses(model, [inputs])
+            found += [(index, one) for (index, _), one in zip(batch, losses, strict=True)]
     pieces: dict[int, list[SampleLoss]] = {}
-    for index, number in enumerate(cut.kept):
-        pieces.setdefault(number, []).append(found[index])
+    for index, one in sorted(gathered(found), key=lambda pair: pair[0]):
+        pieces.setdefault(cut.kept[index], []).append(one)
     return [_answer(number, own, samples[number].get(together) if together else None) for number, own in pieces.items()]
 
 

@@ -11,12 +11,12 @@ from torch import nn
 
 from moslora.adapter.twin import base_of
 from moslora.data.photos import PROMPT, Photo, read_photos
+from moslora.launch import is_first
 from moslora.painting.drawing import draw
 from moslora.painting.png import write_picture
 from moslora.painting.requests import Request
 from moslora.runs.kinds.subject_drawing import drawing_bar, without_adapter
 from moslora.runs.kinds.subject_material import Shapes, shots_of
-from moslora.runs.processes import is_first
 from moslora.runs.subject_settings import SubjectRecipe
 from moslora.training.shots import Shot
 
