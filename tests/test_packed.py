@@ -51,7 +51,9 @@ def test_what_a_run_writes_later_counts_and_joins_the_pack(comparison: Path):
     assert (comparison / PACK).read_bytes() == before
 
 
-@pytest.mark.parametrize("content", [b"no gzip", gzip.compress(b"{}\n"), gzip.compress(b"{}\n")[:-4]])
+@pytest.mark.parametrize(
+    "content", [b"no gzip", gzip.compress(b"{}\n"), gzip.compress(b"{}\n")[:-4]], ids=["no gzip", "no text", "cut"]
+)
 def test_a_damaged_pack_is_named(comparison: Path, content: bytes):
     (comparison / PACK).write_bytes(content)
     with pytest.raises(CheckpointError, match=r"cannot read the pack .*runs\.jsonl\.gz: .*; restore the file"):
