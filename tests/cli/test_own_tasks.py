@@ -124,8 +124,34 @@ def test_a_sample_that_the_model_cannot_read_stops_before_training(
     path.write_text('{"instruction": "Say a.", "output": "a"}\n{"instruction": "Say b.", "output": ""}\n')
     recipe = recipe_in(tmp_path, evaluation={"tasks": [str(path)]})
     message = refused("train", recipe, "--output", tmp_path / "run")
-    assert message == f"{path}: sample 2: field 'output' is '', expected text; correct the sample"
+    assert message == (
+        f"{path}: sample 2: field 'output' is '', expected text; correct the sample"
+        " (to leave such samples out: data.on_bad=skip)"
+    )
     assert not (tmp_path / "run").exists()
+
+
+def test_held_out_samples_are_read_as_the_settings_of_training_samples_say(
+    tmp_path: Path, recipe_in: Callable[..., Path], moslora: Moslora
+):
+    """Columns and fields to ignore; what is wrong is named by its line, or left out; long text is divided."""
+    rows = [{"question": f"Say {n}.", "reply": str(n), "context": "none"} for n in range(40)]
+    lines = [json.dumps(row) for row in rows]
+    (tmp_path / "kept.jsonl").write_text("\n\n".join([*lines, '{"question": "Say."}']))
+    data = {"train": str(tmp_path / "kept.jsonl"), "columns": {"instruction": "question", "output": "reply"}}
+    data |= {"ignore": ["context"], "on_bad": "skip"}
+    recipe = recipe_in(tmp_path, evaluation={"tasks": []}, data=data, training={"max_steps": 1})
+    moslora("train", recipe, "--output", tmp_path / "run")
+    asked = ("evaluate", tmp_path / "run", "--task", f"samples:{tmp_path / 'kept.jsonl'}", "--json")
+    (found,) = json.loads(moslora(*asked).stdout)
+    assert found["samples"] == 40
+    (tmp_path / "kept.jsonl").write_text("\n\n".join([*lines[:3], '{"question": "Say."}']))
+    told = moslora(*asked, exit_code=2).stderr.splitlines()[-1]
+    assert "sample 4 (line 7): field 'output' is missing" in told
+    (tmp_path / "long.txt").write_text("A text of many words. " * 50)
+    (text,) = json.loads(moslora("evaluate", tmp_path / "run", "--task", tmp_path / "long.txt", "--json").stdout)
+    assert text["samples"] == 1
+    assert text["tokens"] > 1000
 
 
 def test_without_a_run_the_format_is_told_by_the_fields(

@@ -34,21 +34,27 @@ class HeldOut:
     name: str
     path: Path
     format: str | None
+    reading: Reading  # where the samples stand
 
 
 def read_task(
-    path: Path, *, name: str, sort: str | None, limit: int | None
+    path: Path, *, name: str, sort: str | None, limit: int | None, skips_bad: bool = False
 ) -> tuple[Task | ShortTask | HeldOut, list[Row]]:
     """A file's task and its first `limit` samples (None: all). `sort` says what its fields do not tell.
 
+    With `skips_bad` lines that are no samples are left out of held-out ones, though not of questions.
+
     Raises DataError naming the file for fields that fit no sort of task, or several, and its line for a wrong sample.
     """
-    reading = Reading(str(path))
+    reading = Reading(str(path), skips_bad=skips_bad, way="data.on_bad=skip")
     rows = read_rows(path.expanduser(), reading=reading)  # all: how answers are written shows in the whole file
     fields, places = Fields(rows), reading.places
     sort = sort or sort_of(fields, path=path)
     if sort == SAMPLES:
-        return HeldOut(name, path, training_format(fields)), rows[:limit]
+        reading.places = reading.places[:limit]
+        return HeldOut(name, path, training_format(fields), reading), rows[:limit]
+    if reading.reasons:
+        raise DataError(f"{path}: {reading.reasons[0]} (data.on_bad: skip is for samples, not for questions)")
     _check_fields(fields, sort, path=path)
     if sort == SHORT:
         return ShortTask(name), short_samples(rows, fields, places=places)[:limit]

@@ -30,12 +30,14 @@ class Source:
 
 @dataclass(frozen=True)
 class Made:
-    """A source's examples, the group of each, how many samples were cut or left out for their length, and remarks.
+    """A source's examples with the sample and the group of each, and remarks.
 
-    `warnings` are those remarks that tell what was left out.
+    It also counts the samples that were cut, or left out, for their length. `warnings` are those remarks
+    that tell what was left out.
     """
 
     examples: list[Example]
+    numbers: list[int]  # of the samples, from 0; a divided text has one for each piece
     groups: list[Hashable]
     truncated: int
     left_out: int
@@ -82,7 +84,9 @@ def make_examples(
     numbers = [kept[index] for index in cut.kept]
     groups = [_group(source, number, data.together) for number in numbers]
     remarks = [*reading.remarks, *([f"{source.name}: fields not used: {', '.join(unused)}"] if unused else [])]
-    return Made(cut.examples, groups, cut.truncated, len(whole) - len({*cut.kept}), reading.left_out(), remarks)
+    return Made(
+        cut.examples, numbers, groups, cut.truncated, len(whole) - len({*cut.kept}), reading.left_out(), remarks
+    )
 
 
 def _group(source: Source, number: int, field: str | None) -> Hashable:

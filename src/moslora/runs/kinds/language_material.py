@@ -131,13 +131,20 @@ def _lengths(made: Iterable[Made], data: DataSettings) -> list[str]:
 def _asking(
     recipe: LanguageRecipe, sources: Sources, tokenizer: PreTrainedTokenizerBase, vocabulary: Vocabulary
 ) -> list[str]:
-    """A remark on the prompt of the questions where it is not plainly the one trained with; refuses one that fails."""
+    """Remarks on held-out samples that are left out, and on a prompt of questions that is not plainly the trained one.
+
+    Refuses what cannot be scored.
+    """
+    notes: list[str] = []
     for test_set in sources.test_sets:
-        check_test_set(test_set, tokenizer, prompt=recipe.asked_with, vocabulary=vocabulary)
+        notes += check_test_set(test_set, tokenizer, prompt=recipe.asked_with, vocabulary=vocabulary)
     trained_with = recipe.data.trained_with
     if not sources.test_sets or recipe.asked_with == recipe.data.prompt == trained_with:
-        return []
+        return notes
     if recipe.asked_with == trained_with:
         how = "through the chat template" if trained_with == CHAT else "as they are, without a prompt"
-        return [f"questions are asked {how}, as trained"]
-    return [f"questions are asked with the prompt '{recipe.asked_with}' (evaluation.prompt), trained: '{trained_with}'"]
+        return [*notes, f"questions are asked {how}, as trained"]
+    return [
+        *notes,
+        f"questions are asked with the prompt '{recipe.asked_with}' (evaluation.prompt), trained: '{trained_with}'",
+    ]

@@ -11,12 +11,13 @@ from transformers import PreTrainedTokenizerBase
 from moslora.data.fields import with_columns, with_system
 from moslora.data.probing import sees_left_padding
 from moslora.data.prompts import PROMPTS, prompt_ids
+from moslora.data.reading import Reading
 from moslora.data.short_files import ShortTask
 from moslora.data.source import task_samples
 from moslora.data.task_files import HeldOut, read_task
 from moslora.data.task_names import task_name
 from moslora.data.tasks import Task, task
-from moslora.data.tokens import Examples, cut_examples, divide_examples, pad_token_id
+from moslora.data.tokens import pad_token_id
 from moslora.data.vocabulary import Vocabulary
 from moslora.evaluation.answers import Answer, SampleAnswer
 from moslora.evaluation.choice import score_by_generation, score_by_log_probability
@@ -26,7 +27,7 @@ from moslora.evaluation.recording import evaluation_record
 from moslora.evaluation.short_answers import RULE, score_short_answers
 from moslora.launch import gathered
 from moslora.records import EvaluationRecord, LossRecord
-from moslora.runs.kinds.language_examples import training_examples
+from moslora.runs.kinds.language_examples import Made, Source, make_examples
 from moslora.runs.language_settings import DataSettings, EvaluationSettings
 from moslora.runs.material import TestSet
 from moslora.training.language import collator
@@ -38,11 +39,11 @@ LONGEST_TOKENS = 2048  # of held-out samples, where no recipe says how long samp
 
 @dataclass(frozen=True)
 class HeldOutTask:
-    """Samples as for training, whose loss is measured; `data` says how they are read."""
+    """Samples as for training, whose loss is measured; `data` says how they are read, `reading` where they stand."""
 
     name: str
-    source: str  # as messages call it
     data: DataSettings
+    reading: Reading
 
 
 def load_test_sets(settings: EvaluationSettings, data: DataSettings | None) -> list[TestSet]:
@@ -59,12 +60,14 @@ def _test_set(written: str, settings: EvaluationSettings, data: DataSettings | N
         known = task(named.name)
         samples = task_samples(known, settings.data, split="test", limit=settings.limit)
         return TestSet(known, with_system(samples, system))
-    found, samples = read_task(named.path, name=named.name, sort=named.sort, limit=settings.limit)
+    skips_bad = data is not None and data.on_bad == "skip"
+    how: dict[str, Any] = {"sort": named.sort, "limit": settings.limit, "skips_bad": skips_bad}
+    found, samples = read_task(named.path, name=named.name, **how)
     if isinstance(found, HeldOut):
         read_as = _read_as(found, data)
         if found.format is None:
             samples = with_columns(samples, read_as.columns, source=str(found.path))
-        return TestSet(HeldOutTask(found.name, str(found.path), read_as), samples)
+        return TestSet(HeldOutTask(found.name, read_as, found.reading), samples)
     return TestSet(found, with_system(samples, system))
 
 
@@ -87,15 +90,17 @@ def ways_of(task: Any, scoring: str, ways: Sequence[str]) -> list[str]:
 
 def check_test_set(
     test_set: TestSet, tokenizer: PreTrainedTokenizerBase, *, prompt: str, vocabulary: Vocabulary
-) -> None:
-    """Refuse questions and samples that cannot become tokens, or have some that the model lacks."""
+) -> list[str]:
+    """Refuse questions and samples that cannot become tokens, or have some that the model lacks.
+
+    Returns a note on held-out samples that are left out, if there are such.
+    """
     samples = test_set.samples
     if isinstance(test_set.task, HeldOutTask):
-        ids = [one["input_ids"] for one in _examples(samples, tokenizer, task=test_set.task, prompt=prompt).examples]
-        vocabulary.check(ids, place=f"{test_set.task.source}: sample")
-        return
+        return _examples(samples, tokenizer, task=test_set.task, prompt=prompt, vocabulary=vocabulary).warnings
     ids = prompt_ids(samples[:1] if vocabulary.is_enough else samples, tokenizer, style=prompt)
     vocabulary.check(ids, place=f"{test_set.task.name}: question")
+    return []
 
 
 def score_task(
@@ -141,15 +146,13 @@ def held_out_losses(
 
     Raises DataError for a sample that cannot be used.
     """
-    cut = _examples(samples, tokenizer, task=task, prompt=prompt)
-    examples = cut.examples
-    Vocabulary.of(tokenizer, model).check([one["input_ids"] for one in examples], place=f"{task.source}: sample")
+    made = _examples(samples, tokenizer, task=task, prompt=prompt, vocabulary=Vocabulary.of(tokenizer, model))
     collate = collator(model, pad_token_id=pad_token_id(tokenizer))
     device, together = input_device(model), task.data.together
     found: list[tuple[int, SampleLoss]] = []
     with evaluation_mode(model):
         for batch in length_batches(
-            list(enumerate(examples)),
+            list(enumerate(made.examples)),
             batch_size,
             length=lambda row: len(row[1]["input_ids"]),
             progress=progress,
@@ -161,7 +164,7 @@ def held_out_losses(
             found += [(index, one) for (index, _), one in zip(batch, losses, strict=True)]
     pieces: dict[int, list[SampleLoss]] = {}
     for index, one in sorted(gathered(found), key=lambda pair: pair[0]):
-        pieces.setdefault(cut.kept[index], []).append(one)
+        pieces.setdefault(made.numbers[index], []).append(one)
     return [_answer(number, own, samples[number].get(together) if together else None) for number, own in pieces.items()]
 
 
@@ -172,10 +175,14 @@ def _answer(number: int, pieces: Sequence[SampleLoss], group: Any) -> SampleAnsw
 
 
 def _examples(
-    samples: Sequence[Mapping[str, Any]], tokenizer: PreTrainedTokenizerBase, *, task: HeldOutTask, prompt: str
-) -> Examples:
-    data = task.data.model_copy(update={"prompt": prompt}) if prompt in PROMPTS else task.data
-    full, _ = training_examples(samples, data, tokenizer, source=task.source)
-    if data.format == "text":
-        return divide_examples(full, max_length_tokens=data.max_length_tokens)
-    return cut_examples(full, max_length_tokens=data.max_length_tokens, source=task.source)
+    samples: Sequence[Mapping[str, Any]],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    task: HeldOutTask,
+    prompt: str,
+    vocabulary: Vocabulary,
+) -> Made:
+    """As for training; only that samples need not say which of them belong together."""
+    changes = {"together": None} | ({"prompt": prompt} if prompt in PROMPTS else {})
+    source = Source(task.reading.source, [*map(dict, samples)], task.reading)
+    return make_examples(source, task.data.model_copy(update=changes), tokenizer, vocabulary=vocabulary)
