@@ -1,4 +1,4 @@
-"""What stands in `evaluation.tasks`: a built-in task, or the path of a file.
+"""What stands in `evaluation.tasks`: a built-in task, the path of a file, or `harness:NAME`.
 
 A file is told by its fields (see `task_files`); where these fit more than one sort of task, its sort stands before the
 path: `choice:mine.csv`. A task is called after its file.
@@ -14,17 +14,20 @@ from moslora.errors import ConfigError, suggestion
 
 CHOICE, SHORT, SAMPLES = "choice", "short", "samples"
 SORTS = (CHOICE, SHORT, SAMPLES)
+HARNESS = "harness"  # before the name of a task of lm-evaluation-harness
 
 
 class TaskName(NamedTuple):
     """A task as it is written: the `name` that it has in records, and where it comes from.
 
     `sort` is None for a built-in task and for a file that is told by its fields; `path` is None for all but files.
+    `spec` is what lm-evaluation-harness calls its task.
     """
 
     name: str
     sort: str | None = None
     path: Path | None = None
+    spec: str | None = None
 
 
 def task_name(written: str) -> TaskName:
@@ -35,13 +38,15 @@ def task_name(written: str) -> TaskName:
     if written in TASKS:
         return TaskName(written)
     sort, _, rest = written.partition(":")
+    if sort == HARNESS and rest:
+        return TaskName(f"{HARNESS}-{Path(rest).stem}", HARNESS, spec=rest)
     if sort in SORTS and rest:
         return _file(rest, sort)
     if file_format(Path(written)) is not None or "/" in written or "\\" in written:
         return _file(written, None)
     raise ConfigError(
-        f"unknown task '{written}'{suggestion(written, TASKS)} (allowed: {', '.join(sorted(TASKS))}, or the path of a"
-        f" file ending in {', '.join(FORMATS)})"
+        f"unknown task '{written}'{suggestion(written, TASKS)} (allowed: {', '.join(sorted(TASKS))}, the path of a"
+        f" file ending in {', '.join(FORMATS)}, or {HARNESS}:NAME)"
     )
 
 

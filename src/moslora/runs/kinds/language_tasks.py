@@ -10,12 +10,12 @@ from transformers import PreTrainedTokenizerBase
 
 from moslora.data.fields import with_columns, with_system
 from moslora.data.probing import sees_left_padding
-from moslora.data.prompts import PROMPTS, prompt_ids
+from moslora.data.prompts import CHAT, NONE, PROMPTS, prompt_ids
 from moslora.data.reading import Reading
 from moslora.data.short_files import ShortTask
 from moslora.data.source import task_samples
 from moslora.data.task_files import HeldOut, read_task
-from moslora.data.task_names import task_name
+from moslora.data.task_names import HARNESS, task_name
 from moslora.data.tasks import Task, task
 from moslora.data.tokens import pad_token_id
 from moslora.data.vocabulary import Vocabulary
@@ -27,6 +27,7 @@ from moslora.evaluation.recording import evaluation_record
 from moslora.evaluation.short_answers import RULE, score_short_answers
 from moslora.launch import gathered
 from moslora.records import EvaluationRecord, LossRecord
+from moslora.runs.kinds.harness_tasks import HarnessTask, load_harness_task, score_harness_task
 from moslora.runs.kinds.language_examples import Made, Source, make_examples
 from moslora.runs.language_settings import DataSettings, EvaluationSettings
 from moslora.runs.material import TestSet
@@ -56,6 +57,8 @@ def load_test_sets(settings: EvaluationSettings, data: DataSettings | None) -> l
 
 def _test_set(written: str, settings: EvaluationSettings, data: DataSettings | None) -> TestSet:
     named, system = task_name(written), data.system if data else None
+    if named.spec is not None:
+        return TestSet(*load_harness_task(named.spec, name=named.name, limit=settings.limit))
     if named.path is None:
         known = task(named.name)
         samples = task_samples(known, settings.data, split="test", limit=settings.limit)
@@ -83,6 +86,8 @@ def _read_as(found: HeldOut, data: DataSettings | None) -> DataSettings:
 
 def ways_of(task: Any, scoring: str, ways: Sequence[str]) -> list[str]:
     """How a task may be scored, the settings' own way first; short answers and held-out samples have one way each."""
+    if isinstance(task, HarnessTask):
+        return [HARNESS]
     if isinstance(task, ShortTask):
         return [GENERATION]
     return [LOSS] if isinstance(task, HeldOutTask) else [scoring, *(way for way in ways if way != scoring)]
@@ -96,6 +101,8 @@ def check_test_set(
     Returns a note on held-out samples that are left out, if there are such.
     """
     samples = test_set.samples
+    if isinstance(test_set.task, HarnessTask):
+        return []
     if isinstance(test_set.task, HeldOutTask):
         return _examples(samples, tokenizer, task=test_set.task, prompt=prompt, vocabulary=vocabulary).warnings
     ids = prompt_ids(samples[:1] if vocabulary.is_enough else samples, tokenizer, style=prompt)
@@ -108,7 +115,7 @@ def score_task(
     tokenizer: PreTrainedTokenizerBase,
     samples: Sequence[Mapping[str, Any]],
     *,
-    task: Task | ShortTask | HeldOutTask,
+    task: Task | ShortTask | HeldOutTask | HarnessTask,
     when: str,
     scoring: str,
     prompt: str,
@@ -123,12 +130,17 @@ def score_task(
         losses = held_out_losses(model, tokenizer, samples, task=task, prompt=prompt, **how)
         seconds = time.perf_counter() - started
         return loss_record(losses, wall_seconds=seconds, learned=task.data.loss_on, **given), losses
-    if isinstance(task, ShortTask):
+    rule = None
+    if isinstance(task, HarnessTask):
+        answers = score_harness_task(model, tokenizer, len(samples), task=task, prompt=prompt, batch_size=batch_size)
+        rule, given["prompt"] = task.rule, prompt if prompt == CHAT else NONE
+    elif isinstance(task, ShortTask):
+        rule = RULE
         answers = score_short_answers(model, tokenizer, samples, prompt_style=prompt, **how)
     else:
         score = score_by_generation if scoring == GENERATION else score_by_log_probability
         answers = score(model, tokenizer, samples, task=task, prompt_style=prompt, **how)
-    seconds, rule = time.perf_counter() - started, RULE if isinstance(task, ShortTask) else None
+    seconds = time.perf_counter() - started
     return evaluation_record(answers, scoring=scoring, wall_seconds=seconds, rule=rule, **given), answers
 
 
