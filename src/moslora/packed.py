@@ -14,7 +14,7 @@ from moslora.errors import CheckpointError
 from moslora.files import write_atomically
 
 PACK = "runs.jsonl.gz"
-PACKED = ("answers/*.json*", "metrics.jsonl", "validation.jsonl", "recipe.yaml")  # of a run's folder
+PACKED = ("answers/*.json*", "metrics.jsonl", "validation.jsonl", "recipe.yaml", "sample.txt")  # of a run's folder
 RECORD = "run.json"
 DEPTH = 5  # of a run's answers below the comparison: runs, run, subject, answers, file
 
