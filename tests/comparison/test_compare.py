@@ -103,7 +103,8 @@ def test_little_is_kept_on_the_disk(whole: Whole):
     assert "runs/moslora-seed1/adapter.json" in kept
     assert not [name for name in kept if "checkpoint" in name]
     assert {name for name in kept if name.startswith("tuning/lora-lr0.1/")} == {
-        f"tuning/lora-lr0.1/{name}" for name in ("run.json", "metrics.jsonl", "recipe.yaml", "sample.txt", "validation.jsonl")
+        f"tuning/lora-lr0.1/{name}"
+        for name in ("run.json", "metrics.jsonl", "recipe.yaml", "sample.txt", "validation.jsonl")
     }
 
 
