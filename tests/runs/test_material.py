@@ -256,6 +256,29 @@ def test_ignored_fields_are_left_out_and_unused_ones_noted(chats: Path, read_for
     ]
 
 
+def test_a_message_that_says_nothing_without_its_ignored_calls_is_refused_or_left_out(
+    tmp_path: Path, read_for_chat: Read
+):
+    """Its content is null, empty or absent, as calls have it; a name alone is taken for a list of one."""
+    call = {"type": "function", "function": {"name": "now", "arguments": "{}"}}
+    silent = {"role": "assistant", "content": None, "tool_calls": [call]}
+    rows = [CHAT] * 40 + [{"messages": [CHAT["messages"][0], silent, CHAT["messages"][1]]}]
+    path = tmp_path / "calls.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = {"train": str(path), "format": "chat"}
+    told = "message 2: field 'tool_calls' is left out by the chat template; choose one of a model that calls tools"
+    with pytest.raises(DataError, match=rf"sample 41: {told}, .*, or leave such samples out \(to .*data\.on_bad=skip"):
+        read_for_chat(data=data)
+    nothing = r"sample 41: message 2 says nothing without its tool_calls, which data\.ignore takes out: leave such"
+    with pytest.raises(DataError, match=rf"{nothing} samples out \(data\.on_bad=skip\), or keep the calls and choose"):
+        read_for_chat(data={**data, "ignore": "tool_calls"})
+    skipping = {**data, "ignore": "tool_calls", "on_bad": "skip"}
+    assert len(read_for_chat(data=skipping).rows) == 40
+    silent["content"] = "I look at the clock."
+    path.write_text(json.dumps(rows[-1]) + "\n")
+    assert len(read_for_chat(data={**data, "ignore": ["tool_calls"]}).rows) == 1
+
+
 @pytest.mark.parametrize(
     ("data", "prompt", "note"),
     [

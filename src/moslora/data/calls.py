@@ -5,11 +5,17 @@ Data sets write them in several: as objects or as JSON text, with the arguments 
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from moslora.data.fields import is_given
 from moslora.errors import DataError
+
+CALLS = ("tool_calls", "function_call")  # a message that has one may go without text
+SHOWN_BY = (
+    "of a model that calls tools, such as Qwen2.5's or Llama 3.1's own (data.chat_template takes its Jinja file; the"
+    " templates with a name of their own there show no tools)"
+)
 
 
 def read_tools(given: Any, *, place: str) -> list[Any] | None:
@@ -34,6 +40,20 @@ def read_calls(given: Any, *, field: str, place: str) -> list[dict[str, Any]]:
             function["arguments"] = _parsed(inner["arguments"] or "{}", field=f"{field}: arguments", place=place)
         calls.append({"type": "function", **(call if "function" in call else {}), "function": function})
     return calls
+
+
+def refuse_silenced(sample: Mapping[str, Any], *, ignored: Collection[str], place: str) -> None:
+    """Raise DataError for a message of a chat that says nothing once its ignored calls are taken out."""
+    taken = [name for name in CALLS if name in ignored]
+    said = [name for name in ("content", "value", *CALLS) if name not in ignored]
+    rows = next((sample[name] for name in ("messages", "conversations") if is_given(sample.get(name))), None)
+    for number, row in enumerate(rows if isinstance(rows, list) else [], start=1):
+        given = [name for name in taken if isinstance(row, Mapping) and is_given(row.get(name))]
+        if given and not any(is_given(row.get(name)) for name in said):
+            raise DataError(
+                f"{place}: message {number} says nothing without its {given[0]}, which data.ignore takes out: leave"
+                f" such samples out (data.on_bad=skip), or keep the calls and choose a template {SHOWN_BY}"
+            )
 
 
 def with_written_arguments(message: dict[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from moslora.data.calls import read_calls, read_tools
+from moslora.data.calls import CALLS, read_calls, read_tools
 from moslora.data.fields import FIELDS, LEARNED, MEDIA, NOT_LEARNED, is_given, learned, refuse_unread
 from moslora.errors import DataError
 
@@ -24,7 +24,6 @@ _FROM_ROLES = {  # what data sets call the roles otherwise
     "function": "tool",
     "developer": "system",
 }
-_CALLS = ("tool_calls", "function_call")  # a message that has one may go without text
 _TEXT_PARTS = ("text", "input_text", "output_text")
 _PARTLY_LEARNED = ("train_detail", "loss_scale")
 _KEYS = {"messages": ("role", "content"), "conversations": ("from", "value")}
@@ -88,7 +87,7 @@ def _message(row: Any, keys: tuple[str, str], *, place: str) -> Message:
         return {"role": role, "content": "", "tool_calls": read_calls(given, field=keys[1], place=place), **others}
     if "tool_calls" in others:
         others["tool_calls"] = read_calls(others["tool_calls"], field="tool_calls", place=place)
-    is_call = row.get(keys[1]) is None and any(name in others for name in _CALLS)
+    is_call = row.get(keys[1]) is None and any(name in others for name in CALLS)
     content = "" if is_call else _content(row, keys[1], place=place)
     return {"role": role, "content": content, **others}
 

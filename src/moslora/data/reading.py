@@ -53,7 +53,7 @@ class Reading:
         self._refuse(error, after=len(self.places))
 
     def _refuse(self, error: DataError, *, after: int) -> None:
-        if not self.skips_bad and self._way and after:
+        if not self.skips_bad and self._way and after and self._way not in str(error):
             raise DataError(f"{error} (to leave such samples out: {self._way})") from error
         if not self.skips_bad:
             raise error

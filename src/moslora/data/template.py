@@ -11,7 +11,7 @@ from jinja2 import TemplateError, TemplateSyntaxError
 from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import render_jinja_template
 
-from moslora.data.calls import with_written_arguments
+from moslora.data.calls import CALLS, SHOWN_BY, with_written_arguments
 from moslora.data.messages import MEANT, Chat, Message
 from moslora.errors import DataError
 
@@ -112,7 +112,7 @@ class ChatTemplate:
         """
         if chat.tools and not self._knows("", "tools"):
             if self.text(chat.messages, place=place, tools=chat.tools) == self.text(chat.messages, place=place):
-                raise DataError(_left_out(f"{place}: field 'tools'"))
+                raise DataError(_left_out("tools", place=place))
             self._shown.add(("", "tools"))
         for turn, message in enumerate(chat.messages):
             self._check_text(chat, turn, place=place)
@@ -153,7 +153,8 @@ class ChatTemplate:
         if self._shows(chat, turn, without, place=place):
             self._shown.add((role, field))
         elif field in MEANT:
-            raise DataError(_left_out(f"{place}: message {chat.number(turn)}: field '{field}'"))
+            says_more = bool(chat.messages[turn]["content"].strip())
+            raise DataError(_left_out(field, place=f"{place}: message {chat.number(turn)}", says_more=says_more))
         else:
             self.unshown[field] = None
 
@@ -216,8 +217,8 @@ def _mended(messages: list[Message], render: Callable[[list[Message]], Any]) -> 
     return "correct its roles and fields"
 
 
-def _left_out(what: str) -> str:
-    return (
-        f"{what} is left out by the chat template; choose one that shows it (data.chat_template), or go without it"
-        " (data.ignore)"
-    )
+def _left_out(field: str, *, place: str, says_more: bool = True) -> str:
+    """What to do about a field that a template does not show; a message that `says_more` can do without it."""
+    one = f"one {SHOWN_BY}" if field in ("tools", *CALLS) else "one that shows it (data.chat_template)"
+    without = "go without it (data.ignore)" if says_more else "leave such samples out"
+    return f"{place}: field '{field}' is left out by the chat template; choose {one}, or {without}"

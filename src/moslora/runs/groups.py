@@ -3,7 +3,7 @@
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from moslora.errors import ConfigError
 from moslora.runs.settings import describe
@@ -14,6 +14,7 @@ VALIDATION = ("validation", "validation_samples", "validation_share")  # at most
 
 Count = Annotated[int, Field(ge=1)]
 Text = Annotated[str, Field(min_length=1)]
+Names = Annotated[list[Text], BeforeValidator(lambda given: [given] if isinstance(given, str) else given)]
 
 
 class Settings(BaseModel):

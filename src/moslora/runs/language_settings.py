@@ -8,7 +8,7 @@ from pydantic import Field, field_validator, model_validator
 from moslora.data.fields import FIELDS, MARKS
 from moslora.data.task_names import check_names, task_name
 from moslora.errors import ConfigError, unknown_name
-from moslora.runs.groups import ModelSettings, Recipe, SampleSettings, ScoringSettings, Text
+from moslora.runs.groups import ModelSettings, Names, Recipe, SampleSettings, ScoringSettings, Text
 from moslora.runs.settings import describe
 
 FORMER_LONGER = "leave_out_longer"
@@ -30,7 +30,7 @@ class DataSettings(SampleSettings):
     """
     columns: dict[Text, Text] = Field(default_factory=dict)
     """Where the fields of a sample are called otherwise: `{instruction: question, output: answer}`."""
-    ignore: list[Text] = Field(default_factory=list)
+    ignore: Names = Field(default_factory=list)
     """Fields of samples and messages to go without, which would be refused or noted."""
     on_bad: Literal["stop", "skip"] = "stop"
     """A sample that cannot be used: stop, or leave it out and say so (up to 5 % of a source)."""

@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from moslora.errors import ConfigError
-from moslora.runs.groups import ModelSettings, Recipe, SampleSettings, ScoringSettings, Text, TrainingSettings
+from moslora.runs.groups import ModelSettings, Names, Recipe, SampleSettings, ScoringSettings, TrainingSettings
 
 
 class VisionModelSettings(ModelSettings):
@@ -26,7 +26,7 @@ class VisionDataSettings(SampleSettings):
     """Where the pictures lie; not given: beside the file of the conversations."""
     max_length_tokens: Annotated[int, Field(ge=8)] = 2048
     """The longest sample, pictures included; longer ones are cut, a picture never is."""
-    ignore: list[Text] = Field(default_factory=list)
+    ignore: Names = Field(default_factory=list)
     """Fields of samples and messages to go without, which would be refused or noted."""
     skip_bad: bool = False
     """Leave out, and count, samples with a picture or a text that cannot be used."""

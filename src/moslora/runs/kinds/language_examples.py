@@ -6,6 +6,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from moslora.data.calls import refuse_silenced
 from moslora.data.chat import chat_examples
 from moslora.data.choice_training import choice_instructions
 from moslora.data.examples import completion_examples, instruction_examples, text_examples
@@ -63,6 +64,7 @@ def make_examples(
     for index in reading.kept():
         with reading.checking(index) as place:
             check_text(samples[index], place=place)
+            refuse_silenced(source.samples[index], ignored=data.ignore, place=place)
             if data.together is not None:
                 group_of(source.samples[index], data.together, place=place)
     full, unused = training_examples(samples, data, tokenizer, source=source.name, reading=reading)
