@@ -62,6 +62,31 @@ def test_samples_are_shown_with_what_is_learned_marked(init: Moslora):
     assert second.splitlines()[:3] == ["  Say b 1.", "  Response:", "  «b<|end|>»"]
 
 
+def test_a_sample_that_cannot_be_used_is_left_out_and_named(init: Moslora):
+    bad = {"question": "Say nothing.", "answer": ""}
+    text = init(write("pairs.jsonl", [*PAIRS, bad]), "--set", "data.validation_samples=2").stdout
+    assert text.startswith("data      pairs.jsonl: 32 samples, 1 left out, format instruction")
+    told = " ".join(text.split())
+    assert "left out pairs.jsonl: 1 sample that cannot be used was left out (sample 33: field 'output' is ''" in told
+    recipe = Path("pairs.yaml").read_text()
+    assert recipe.startswith("# pairs.jsonl: 32 samples, 1 left out\n")
+    assert "  on_bad: skip                      # pairs.jsonl: 1 sample that cannot be used" in recipe
+    assert load_recipe("pairs.yaml").data.on_bad == "skip"
+
+
+def test_nothing_is_said_of_bad_samples_where_there_are_none(init: Moslora):
+    text = init(write("pairs.jsonl", PAIRS)).stdout
+    assert "left out" not in text
+    assert "on_bad" not in Path("pairs.yaml").read_text()
+
+
+def test_many_samples_that_cannot_be_used_are_refused(refused: Callable[..., str], model_folder: Path):
+    write("pairs.jsonl", [*PAIRS, *[{"question": "Say nothing.", "answer": ""}] * 2])
+    message = refused("init", "pairs.jsonl", "--model", model_folder)
+    assert message.startswith("pairs.jsonl: 2 of 34 samples cannot be used")
+    assert not Path("pairs.yaml").exists()
+
+
 def test_a_model_without_a_chat_template_gets_one(moslora: Moslora, tmp_path: Path, model_folder: Path):
     bare = shutil.copytree(model_folder, tmp_path / "bare")
     (bare / "chat_template.jinja").unlink()

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from moslora.data.reading import Reading
 from moslora.errors import DataError
 from moslora.runs.groups import SampleSettings
 
@@ -36,6 +37,7 @@ class Material:
     `visits` batches are of numbered visits to rows (`moslora.training.visits`), and run on through the epochs.
     `shown` are lines of text with the first sample, what is learned of it marked; empty where none is shown.
     `warnings` are the remarks to be seen before training, `first` some rows of each source, each a sample of its own.
+    `readings` tell, by split, what was left out of each source because it cannot be used.
     """
 
     rows: Sequence[Any]
@@ -50,6 +52,7 @@ class Material:
     shown: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     first: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    readings: Mapping[str, Sequence[Reading]] = field(default_factory=dict)
 
     def notes(self) -> list[str]:
         """The numbers of rows, and the remarks."""

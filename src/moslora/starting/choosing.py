@@ -55,7 +55,7 @@ def data_settings(choice: Choice, sources: Sources, *, is_on_cpu: bool) -> None:
     """The samples, their format and columns."""
     shape = sources.shape
     train = sources.train[0] if len(sources.train) == 1 else sources.train
-    choice.set("data.train", train, numbered(sources.samples, "sample"))
+    choice.set("data.train", train)
     if sources.validation is not None:
         choice.set("data.validation", sources.validation, unless=VALIDATION)
     choice.set("data.format", shape.format, "told by the columns; or instruction, chat, completion, text, choice")
@@ -64,8 +64,19 @@ def data_settings(choice: Choice, sources: Sources, *, is_on_cpu: bool) -> None:
     if shape.format in ("instruction", "choice"):
         prompt = "plain" if is_on_cpu else "alpaca"
         choice.set("data.prompt", prompt, "short, for speed; alpaca is the usual one" if is_on_cpu else "")
+    if shape.format != "choice":  # whose files are read as a whole
+        choice.set("data.on_bad", "skip")
     if shape.format != "text":
         choice.set("data.loss_on", "response", "answers are learned, questions are only read")
+
+
+def use_settings(choice: Choice, sources: Sources, left_out: Sequence[str]) -> None:
+    """Once all samples were looked at: how many there are, and whether to leave out any, of which the notes say why."""
+    choice.reasons.setdefault("data.train", size(sources))
+    if left_out:
+        choice.reasons.setdefault("data.on_bad", " | ".join(left_out))
+    elif choice.reasons.get("data.on_bad") != "as told":
+        choice.settings["data"].pop("on_bad", None)
 
 
 def model_settings(choice: Choice, path: str, *, footprint: Footprint, layer_names: Sequence[str]) -> None:
@@ -172,6 +183,11 @@ def pieces(lengths: Sequence[int], sources: Sources, *, tokens: int) -> int:
 def numbered(count: int, name: str) -> str:
     """A count with its name, `1 sample` or `2 samples`."""
     return f"{count:,} {name}{'s' * (count != 1)}"
+
+
+def size(sources: Sources) -> str:
+    """`149 samples, 1 left out`."""
+    return numbered(sources.samples, "sample") + (f", {sources.left_out} left out" if sources.left_out else "")
 
 
 def counted(number: float) -> str:

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
 from statistics import median
@@ -25,7 +25,7 @@ from moslora.runs.recipe import parse_recipe
 from moslora.runs.run import plan_run
 from moslora.runs.steps import RunPlan
 from moslora.starting import choosing
-from moslora.starting.choosing import Choice, numbered
+from moslora.starting.choosing import Choice, size
 from moslora.starting.machine import USABLE, Footprint, Machine
 from moslora.starting.sources import Sources
 
@@ -65,22 +65,25 @@ def propose(
     choosing.data_settings(choice, sources, is_on_cpu=is_on_cpu)
     if sources.shape.format == "chat":
         _chat_template(choice, settings)
-    lengths = _lengths(choice, name=name)
+    lengths, bad = _lengths(choice, name=name)
     positions = getattr(on_meta.config.get_text_config(), "max_position_embeddings", None) or SAFE_POSITIONS
     is_text = sources.shape.format == "text"
     choosing.length_settings(choice, lengths, is_text=is_text, is_on_cpu=is_on_cpu, positions=positions)
-    samples = sources.samples
+    samples = sources.samples - bad
     if is_text:
         samples = choosing.pieces(lengths, sources, tokens=choice.settings["data"]["max_length_tokens"])
     choosing.training_settings(choice, samples=samples, footprint=footprint, machine=machine)
     choosing.evaluation_settings(choice, tasks)
-    recipe, plan = _planned(choice.settings, name=name)
+    plan = _planned(choice.settings, name=name)
+    sources, left_out = _used(sources, plan)
+    choosing.use_settings(choice, sources, left_out)
     return Proposal(
-        recipe=recipe,
+        recipe=_recipe(choice.settings, name=name),
         text=commented(
             LanguageRecipe, choice.settings, head=_head(name, sources), reasons=choice.reasons, complete=False
         ),
-        seen=_seen(sources, lengths, choice, machine=machine, dtype=str(choose_dtype(settings.dtype))),
+        seen=_seen(sources, lengths, choice, machine=machine, dtype=str(choose_dtype(settings.dtype)))
+        | ({"left out": " | ".join(left_out)} if left_out else {}),
         chosen=choosing.lines(choice),
         steps=plan.total_steps,
         samples=[marked_lines(marked_text(row, plan.processor)) for row in _first(plan)],
@@ -135,27 +138,42 @@ def _footprint(on_meta: Any, settings: ModelSettings, machine: Machine) -> Footp
     )
 
 
-def _lengths(choice: Choice, *, name: str) -> list[int]:
-    """The sorted lengths in tokens of the first samples, each at its whole length."""
+def _lengths(choice: Choice, *, name: str) -> tuple[list[int], int]:
+    """The sorted lengths in tokens of the first samples, each at its whole length, and how many cannot be used."""
     settings = copy.deepcopy(choice.settings)
     unwanted = {**dict.fromkeys(VALIDATION), "packing": False, "validation_samples": 0, "longer": "cut"}
     settings["data"] |= unwanted | {"max_length_tokens": WHOLE, "limit": settings["data"].get("limit") or MEASURED}
     settings |= {"evaluation": None, "training": None}
-    _, plan = _planned(settings, name=name)
-    return sorted(len(row["input_ids"]) for row in plan.material.rows)
+    plan = _planned(settings, name=name)
+    return sorted(len(row["input_ids"]) for row in plan.material.rows), _bad(plan)
 
 
-def _planned(settings: Mapping[str, Any], *, name: str) -> tuple[Recipe, RunPlan]:
+def _planned(settings: Mapping[str, Any], *, name: str) -> RunPlan:
     """Checked as a run checks it before it loads weights."""
-    recipe = parse_recipe({"name": name, **settings}, source="the recipe")
     with TemporaryDirectory() as scratch:
-        return recipe, plan_run(recipe, RunFolder(Path(scratch)))
+        return plan_run(_recipe(settings, name=name), RunFolder(Path(scratch)))
+
+
+def _recipe(settings: Mapping[str, Any], *, name: str) -> Recipe:
+    return parse_recipe({"name": name, **settings}, source="the recipe")
+
+
+def _bad(plan: RunPlan) -> int:
+    """The samples to train on that cannot be used."""
+    return sum(len(reading.reasons) for reading in plan.material.readings["train"])
+
+
+def _used(sources: Sources, plan: RunPlan) -> tuple[Sources, list[str]]:
+    """The sources with the numbers of samples that can and cannot be used, and notes on the latter."""
+    bad = _bad(plan)
+    notes = [note for own in plan.material.readings.values() for reading in own for note in reading.left_out()]
+    return replace(sources, samples=sources.samples - bad, left_out=bad), notes
 
 
 def _head(name: str, sources: Sources) -> str:
     file = f"{name}.yaml"
     return f"""\
-# {", ".join(sources.train)}: {numbered(sources.samples, "sample")}
+# {", ".join(sources.train)}: {size(sources)}
 #
 #   train      {command("train", file)}
 #   evaluate   {command("evaluate", f"runs/{name}", "--task", "questions.csv")}
@@ -173,7 +191,7 @@ def _skeleton(sources: Sources) -> str:
 def _seen(sources: Sources, lengths: Sequence[int], choice: Choice, *, machine: Machine, dtype: str) -> dict[str, str]:
     shape = sources.shape
     columns = ", ".join(f"{column} as {field}" for field, column in shape.columns.items())
-    data = f"{', '.join(sources.train)}: {numbered(sources.samples, 'sample')}, format {shape.format}"
+    data = f"{', '.join(sources.train)}: {size(sources)}, format {shape.format}"
     unused = f"; not used: {', '.join(shape.unused)}" if shape.unused else ""
     half, usual = lengths[len(lengths) // 2], lengths[min(len(lengths) - 1, int(0.99 * len(lengths)))]
     model = choice.settings["model"]["path"]

@@ -8,6 +8,7 @@ from typing import Any
 
 from moslora.data.fields import FIELDS
 from moslora.data.folders import OTHERS
+from moslora.data.reading import Reading
 from moslora.data.source import load_samples
 from moslora.errors import ConfigError, DataError, command
 from moslora.starting.columns import Ask, Shape, shape_of
@@ -18,12 +19,16 @@ VALIDATING = tuple(name for name in OTHERS if name != "test")  # a test set is n
 
 @dataclass(frozen=True)
 class Sources:
-    """What `data.train` and `data.validation` name, the samples to train on, and their format."""
+    """What `data.train` and `data.validation` name, the samples to train on, and their format.
+
+    `left_out` are those that cannot be used, which `samples` does not count once they are known.
+    """
 
     train: list[str]
     validation: str | None
     samples: int
     shape: Shape
+    left_out: int = 0
 
     @property
     def name(self) -> str:
@@ -41,10 +46,14 @@ def look_at(given: Sequence[str], *, ask: Ask, told: Mapping[str, Any] = Mapping
     for source in given:
         _refuse_pictures(Path(source).expanduser())
     train, validation = _by_use(given)
-    read = {source: load_samples(source) for source in train}
+    readings = {source: Reading(source, skips_bad=told.get("on_bad") != "stop") for source in train}
+    read = {source: load_samples(source, reading=reading) for source, reading in readings.items()}
+    for reading in readings.values():
+        reading.check()
+    samples = sum(len(read[source]) + len(reading.reasons) for source, reading in readings.items())
     if told.get("format") or told.get("columns"):
         shape = _as_told(told)
-        return Sources(train, validation, sum(map(len, read.values())), shape)
+        return Sources(train, validation, samples, shape)
     shapes = [shape_of(rows, source=source, ask=ask) for source, rows in read.items()]
     for source, shape in zip(read, shapes, strict=True):
         if (shape.format, shape.columns) != (shapes[0].format, shapes[0].columns):
@@ -52,7 +61,7 @@ def look_at(given: Sequence[str], *, ask: Ask, told: Mapping[str, Any] = Mapping
                 f"{train[0]} and {source} differ in format or columns ({_told(shapes[0])}; {_told(shape)}); give them"
                 " the same columns, or make a recipe for each"
             )
-    return Sources(train, validation, sum(map(len, read.values())), shapes[0])
+    return Sources(train, validation, samples, shapes[0])
 
 
 def _as_told(told: Mapping[str, Any]) -> Shape:

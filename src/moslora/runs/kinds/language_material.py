@@ -83,7 +83,9 @@ def tokenise(
     warnings = [*_lengths(everything, data), *(note for own in everything for note in own.warnings), *repeated]
     remarks = [*warnings, *remarks, *(note for own in everything for note in own.remarks)]
     first = {name: own.examples[:FIRST] for name, own in made.items()}
-    told: dict[str, Any] = {"warnings": warnings, "shown": shown, "first": first}
+    apart = [sources.validation] if sources.validation is not None else []
+    readings = {"train": [one.reading for one in sources.read], "validation": [one.reading for one in apart]}
+    told: dict[str, Any] = {"warnings": warnings, "shown": shown, "first": first, "readings": readings}
     return Material(rows, of_rows, validation, sources.test_sets, remarks, of_validation, **told)
 
 
