@@ -122,6 +122,7 @@ def test_questions_of_ones_own_judge_the_run(init: Moslora):
     init(write("pairs.jsonl", PAIRS), "--task", questions)
     evaluation = load_recipe("pairs.yaml").evaluation
     assert (evaluation.tasks, evaluation.before) == (["quiz.jsonl"], True)
+    assert "moslora evaluate runs/pairs --task quiz.jsonl\n" in Path("pairs.yaml").read_text()
 
 
 def test_what_is_set_stays_as_it_was_said(init: Moslora):
@@ -171,6 +172,11 @@ def test_a_recipe_is_never_overwritten(init: Moslora, refused: Callable[..., str
     [
         (["missing.jsonl"], "missing.jsonl: no such file"),
         (["pairs.jsonl", "--output", "recipe.txt"], "--output recipe.txt is no recipe's name"),
+        (["pair.jsnl"], "no data source 'pair.jsnl'; did you mean 'pairs.jsonl' ("),
+        (
+            ["pairs.jsonl", "data.on_bad=skip"],
+            "data.on_bad=skip is a setting and no file: write --set data.on_bad",
+        ),
         (["pairs.jsonl", "--set", "data=3"], "--set data=3: data is a group of settings"),
         (["pairs.jsonl", "--set", "training.epoch=3"], "the recipe: training.epoch is not a setting; did you mean"),
         (["pairs.jsonl", "--set", "model.dtype=half"], "the recipe: model.dtype is 'half' (text) (allowed: auto"),
@@ -182,6 +188,7 @@ def test_mistakes_are_one_line_and_leave_no_file(
     refused: Callable[..., str], model_folder: Path, arguments: list[str], message: str
 ):
     write("pairs.jsonl", PAIRS)
+    Path("pair.yml").touch()  # nearer than the data
     model = [] if "--model" in arguments else ["--model", str(model_folder)]
     assert refused("init", *arguments, *model).startswith(message)
     assert not list(Path().glob("*.yaml"))

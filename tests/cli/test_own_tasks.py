@@ -126,7 +126,7 @@ def test_a_sample_that_the_model_cannot_read_stops_before_training(
     message = refused("train", recipe, "--output", tmp_path / "run")
     assert message == (
         f"{path}: sample 2: field 'output' is '', expected text; correct the sample"
-        " (to leave such samples out: data.on_bad=skip)"
+        " (to leave such samples out: --set data.on_bad=skip)"
     )
     assert not (tmp_path / "run").exists()
 

@@ -200,11 +200,11 @@ def test_a_long_sample_is_cut_or_left_out_and_the_record_says_so(read: Read, une
     data = {"train": str(uneven), "max_length_tokens": 32, "together": "set"}
     cut = read(data=data)
     assert max(len(row["input_ids"]) for row in cut.rows) == 32
-    assert cut.notes()[1:] == ["1 samples were longer than data.max_length_tokens and cut"]
+    assert cut.notes()[1:] == ["1 sample was longer than data.max_length_tokens and cut"]
     left_out = read(data=data | {"leave_out_longer": True})
     assert [text.split("?")[0] for text in texts(left_out, tiny_tokenizer)] == ["One", "Three"]
     assert [group[1] for group in left_out.groups or []] == [0, 2]
-    assert left_out.notes()[1:] == ["1 samples were longer than data.max_length_tokens and left out"]
+    assert left_out.notes()[1:] == ["1 sample was longer than data.max_length_tokens and left out"]
 
 
 def test_a_long_sample_can_stop_the_run(read: Read, uneven: Path):

@@ -160,7 +160,7 @@ def test_bad_samples_stop_the_run_or_are_left_out_and_named(read: Read, tmp_path
     good = [json.dumps({"instruction": asked, "output": answer}) for asked, answer in FACTS]
     lines = ["", *good[:30], json.dumps(BAD), *good[30:], json.dumps(unreadable), "{"]
     path.write_text("\n".join(lines))
-    way = r"\(to leave such samples out: data\.on_bad=skip\)$"
+    way = r"\(to leave such samples out: --set data\.on_bad=skip\)$"
     with pytest.raises(DataError, match=r"mine\.jsonl: broken JSON at line 64.*" + way):
         read(train=str(path))
     material = read(train=str(path), on_bad="skip")

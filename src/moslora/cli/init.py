@@ -1,6 +1,7 @@
 """`moslora init`: a recipe for files of one's own."""
 
 import re
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -54,6 +55,7 @@ def init(
     from moslora.cli.quiet import quiet_libraries
     from moslora.runs.settings import override
 
+    _check_are_files(files)
     told: dict[str, Any] = {}
     for assignment in settings or []:
         override(told, assignment, source="--set")
@@ -87,6 +89,12 @@ def init(
         return
     _print(proposal, cost)
     results.print(f"\nwritten   {place}\nnext      {command('train', place)}")
+
+
+def _check_are_files(given: Sequence[str]) -> None:
+    for name in given:
+        if re.match(r"\w+(\.\w+)*=", name) and not Path(name).exists():
+            raise ConfigError(f"{name} is a setting and no file: write --set {shlex.quote(name)}")
 
 
 def _group(told: dict[str, Any], name: str) -> dict[str, Any]:

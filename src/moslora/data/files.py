@@ -84,12 +84,13 @@ def missing_file(path: Path) -> DataError:
 
 
 def folder_hint(name: str, folder: Path) -> str:
-    """What a message says about a folder lacking `name`: the nearest name there, else the first ones."""
+    """What a message says about a folder lacking `name`: the nearest data file or folder, else the first names."""
     present = sorted(entry.name for entry in folder.iterdir())
-    stems = {entry.partition(".")[0]: entry for entry in present}  # the endings are alike, so they say nothing
-    near = get_close_matches(name.partition(".")[0], stems, n=1)
-    if near:
-        return f"; did you mean '{stems[near[0]]}'"
+    readable = [entry for entry in present if file_format(Path(entry)) is not None or (folder / entry).is_dir()]
+    stems = [entry.partition(".")[0] for entry in readable]  # the endings are alike, so they say little
+    if near := get_close_matches(name.partition(".")[0], stems, n=1):
+        alike = [entry for entry, stem in zip(readable, stems, strict=True) if stem == near[0]]
+        return f"; did you mean '{get_close_matches(name, alike, n=1, cutoff=0)[0]}'"
     if not present:
         return f" ({folder} is empty)"
     more = f" and {len(present) - 5} more" if len(present) > 5 else ""

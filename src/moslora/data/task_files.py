@@ -46,7 +46,7 @@ def read_task(
 
     Raises DataError naming the file for fields that fit no sort of task, or several, and its line for a wrong sample.
     """
-    reading = Reading(str(path), skips_bad=skips_bad, way="data.on_bad=skip")
+    reading = Reading(str(path), skips_bad=skips_bad, way="--set data.on_bad=skip")
     rows = read_rows(path.expanduser(), reading=reading)  # all: how answers are written shows in the whole file
     fields, places = Fields(rows), reading.places
     sort = sort or sort_of(fields, path=path)

@@ -80,7 +80,7 @@ def propose(
     return Proposal(
         recipe=_recipe(choice.settings, name=name),
         text=commented(
-            LanguageRecipe, choice.settings, head=_head(name, sources), reasons=choice.reasons, complete=False
+            LanguageRecipe, choice.settings, head=_head(name, sources, tasks), reasons=choice.reasons, complete=False
         ),
         seen=_seen(sources, lengths, choice, machine=machine, dtype=str(choose_dtype(settings.dtype)))
         | ({"left out": " | ".join(left_out)} if left_out else {}),
@@ -170,13 +170,14 @@ def _used(sources: Sources, plan: RunPlan) -> tuple[Sources, list[str]]:
     return replace(sources, samples=sources.samples - bad, left_out=bad), notes
 
 
-def _head(name: str, sources: Sources) -> str:
+def _head(name: str, sources: Sources, tasks: Sequence[str]) -> str:
     file = f"{name}.yaml"
+    asked = [part for task in tasks or ["questions.csv"] for part in ("--task", task)]
     return f"""\
 # {", ".join(sources.train)}: {size(sources)}
 #
 #   train      {command("train", file)}
-#   evaluate   {command("evaluate", f"runs/{name}", "--task", "questions.csv")}
+#   evaluate   {command("evaluate", f"runs/{name}", *asked)}
 #   talk to it {command("generate", f"runs/{name}", "--chat")}
 #   as LoRA    {command("fold", f"runs/{name}")}
 #

@@ -48,7 +48,7 @@ class Made:
 
 def read_source(name: str, data: DataSettings, *, split: str = "train") -> Source:
     """Read a source; `data.limit` is for those to train on. Raises DataError for what is not there or broken."""
-    reading = Reading(name, skips_bad=data.on_bad == "skip", way="data.on_bad=skip")
+    reading = Reading(name, skips_bad=data.on_bad == "skip", way="--set data.on_bad=skip")
     limit = data.limit if split == "train" else None
     rows = load_samples(name, split=split, limit=limit, folder=data.folder, reading=reading)
     if not rows:

@@ -124,10 +124,14 @@ def _mixed(made: Mapping[str, Made], trained: Sequence[int], recipe: LanguageRec
 
 def _lengths(made: Iterable[Made], data: DataSettings) -> list[str]:
     is_divided = data.format == "text" and data.longer == "cut"
-    longer = f"{'documents' if is_divided else 'samples'} were longer than data.max_length_tokens and"
+    name = "document" if is_divided else "sample"
     done = "divided into pieces" if is_divided else "cut"
     counts = ((sum(own.truncated for own in made), done), (sum(own.left_out for own in made), "left out"))
-    return [f"{count} {longer} {done}" for count, done in counts if count]
+    return [
+        f"{count} {name}{' was' if count == 1 else 's were'} longer than data.max_length_tokens and {done}"
+        for count, done in counts
+        if count
+    ]
 
 
 def _asking(
