@@ -49,7 +49,7 @@ def test_what_was_seen_and_chosen_is_told_in_a_few_lines(init: Moslora):
     lines = init(write("pairs.jsonl", PAIRS)).stdout.splitlines()
     assert lines[0] == "data      pairs.jsonl: 32 samples, format instruction (question as instruction,"
     told = " ".join(line[10:] for line in lines[: lines.index("")])
-    for part in ("99 % at most", "cores", "samples a step", "tokens a sample", "3 samples that are not trained on"):
+    for part in ("99 % at most", "cores", "samples a step", "tokens a sample", "3 samples not trained on"):
         assert part in told
     assert max(map(len, lines)) <= 80
 
@@ -115,6 +115,17 @@ def test_chats_and_texts_have_their_own_settings(init: Moslora):
     assert load_recipe("chats.yaml").data.format == "chat"
     texts = load_recipe("texts.yaml").data
     assert (texts.format, texts.columns, texts.packing, texts.loss_on) == ("text", {"text": "body"}, True, "sequence")
+
+
+def test_pieces_of_one_long_text_are_held_out(init: Moslora):
+    text = init(
+        write("book.jsonl", [{"text": "some words of a text " * 9}]), "--set", "data.max_length_tokens=16"
+    ).stdout
+    (line,) = [line for line in text.splitlines() if line.startswith("lengths ")]
+    assert line.endswith(" tokens")
+    assert "half have" not in line
+    assert load_recipe("book.yaml").data.validation_samples > 0
+    assert " 1 samples" not in text
 
 
 def test_questions_of_ones_own_judge_the_run(init: Moslora):

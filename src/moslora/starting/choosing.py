@@ -17,6 +17,7 @@ LONGEST = {"processor": 1024, "accelerator": 4096}  # tokens, where a sample may
 SMALL_MODEL = 1e9  # parameters; smaller models learn at higher rates
 FEWEST_STEPS, MOST_EPOCHS, EPOCHS = 60, 10, 3
 FEWEST_TO_VALIDATE, MOST_TO_VALIDATE = 20, 200
+FEWEST_PIECES = 5  # of one long text, to hold one out: each has hundreds of tokens to predict
 LOOKS = 8  # at the validation samples in a run
 
 
@@ -124,10 +125,12 @@ def length_settings(choice: Choice, lengths: Sequence[int], *, is_text: bool, is
     choice.set("data.longer", "leave_out", "a cut answer would be learned without its end")
 
 
-def training_settings(choice: Choice, *, samples: int, footprint: Footprint, machine: Machine) -> None:
+def training_settings(
+    choice: Choice, *, samples: int, footprint: Footprint, machine: Machine, is_one_text: bool = False
+) -> None:
     """Steps, batches and rates, for so many samples (pieces, of texts); `data.max_length_tokens` is chosen already."""
     tokens = choice.settings["data"]["max_length_tokens"]
-    _validation_settings(choice, samples=samples)
+    _validation_settings(choice, samples=samples, fewest=FEWEST_PIECES if is_one_text else FEWEST_TO_VALIDATE)
     training = choice.settings.setdefault("training", {})
     batch = next(size for size, fewest in ((16, 160), (8, 32), (4, 8), (1, 0)) if samples >= fewest)
     batch = training.get("batch_size") or batch
@@ -146,11 +149,11 @@ def training_settings(choice: Choice, *, samples: int, footprint: Footprint, mac
         choice.set("training.keep_best", training["evaluate_every_steps"] is not None)
 
 
-def _validation_settings(choice: Choice, *, samples: int) -> None:
+def _validation_settings(choice: Choice, *, samples: int, fewest: int) -> None:
     """Set some samples apart, where there is nothing else to validate on."""
-    if samples >= FEWEST_TO_VALIDATE:
+    if samples >= fewest:
         reason = "are not trained on; the loss on them is what training is judged by"
-        held_out = min(MOST_TO_VALIDATE, samples // 10)
+        held_out = min(MOST_TO_VALIDATE, max(1, samples // 10))
         choice.set("data.validation_samples", held_out, reason, unless=VALIDATION)
 
 
@@ -203,10 +206,11 @@ def lines(choice: Choice) -> list[str]:
     data, training = choice.settings["data"], choice.settings["training"]
     is_split = data.get("validation") == data["train"]
     share = data.get("validation_share")
+    held_out = data.get("validation_samples") or 0
     validated: Mapping[str, str] = {
         "validation_share": f"the loss on a share of {share} that is not trained on",
         "validation": f"the loss on {data.get('validation')}{' (its validation split)' * is_split}",
-        "validation_samples": f"the loss on {data.get('validation_samples')} samples that are not trained on",
+        "validation_samples": f"the loss on {numbered(held_out, 'sample')} not trained on",
     }
     told = [text for name, text in validated.items() if data.get(name)]
     tasks = choice.settings.get("evaluation", {}).get("tasks", [])

@@ -72,7 +72,8 @@ def propose(
     samples = sources.samples - bad
     if is_text:
         samples = choosing.pieces(lengths, sources, tokens=choice.settings["data"]["max_length_tokens"])
-    choosing.training_settings(choice, samples=samples, footprint=footprint, machine=machine)
+    is_one_text = is_text and sources.samples == 1
+    choosing.training_settings(choice, samples=samples, footprint=footprint, machine=machine, is_one_text=is_one_text)
     choosing.evaluation_settings(choice, tasks)
     plan = _planned(choice.settings, name=name)
     sources, left_out = _used(sources, plan)
@@ -194,12 +195,20 @@ def _seen(sources: Sources, lengths: Sequence[int], choice: Choice, *, machine: 
     columns = ", ".join(f"{column} as {field}" for field, column in shape.columns.items())
     data = f"{', '.join(sources.train)}: {size(sources)}, format {shape.format}"
     unused = f"; not used: {', '.join(shape.unused)}" if shape.unused else ""
-    half, usual = lengths[len(lengths) // 2], lengths[min(len(lengths) - 1, int(0.99 * len(lengths)))]
     model = choice.settings["model"]["path"]
     return {
         "data": f"{data}{f' ({columns})' if columns else ''}{unused}",
         **({"guess": f"{shape.guess}; wrong? --set data.columns=..."} if shape.guess else {}),
-        "lengths": f"half have at most {half:,} tokens, 99 % at most {usual:,}, the longest has {lengths[-1]:,}",
+        "lengths": _spread(lengths),
         "model": f"{model}: {choice.reasons.get('model.path', '')}, {dtype.removeprefix('torch.')}",
         "machine": str(machine),
     }
+
+
+def _spread(lengths: Sequence[int]) -> str:
+    """What sorted lengths in tokens are like."""
+    shortest, longest = lengths[0], lengths[-1]
+    if shortest == longest:
+        return f"{longest:,} tokens" if len(lengths) == 1 else f"each has {longest:,} tokens"
+    half, usual = lengths[len(lengths) // 2], lengths[min(len(lengths) - 1, int(0.99 * len(lengths)))]
+    return f"half have at most {half:,} tokens, 99 % at most {usual:,}, the longest has {longest:,}"
