@@ -109,7 +109,7 @@ def test_the_examples_of_a_commands_help_parse(name: str):
     for line in getattr(module, "EXAMPLES", ()):
         if line.startswith("#"):
             continue
-        words = shlex.split(line.partition(" > ")[0])
+        words = shlex.split(re.split(" [<>] ", line)[0])
         assert words[:2] == ["moslora", name], line
         command = program.get_command(click.Context(program), name)
         command.make_context(name, words[2:], resilient_parsing=False)

@@ -96,7 +96,7 @@ def test_printed_commands_exist_with_their_options(page):
     command: Any = typer.main.get_command(app)
     for block in blocks(page, "sh"):
         for line in block.replace("\\\n", " ").splitlines():
-            for part in line.split(" > ")[0].split(" && "):
+            for part in re.split(" [<>] ", line)[0].split(" && "):
                 words = shlex.split(part, comments=True)
                 if words[:1] != ["moslora"]:
                     continue

@@ -112,7 +112,7 @@ def test_another_path_of_the_same_base_is_a_note(tmp_path: Path, finished: Path,
 
 def test_mistakes_are_one_line(tmp_path: Path, finished: Path, refused: Refused, write_recipe: WriteRecipe):
     assert refused("inspect", finished, "--set", "seed=1") == f"--set changes a recipe, and {finished} is a folder"
-    assert "use --set model.path=x" in refused("inspect", write_recipe(), "--base", "x")
+    assert f"use --set model.path={tmp_path}" in refused("inspect", write_recipe(), "--base", tmp_path)
     assert refused("inspect", tmp_path) == (
         f"{tmp_path} has no adapter_config.json: give the folder of a saved adapter"
     )

@@ -90,7 +90,9 @@ def test_with_data_a_plan_on_pictures_takes_conversations_pictures_and_questions
     assert recipe.evaluation.data == str(tmp_path)
     built_in = load_plan("table5-small", data=tmp_path).recipe
     assert (built_in.data.train, built_in.evaluation.data) == ("easy-vqa-open", str(tmp_path))
-    with pytest.raises(ConfigError, match=r"^--data hub: pictures are not loaded from the hub; give the folder where"):
+    with pytest.raises(
+        ConfigError, match=r"^--data hub: pictures are not loaded from the hub; give the folder they are in$"
+    ):
         load_plan("table5", data="hub")
 
 

@@ -122,7 +122,7 @@ def test_a_token_of_a_sample_beyond_the_embeddings_is_refused(refused: Callable[
     data.write_text('{"instruction": "Say it.", "output": "a"}\n{"instruction": "Say [NEW].", "output": "a"}\n')
     assert refused(model={"path": str(small)}, data={"train": str(data)}) == (
         f"{data}: sample 2 has the token '[NEW]' {BEYOND}: take it out of the text, or use the tokenizer that belongs"
-        " to the model"
+        " to the model (to leave such samples out: --set data.on_bad=skip)"
     )
 
 
@@ -140,7 +140,7 @@ def test_a_token_of_a_question_beyond_the_embeddings_is_refused(
 ):
     questions = [*everyday("test")][:3]
     questions[1] = questions[1] | {"instruction": "[NEW] " + questions[1]["instruction"]}
-    monkeypatch.setattr("moslora.runs.kinds.language_material.task_samples", lambda *_, **__: questions)
+    monkeypatch.setattr("moslora.runs.kinds.language_tasks.task_samples", lambda *_, **__: questions)
     expected = f"question 2 has the token '[NEW]' {BEYOND}: take it out"
     assert refused(model={"path": str(small)}).startswith(f"everyday: {expected}")
     model, tokenizer = AutoModelForCausalLM.from_pretrained(small), AutoTokenizer.from_pretrained(small)

@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from moslora.errors import ConfigError, MissingDependencyError
 from moslora.runs import models
 from moslora.runs.groups import ModelSettings
+from moslora.runs.model_names import is_hub_id
 from moslora.runs.models import choose_dtype, load_model, load_tokenizer, meta_model, resolve_model
 
 
@@ -62,9 +63,10 @@ def test_a_missing_folder_names_its_neighbours(load: Callable[[ModelSettings], o
 
 def test_names_with_a_folder_of_that_owner_are_local(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
-    assert resolve_model("meta-llama/Meta-Llama-3-8B") == "meta-llama/Meta-Llama-3-8B"
-    assert resolve_model("gpt2") == "gpt2"
+    assert is_hub_id("meta-llama/Meta-Llama-3-8B")
+    assert is_hub_id("gpt2")
     (tmp_path / "meta-llama").mkdir()
+    assert not is_hub_id("meta-llama/Meta-Llama-3-8B")
     for path in ("meta-llama/Meta-Llama-3-8B", "a/b/c", "./gpt2", "~/gpt2"):
         with pytest.raises(ConfigError, match="there is no folder"):
             resolve_model(path)

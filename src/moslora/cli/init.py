@@ -22,8 +22,6 @@ EXAMPLES = (
     "moslora init a.csv b.csv --model Qwen/Qwen3-0.6B --task questions.csv",
     "# columns whose names say nothing",
     "moslora init pairs.tsv --set 'data.columns={instruction: en, output: fr}'",
-    "# then",
-    "moslora train mine.yaml",
 )
 DEMO_MODEL = "smollm2"
 NAMES_WIDTH = 10

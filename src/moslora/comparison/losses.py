@@ -7,7 +7,7 @@ the accuracies, for new seeds and new samples, of which each counts by its token
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -48,11 +48,11 @@ def read_held_out(
                     f"{first_folder} and {finished[arm][seed]} did not measure the loss of the same samples of {task};"
                     " score every run on the same file, with the same tokenizer"
                 )
-    losses = {
+    losses: dict[str, dict[int, np.ndarray]] = {
         arm: {seed: np.array([answer.loss for answer in one]) for seed, one in by_seed.items()}
         for arm, by_seed in read.items()
     }
-    highest = np.max([one for by_seed in losses.values() for one in by_seed.values()], axis=0)
+    highest: np.ndarray = np.max([one for by_seed in losses.values() for one in by_seed.values()], axis=0)
     for arm, seeds in diverged.items():
         losses[arm] = dict(sorted((losses.get(arm, {}) | dict.fromkeys(seeds, highest)).items()))
     return HeldOut({arm: by_seed for arm, by_seed in losses.items() if by_seed}, _samples(first))
@@ -79,10 +79,10 @@ def compare_losses(
     adjusted = dict(zip(estimates, holm([one.p_value for one in estimates.values()]), strict=True))
     differences = []
     for (task, arm), gaps in pairs.items():
-        given = {"arm": arm, "baseline": baseline[arm], "task": task, "seeds": len(gaps), "verdict": ""}
+        given: dict[str, Any] = {"arm": arm, "baseline": baseline[arm], "task": task, "seeds": len(gaps), "verdict": ""}
         if one := estimates.get((task, arm)):
-            numbers = {"low": one.low, "high": one.high, "p_value": one.p_value, "p_adjusted": adjusted[task, arm]}
-            difference = Difference(**given, mean=one.mean, **numbers)
+            given |= {"low": one.low, "high": one.high, "p_value": one.p_value, "p_adjusted": adjusted[task, arm]}
+            difference = Difference(**given, mean=one.mean)
             difference.verdict = of_loss(difference, doubts=doubts)
         else:
             table = held_out[task].samples.table(gaps)

@@ -17,7 +17,7 @@ from moslora.runs.subject_settings import CAPTION
 
 ORIGIN_NAME = "moslora.json"
 OF_TYPE = {"llava": "vision_language", "llava_next": "vision_language"}  # type of a model: the kind that runs it
-OF_NAME = dict.fromkeys(VISION_DEMOS, "vision_language")
+OF_NAME: dict[str, str] = dict.fromkeys(VISION_DEMOS, "vision_language")
 
 
 def write_origin(

@@ -105,8 +105,8 @@ def _scored(
     """The numbers of every task; the answers are kept in `folder`, if there is one."""
     prompt, kind = opened.asked_with, kind_of(opened.model.kind)
     test_sets = kind.test_sets(settings, opened.recipe.data if opened.recipe else None)
-    report(f"evaluating {opened.described} (prompt: {prompt})")
     model, processor = load_adapted(opened)
+    report(f"evaluating {opened.described} (prompt: {prompt})")
     found = []
     for test_set in test_sets:
         first: list[Answer] = []

@@ -67,7 +67,7 @@ class Kind(Protocol):
         """The samples and test sets, as they are found. Raises DataError for what is not there or broken."""
         ...
 
-    def material(self, recipe: Any, sources: Sources, processor: Any, *, on_meta: Any) -> Material:
+    def material(self, recipe: Any, sources: Any, processor: Any, *, on_meta: Any) -> Material:
         """The samples as rows. `on_meta` is the adapted model without weights. Raises DataError."""
         ...
 

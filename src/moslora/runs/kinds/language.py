@@ -21,11 +21,11 @@ from moslora.evaluation.scores import Answer, SampleAnswer
 from moslora.records import EvaluationRecord, LossRecord
 from moslora.runs.groups import ModelSettings
 from moslora.runs.kinds import Asked, Kind
-from moslora.runs.kinds.language_material import read_sources, tokenise
+from moslora.runs.kinds.language_material import LanguageSources, read_sources, tokenise
 from moslora.runs.kinds.language_tasks import load_test_sets, score_task, ways_of
 from moslora.runs.kinds.speaking import Speaker
 from moslora.runs.language_settings import DataSettings, EvaluationSettings, LanguageRecipe
-from moslora.runs.material import Material, Sources, TestSet, spread_indices
+from moslora.runs.material import Material, TestSet, spread_indices
 from moslora.runs.models import LANGUAGE_MODEL, load_tokenizer
 from moslora.training.language import collator
 from moslora.training.trainer import Collate
@@ -56,12 +56,12 @@ class Language(Kind):
         """A language model is one whole."""
         return {}
 
-    def read(self, recipe: LanguageRecipe) -> Sources:
+    def read(self, recipe: LanguageRecipe) -> LanguageSources:
         """The samples of every source, and the tasks' questions."""
         return read_sources(recipe)
 
     def material(
-        self, recipe: LanguageRecipe, sources: Sources, processor: PreTrainedTokenizerBase, *, on_meta: Any
+        self, recipe: LanguageRecipe, sources: LanguageSources, processor: PreTrainedTokenizerBase, *, on_meta: Any
     ) -> Material:
         """The samples as token ids, none of which the model lacks."""
         vocabulary = Vocabulary.of(processor, on_meta)
