@@ -173,7 +173,7 @@ def test_mistakes_are_one_line(tmp_path: Path, finished: Path, refused: Refused)
     )
     assert refused("evaluate", finished, "--task", "boolq").startswith("task 'boolq' needs a data folder")
     assert refused("evaluate", tmp_path / "nowhere") == (
-        f"{tmp_path / 'nowhere'} has no adapter_config.json: give the folder of a saved adapter"
+        f"there is no folder {tmp_path / 'nowhere'}: give that of a run, or of a saved adapter"
     )
 
 

@@ -149,7 +149,11 @@ def test_held_out_samples_are_read_as_the_settings_of_training_samples_say(
     told = moslora(*asked, exit_code=2).stderr.splitlines()[-1]
     assert "sample 4 (line 7): field 'output' is missing" in told
     (tmp_path / "long.txt").write_text("A text of many words. " * 50)
-    (text,) = json.loads(moslora("evaluate", tmp_path / "run", "--task", tmp_path / "long.txt", "--json").stdout)
+    path = tmp_path / "run" / "run.json"
+    path.write_text(path.read_text().replace('"longer": "cut"', '"longer": "leave_out"'))
+    done = moslora("evaluate", tmp_path / "run", "--task", tmp_path / "long.txt", "--json")
+    assert "scoring long (loss, 1 document)" in done.stderr
+    (text,) = json.loads(done.stdout)
     assert text["samples"] == 1
     assert text["tokens"] > 1000
 

@@ -99,6 +99,7 @@ def test_a_mistake_in_a_recipe_is_one_line_before_anything_is_written(
 
 
 def test_an_unknown_recipe_is_one_line(refused: Refused):
+    assert refused("train", "my faq.csv") == "my faq.csv is data: `moslora init 'my faq.csv'` writes a recipe for it"
     assert refused("train", "demmo").startswith("unknown recipe 'demmo'; did you mean 'demo'?")
 
 

@@ -145,6 +145,14 @@ def test_a_stopped_run_resumes_to_the_weights_of_an_uninterrupted_one(
     assert record.steps == whole.steps
 
 
+def test_a_run_stopped_after_training_says_what_is_missing(train: Train, signal_at_batch: Callable[..., None]):
+    signal_at_batch(1)
+    missing = r"^stopped after training; the adapter is saved; the evaluation \(everyday\) is still missing$"
+    with pytest.raises(KeyboardInterrupt, match=missing):
+        train("stopped", training={"max_steps": 1})
+    assert train("stopped", resume=True, training={"max_steps": 1}).evaluations
+
+
 NEW_SETTINGS = ("columns", "on_bad", "longer", "validation", "validation_share", "chat_template", "system")
 
 

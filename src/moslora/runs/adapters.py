@@ -19,7 +19,7 @@ from moslora.adapter.projector import load_projector, train_only
 from moslora.adapter.storage import check_adapter_folder, load_adapter
 from moslora.data.prompts import STYLES
 from moslora.errors import CheckpointError, ConfigError, MosloraError, command, unknown_name
-from moslora.runs.folder import RunFolder
+from moslora.runs.folder import RunFolder, check_there
 from moslora.runs.groups import ModelSettings, Recipe
 from moslora.runs.kinds import Kind, kind_of
 from moslora.runs.model_names import is_hub_id
@@ -93,11 +93,13 @@ def open_adapter(
     `base` names another base model than the recorded one, `prompt` another style than the run's or the folder's. A base
     model is a folder, a `.gguf` file, a demo's name, or a hub id; it is asked through its chat template if it has one.
 
-    Raises CheckpointError for a folder that is neither, or whose files are damaged.
+    Raises CheckpointError for a folder that is not there, that is neither, or whose files are damaged.
     """
     if prompt is not None and prompt not in STYLES:
         raise unknown_name("prompt style", prompt, STYLES)
     open_as = _opened_base if or_base and _is_base(str(source)) else _opened
+    if open_as is _opened:
+        check_there(source)
     opened = open_as(Path(source), base=base, prompt=prompt)
     styles = kind_of(opened.model.kind).prompts
     if prompt is not None and prompt not in styles:

@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Self
 
@@ -15,6 +16,17 @@ from moslora.runs.ownership import check_unowned, is_lock, owned
 
 RECORD_NAME = "run.json"  # its presence makes a folder a run: written first
 WRITING_SECONDS = 10.0  # to wait for another command that is only writing its numbers into a record
+
+
+def check_there(path: str | Path) -> None:
+    """Raise CheckpointError, with the nearest name beside it, for the path of a run or an adapter that is not there."""
+    path = Path(path)
+    if path.exists():
+        return
+    beside = [entry.name for entry in path.parent.iterdir() if entry.is_dir()] if path.parent.is_dir() else []
+    near = get_close_matches(path.name, beside, n=1)
+    advice = f"; did you mean {path.parent / near[0]}?" if near else ": give that of a run, or of a saved adapter"
+    raise CheckpointError(f"there is no folder {path}{advice}")
 
 
 @dataclass(frozen=True)

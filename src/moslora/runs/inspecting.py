@@ -16,14 +16,17 @@ from moslora.adapter.part_layers import dead_modules, is_within, part_of
 from moslora.adapter.parts import ONLY, projector_choice
 from moslora.adapter.targets import unmatched_patterns
 from moslora.adapter.twin import base_of
+from moslora.data.files import FORMATS
 from moslora.errors import ConfigError
 from moslora.records import PartRecord
 from moslora.runs.adapters import FULL, PROJECTOR_ONLY, adapted_on_meta, load_adapted, open_adapter
 from moslora.runs.covering import part_records, replaced_notes
+from moslora.runs.folder import check_there
 from moslora.runs.groups import Recipe
 from moslora.runs.kinds import kind_of
 from moslora.runs.models import layers_to_quantise, meta_model, resolve_model
 from moslora.runs.recipe import load_recipe
+from moslora.runs.shipped import SUFFIXES
 
 STATISTICS = ("mixer_condition", "mixer_from_identity", "mixer_from_orthogonal", "update_norm", "effective_rank")
 
@@ -70,6 +73,8 @@ def inspect_source(source: str, overrides: Sequence[str] = (), *, base: str | No
         if overrides:
             raise ConfigError(f"--set changes a recipe, and {source} is a folder")
         return _inspect_folder(source, base=base)
+    if "/" in source and not source.endswith((*SUFFIXES, *FORMATS)):
+        check_there(source)
     if base is not None:
         raise ConfigError(
             f"--base goes with an adapter, and {source} is a recipe: use --set {shlex.quote(f'model.path={base}')}"

@@ -11,7 +11,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from moslora.errors import unknown_name
+from moslora.data.files import file_format
+from moslora.errors import ConfigError, command, unknown_name
 from moslora.runs.groups import ModelSettings, Recipe, ScoringSettings
 from moslora.runs.language_settings import LanguageRecipe
 from moslora.runs.settings import override
@@ -83,6 +84,8 @@ def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Reci
     """
     source = f"recipe {name_or_path}"
     name = str(name_or_path)
+    if file_format(Path(name)) is not None:
+        raise ConfigError(f"{name} is data: `{command('init', name)}` writes a recipe for it")
     settings = {"name": name, **skeleton_settings(name)} if name in SKELETONS else SHIPPED.settings(name_or_path)
     for assignment in overrides:
         override(settings, assignment, source=source)

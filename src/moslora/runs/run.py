@@ -211,7 +211,9 @@ def _trained(run: ActiveRun, plan: RunPlan, model: PreTrainedModel) -> nn.Module
     _save_pictures(run, kept, mixers)
     run.save()
     if result.was_stopped:
-        raise KeyboardInterrupt("stopped after training; the adapter is saved")
+        asked = ", ".join(test_set.task.name for test_set in plan.material.test_sets)
+        missing = f"; the evaluation ({asked}) is still missing" if asked else ""
+        raise KeyboardInterrupt(f"stopped after training; the adapter is saved{missing}")
     return kept
 
 

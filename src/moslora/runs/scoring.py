@@ -180,6 +180,7 @@ def read_predictions(path: Path) -> list[str | None]:
 
 def _line(test_set: TestSet, when: str, scoring: str, count: int, *, unit: str) -> str:
     moment = "" if when == EVALUATED else f", {when}"
+    unit = getattr(test_set.task, "unit", unit)  # held-out samples are no questions, whatever the kind scores
     counted = f"{count} {unit}{'s' if count != 1 else ''}"
     return f"scoring {test_set.task.name}{moment} ({scoring.replace('_', ' ')}, {counted})"
 

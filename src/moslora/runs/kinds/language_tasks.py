@@ -46,6 +46,11 @@ class HeldOutTask:
     data: DataSettings
     reading: Reading
 
+    @property
+    def unit(self) -> str:
+        """What is scored as one."""
+        return "document" if self.data.format == "text" else "sample"
+
 
 def load_test_sets(settings: EvaluationSettings, data: DataSettings | None) -> list[TestSet]:
     """The test sets of the tasks; held-out samples are read, and questions are asked, as `data` has it, if it is given.
@@ -194,7 +199,8 @@ def _examples(
     prompt: str,
     vocabulary: Vocabulary,
 ) -> Made:
-    """As for training; only that samples need not say which of them belong together."""
+    """As for training; only that samples need not say which of them belong together, and long texts are divided."""
     changes = {"together": None} | ({"prompt": prompt} if prompt in PROMPTS else {})
+    changes |= {"longer": "cut"} if task.data.format == "text" else {}
     source = Source(task.reading.source, [*map(dict, samples)], task.reading)
     return make_examples(source, task.data.model_copy(update=changes), tokenizer, vocabulary=vocabulary)
