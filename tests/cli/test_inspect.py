@@ -117,8 +117,8 @@ def test_mistakes_are_one_line(tmp_path: Path, finished: Path, refused: Refused,
         f"{tmp_path} has no adapter_config.json: give the folder of a saved adapter"
     )
     near = finished.with_name(finished.name + "x")
-    for command in ("inspect", "fold", "evaluate", "generate"):
-        assert refused(command, near) == f"there is no folder {near}; did you mean {finished}?"
+    for command in (["inspect"], ["fold"], ["evaluate"], ["generate", "--chat"]):
+        assert refused(*command, near) == f"there is no folder {near}; did you mean {finished}?"
     assert refused("inspect", "demmo").startswith("unknown recipe 'demmo'; did you mean 'demo'?")
 
 

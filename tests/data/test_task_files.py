@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from moslora.data.short_files import ShortTask
 from moslora.data.task_files import HeldOut, read_task
 from moslora.data.task_names import TaskName, check_names, task_name
 from moslora.errors import ConfigError, DataError
@@ -24,6 +25,39 @@ def refusal(path: Path, *, sort: str | None = None) -> str:
     with pytest.raises(DataError) as caught:
         read(path, sort=sort)
     return str(caught.value)
+
+
+TRAINED = {"instruction": "Question", "output": "Best Answer"}
+AS_TRAINED = {"QUESTION": "What is ice?", "Best answer": "Frozen water"}
+
+
+@pytest.mark.parametrize(("sort", "kind"), [(None, HeldOut), ("samples", HeldOut), ("short", ShortTask)])
+def test_columns_name_what_a_file_s_own_names_do_not_tell(tmp_path: Path, sort: str | None, kind: type):
+    path = written(tmp_path, AS_TRAINED)
+    assert "tell no sort of task" in refusal(path)
+    found, (sample,) = read_task(path, name="mine", sort=sort, limit=None, columns=TRAINED)
+    assert isinstance(found, kind)
+    answer = {"answers": ["Frozen water"]} if sort == "short" else {"output": "Frozen water"}
+    assert sample.items() >= ({"instruction": "What is ice?"} | answer).items()
+
+
+def test_columns_name_the_question_and_the_answer_of_a_choice(tmp_path: Path):
+    path = written(tmp_path, {"Ask": "What is ice?", "A": "Water", "B": "Iron", "Best Answer": "A"})
+    task, (sample,) = read_task(path, name="mine", sort=None, limit=None, columns=TRAINED | {"instruction": "ask"})
+    assert (task.labels, sample["answer"]) == (("A", "B"), "A")
+
+
+def test_what_a_file_s_own_names_tell_goes_before_columns(tmp_path: Path):
+    path = written(tmp_path, {"Question": "What is ice?", "Answer": "Water", "Best Answer": "Frozen water"})
+    task, (sample,) = read_task(path, name="mine", sort=None, limit=None, columns=TRAINED)
+    assert isinstance(task, ShortTask)
+    assert sample["answers"] == ["Water"]
+
+
+def test_fields_of_training_samples_are_found_in_capitals_too(tmp_path: Path):
+    found, samples = read(written(tmp_path, {"Instruction": "Say a.", "OUTPUT": "a", "Note": "b"}))
+    assert found.format == "instruction"
+    assert samples == [{"instruction": "Say a.", "output": "a", "Note": "b"}]
 
 
 LISTED = {"question": "Which is a fruit?", "choices": ["a stone", "a pear", "a shoe"]}
@@ -148,7 +182,7 @@ def test_a_question_without_an_answer_names_its_line(tmp_path: Path, answer: Any
 def test_samples_as_for_training_are_held_out(tmp_path: Path, row: dict[str, Any], expected: str):
     path = written(tmp_path, row, row)
     task, samples = read(path, limit=1)
-    assert task == HeldOut("mine", path, expected)
+    assert (type(task), task.name, task.path, task.format) == (HeldOut, "mine", path, expected)
     assert samples == [row]
 
 

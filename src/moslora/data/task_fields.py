@@ -34,6 +34,11 @@ class Fields:
         """How the file writes those of these names that it has."""
         return [self.names[name] for name in names if name in self.names]
 
+    def columns(self, asked: Mapping[str, str]) -> dict[str, str]:
+        """Those of the asked columns, by field, that the file has, as it writes them."""
+        known = {field: self.names.get(column.strip().lower()) for field, column in asked.items()}
+        return {field: name for field, name in known.items() if name is not None}
+
 
 def text_of(row: Mapping[str, Any], field: str | None, *, place: str, is_optional: bool = False) -> str:
     """The text of a field without white space around it; "" where it is optional and there is none.

@@ -4,13 +4,14 @@ Questions with options and an answer are multiple choice; questions with an answ
 for training (chats, prompts with completions, instructions with outputs, texts) are held out: their loss is measured.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from moslora.data import choice_files, short_files
 from moslora.data.choice_files import choice_samples, choice_task, has_options
+from moslora.data.fields import FIELDS, with_columns
 from moslora.data.files import Row, read_rows
 from moslora.data.reading import Reading
 from moslora.data.short_files import ShortTask, short_samples
@@ -25,6 +26,7 @@ TRAINING: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "instruction": (("instruction", "output"),),
     "text": (("text",),),
 }  # by format of training samples: the fields that tell it
+_TRAINED = ("output", "completion")  # what is an answer where a file holds questions
 
 
 @dataclass(frozen=True)
@@ -38,21 +40,30 @@ class HeldOut:
 
 
 def read_task(
-    path: Path, *, name: str, sort: str | None, limit: int | None, skips_bad: bool = False
+    path: Path,
+    *,
+    name: str,
+    sort: str | None,
+    limit: int | None,
+    skips_bad: bool = False,
+    columns: Mapping[str, str] | None = None,
 ) -> tuple[Task | ShortTask | HeldOut, list[Row]]:
     """A file's task and its first `limit` samples (None: all). `sort` says what its fields do not tell.
 
+    Where they tell nothing under their own names, they are named as `columns` has it, as far as the file has those.
     With `skips_bad` lines that are no samples are left out of held-out ones, though not of questions.
 
     Raises DataError naming the file for fields that fit no sort of task, or several, and its line for a wrong sample.
     """
     reading = Reading(str(path), skips_bad=skips_bad, way="--set data.on_bad=skip")
     rows = read_rows(path.expanduser(), reading=reading)  # all: how answers are written shows in the whole file
+    rows = _named(rows, columns or {}, sort=sort, source=str(path))
     fields, places = Fields(rows), reading.places
     sort = sort or sort_of(fields, path=path)
     if sort == SAMPLES:
         reading.places = reading.places[:limit]
-        return HeldOut(name, path, training_format(fields), reading), rows[:limit]
+        told = training_format(fields)
+        return HeldOut(name, path, told, reading), _as_trained(rows, fields, told, source=str(path))[:limit]
     if reading.reasons:
         raise DataError(f"{path}: {reading.reasons[0]} (data.on_bad: skip is for samples, not for questions)")
     _check_fields(fields, sort, path=path)
@@ -69,12 +80,7 @@ def training_format(fields: Fields) -> str | None:
 
 def sort_of(fields: Fields, *, path: Path) -> str:
     """What sort of task a file with these fields is. Raises DataError if that is not told, or told in two ways."""
-    has_question = fields.first(QUESTION) is not None
-    is_choice = has_question and has_options(fields) and fields.first(choice_files.ANSWER) is not None
-    is_short = has_question and not has_options(fields) and fields.first(short_files.ANSWER) is not None
-    told = training_format(fields)
-    is_sample = told is not None and not (told == "text" and _has_answer(fields))
-    found = [sort for sort, fits in ((CHOICE, is_choice), (SHORT, is_short), (SAMPLES, is_sample)) if fits]
+    found = _fitting(fields)
     if len(found) == 1:
         return found[0]
     has = ", ".join(fields.names.values())
@@ -87,6 +93,38 @@ def sort_of(fields: Fields, *, path: Path) -> str:
         f" (messages, prompt and completion, instruction and output, text); rename the fields, or write"
         f" {', '.join(f'{sort}:{path}' for sort in SORTS[2:])} to read them as data.columns says"
     )
+
+
+def _fitting(fields: Fields) -> list[str]:
+    """The sorts of task that fields tell."""
+    has_question = fields.first(QUESTION) is not None
+    is_choice = has_question and has_options(fields) and fields.first(choice_files.ANSWER) is not None
+    is_short = has_question and not has_options(fields) and fields.first(short_files.ANSWER) is not None
+    told = training_format(fields)
+    is_sample = told is not None and not (told == "text" and _has_answer(fields))
+    return [sort for sort, fits in ((CHOICE, is_choice), (SHORT, is_short), (SAMPLES, is_sample)) if fits]
+
+
+def _named(rows: Sequence[Row], columns: Mapping[str, str], *, sort: str | None, source: str) -> list[Row]:
+    """The rows under the names that `columns` give, where these tell the sort of task and their own do not."""
+
+    def is_told(fields: Fields) -> bool:
+        found = _fitting(fields)
+        return sort in found if sort else bool(found)
+
+    own = Fields(rows)
+    if is_told(own):
+        return [*rows]
+    holds_questions = sort in (CHOICE, SHORT) or (sort is None and has_options(own))
+    asked = {"answer" if holds_questions and field in _TRAINED else field: column for field, column in columns.items()}
+    named = with_columns(rows, own.columns(asked), source=source)
+    return named if is_told(Fields(named)) else [*rows]
+
+
+def _as_trained(rows: Sequence[Row], fields: Fields, told: str | None, *, source: str) -> list[Row]:
+    """Samples with the fields of their format in the small letters that training reads."""
+    names = {field: fields.names[field] for field in FIELDS.get(told or "", ()) if field in fields.names}
+    return with_columns(rows, {field: name for field, name in names.items() if name != field}, source=source)
 
 
 def _has_answer(fields: Fields) -> bool:

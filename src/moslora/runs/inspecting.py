@@ -16,7 +16,6 @@ from moslora.adapter.part_layers import dead_modules, is_within, part_of
 from moslora.adapter.parts import ONLY, projector_choice
 from moslora.adapter.targets import unmatched_patterns
 from moslora.adapter.twin import base_of
-from moslora.data.files import FORMATS
 from moslora.errors import ConfigError
 from moslora.records import PartRecord
 from moslora.runs.adapters import FULL, PROJECTOR_ONLY, adapted_on_meta, load_adapted, open_adapter
@@ -73,7 +72,7 @@ def inspect_source(source: str, overrides: Sequence[str] = (), *, base: str | No
         if overrides:
             raise ConfigError(f"--set changes a recipe, and {source} is a folder")
         return _inspect_folder(source, base=base)
-    if "/" in source and not source.endswith((*SUFFIXES, *FORMATS)):
+    if "/" in source and not source.endswith(SUFFIXES):
         check_there(source)
     if base is not None:
         raise ConfigError(

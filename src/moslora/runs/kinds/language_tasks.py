@@ -14,6 +14,7 @@ from moslora.data.prompts import CHAT, NONE, PROMPTS, prompt_ids
 from moslora.data.reading import Reading
 from moslora.data.short_files import ShortTask
 from moslora.data.source import task_samples
+from moslora.data.task_fields import Fields
 from moslora.data.task_files import HeldOut, read_task
 from moslora.data.task_names import HARNESS, task_name
 from moslora.data.tasks import Task, task
@@ -70,11 +71,12 @@ def _test_set(written: str, settings: EvaluationSettings, data: DataSettings | N
         return TestSet(known, with_system(samples, system))
     skips_bad = data is not None and data.on_bad == "skip"
     how: dict[str, Any] = {"sort": named.sort, "limit": settings.limit, "skips_bad": skips_bad}
-    found, samples = read_task(named.path, name=named.name, **how)
+    found, samples = read_task(named.path, name=named.name, columns=data.columns if data else None, **how)
     if isinstance(found, HeldOut):
         read_as = _read_as(found, data)
         if found.format is None:
-            samples = with_columns(samples, read_as.columns, source=str(found.path))
+            columns = read_as.columns | Fields(samples).columns(read_as.columns)
+            samples = with_columns(samples, columns, source=str(found.path))
         return TestSet(HeldOutTask(found.name, read_as, found.reading), samples)
     return TestSet(found, with_system(samples, system))
 
