@@ -40,7 +40,12 @@ def trained_names() -> list[str]:
 def random_prompt(scene: Scene, draw: random.Random) -> str:
     """A prompt of the scene: some clauses are dropped, and now and then its class stands for the concept."""
     name = sprites.concept(scene.concept).class_word if draw.random() < _CLASS_WORD else None
-    return scene.prompt(name=name, clauses=[clause for clause in CLAUSES if draw.random() >= _DROPPED])
+    return scene.prompt(name=name, clauses=told_clauses(draw))
+
+
+def told_clauses(draw: random.Random) -> list[str]:
+    """The clauses that a prompt does not drop."""
+    return [clause for clause in CLAUSES if draw.random() >= _DROPPED]
 
 
 def autoencoder(folder: Path) -> AutoencoderTiny:

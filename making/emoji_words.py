@@ -14,12 +14,11 @@ from torch.nn import functional as F
 from transformers import CLIPTokenizer
 
 from making.emoji_parts import MAX_TOKENS, embedded
-from making.emoji_scenes import random_scene, trained_names
+from making.emoji_scenes import random_scene, told_clauses, trained_names
 from moslora.emoji import sprites
-from moslora.emoji.scenes import BACKGROUNDS, CLAUSES, COUNTS, PLACES, SIZES, Scene
+from moslora.emoji.scenes import BACKGROUNDS, COUNTS, PLACES, SIZES
 
 STEPS, BATCH, RATE = 1_500, 64, 1e-3
-_DROPPED = 0.25
 # A look is a sprite of so many pixels a side: its colours on black, and where it is.
 _LOOK = 6
 _VALUES = {
@@ -83,18 +82,14 @@ class _Heads(nn.Module):
 def _told(draw: random.Random, seed: int) -> tuple[str, dict[str, int], torch.Tensor]:
     """A prompt, the index of each value that it tells (-100: not told), and the look of what it names."""
     scene = random_scene(draw.randrange(10**6), seed)
-    clauses = [clause for clause in CLAUSES if draw.random() >= _DROPPED]
+    clauses = told_clauses(draw)
     is_told = {name: name in clauses or name in ("concept", "count") for name in _VALUES}
     values = {name: _VALUES[name].index(getattr(scene, name)) if is_told[name] else -100 for name in _VALUES}
-    return scene.prompt(clauses=clauses), values, _look(scene)
-
-
-def _look(scene: Scene) -> torch.Tensor:
-    return _looks(scene.concept, scene.style)
+    return scene.prompt(clauses=clauses), values, _look(scene.concept, scene.style)
 
 
 @functools.cache
-def _looks(concept: str, style: str) -> torch.Tensor:
+def _look(concept: str, style: str) -> torch.Tensor:
     small = sprites.sprite(concept, style).resize((_LOOK, _LOOK))
     values = torch.from_numpy(np.asarray(small).astype(np.float32) / 255)
     return torch.cat([values[..., :3] * values[..., 3:], values[..., 3:]], dim=-1).flatten()

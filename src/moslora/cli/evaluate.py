@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -10,8 +10,10 @@ from moslora.cli.options import BaseOption, JsonOption, ModelArgument, PromptOpt
 from moslora.errors import ConfigError
 
 if TYPE_CHECKING:
-    from moslora.records import EvaluationRecord
+    from moslora.records import EvaluationRecord, LossRecord
+    from moslora.runs.adapters import Opened
     from moslora.runs.folder import RunFolder
+    from moslora.runs.groups import ScoringSettings
 
 EXAMPLES = (
     "moslora evaluate runs/demo",
@@ -63,38 +65,18 @@ def evaluate(
     from moslora.cli.quiet import quiet_libraries
 
     quiet_libraries()
-    from moslora.cli.losses import print_losses
-    from moslora.cli.summary import print_evaluations
     from moslora.launch import is_first
-    from moslora.records import EvaluationRecord, LossRecord
     from moslora.runs.adapters import open_adapter, require_language_model
     from moslora.runs.kinds import kind_of
-    from moslora.runs.recipe import scoring_settings
     from moslora.runs.scoring import evaluate_adapter
-    from moslora.runs.validation import validated
 
     opened = open_adapter(adapter, base=base, prompt=prompt_style, or_base=True)
-    kind = kind_of(opened.model.kind)
-    if not kind.draws:
+    if not kind_of(opened.model.kind).draws:
         require_language_model(opened, "evaluate")
     chosen = {"tasks": task, "data": data and str(data), "scoring": scoring, "limit": limit, "batch_size": batch_size}
-    own = opened.recipe.evaluation.model_dump(exclude={"limit"}) if opened.recipe else {}
-    given = own | {name: value for name, value in chosen.items() if value}
-    settings = validated(scoring_settings(opened.model.kind), given, source="evaluate")
-    if not settings.tasks:
-        raise ConfigError(f"no task given: add --task, for example --task {kind.example_task}")
-    if agreement and len(settings.ways) < 2:
-        raise ConfigError(f"--agreement compares ways of scoring, and there is {settings.scoring} alone: leave it out")
+    settings = _settings(opened, {name: value for name, value in chosen.items() if value}, with_agreement=agreement)
     if predictions is not None:
-        from moslora.runs.predicting import predict
-
-        written = predict(opened, settings, predictions, report=lambda line: remarks.print(line, style="dim"))
-        if not is_first():
-            return
-        if as_json:
-            print_json({"predictions": [str(path) for path in written]})
-            return
-        results.print(*(f"predictions: {path}" for path in written), sep="\n")
+        _predict(opened, settings, predictions, as_json=as_json)
         return
     found = evaluate_adapter(
         opened,
@@ -103,15 +85,55 @@ def evaluate(
         answers_folder=answers,
         report=lambda line: remarks.print(line, style="dim"),
     )
+    if is_first():
+        _print(found, opened.run, answers, as_json=as_json)
+
+
+def _settings(opened: "Opened", chosen: dict[str, Any], *, with_agreement: bool) -> "ScoringSettings":
+    """The recipe's settings, if there is one, with those chosen; its limit is not taken over."""
+    from moslora.runs.kinds import kind_of
+    from moslora.runs.recipe import scoring_settings
+    from moslora.runs.validation import validated
+
+    own = opened.recipe.evaluation.model_dump(exclude={"limit"}) if opened.recipe else {}
+    settings = validated(scoring_settings(opened.model.kind), own | chosen, source="evaluate")
+    if not settings.tasks:
+        example = kind_of(opened.model.kind).example_task
+        raise ConfigError(f"no task given: add --task, for example --task {example}")
+    if with_agreement and len(settings.ways) < 2:
+        raise ConfigError(f"--agreement compares ways of scoring, and there is {settings.scoring} alone: leave it out")
+    return settings
+
+
+def _predict(opened: "Opened", settings: "ScoringSettings", folder: Path, *, as_json: bool) -> None:
+    """Write what the model answers, for another program to score."""
+    from moslora.launch import is_first
+    from moslora.runs.predicting import predict
+
+    written = predict(opened, settings, folder, report=lambda line: remarks.print(line, style="dim"))
     if not is_first():
         return
+    if as_json:
+        print_json({"predictions": [str(path) for path in written]})
+        return
+    results.print(*(f"predictions: {path}" for path in written), sep="\n")
+
+
+def _print(
+    found: "Sequence[EvaluationRecord | LossRecord]", run: "RunFolder | None", answers: Path | None, *, as_json: bool
+) -> None:
+    """Print the numbers, and where the answers are."""
+    from moslora.cli.losses import print_losses
+    from moslora.cli.summary import print_evaluations
+    from moslora.records import EvaluationRecord, LossRecord
+
     if as_json:
         print_json([evaluation.model_dump(mode="json") for evaluation in found])
         return
     evaluations = [one for one in found if isinstance(one, EvaluationRecord)]
-    print_evaluations(results, evaluations, beside=_controls(opened.run, evaluations))
+    print_evaluations(results, evaluations, beside=_controls(run, evaluations))
     print_losses(results, [one for one in found if isinstance(one, LossRecord)])
-    kept = answers or (opened.run.answers if opened.run else None)
+    kept = answers or (run.answers if run else None)
     remarks.print(f"answers: {kept or 'not kept; name a folder for them with --answers'}", style="dim")
 
 

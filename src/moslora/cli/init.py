@@ -12,6 +12,7 @@ import typer
 
 from moslora.cli.options import JsonOption, SetOption, print_json, results
 from moslora.errors import ConfigError, OutputError, command
+from moslora.runs.model_names import DEMO_MODEL
 
 if TYPE_CHECKING:
     from moslora.starting.proposing import Proposal
@@ -23,7 +24,6 @@ EXAMPLES = (
     "# columns whose names say nothing",
     "moslora init pairs.tsv --set 'data.columns={instruction: en, output: fr}'",
 )
-DEMO_MODEL = "smollm2"
 NAMES_WIDTH = 10
 
 

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from moslora.errors import DataError
 
 MOST_BAD = 0.05  # the share of a source's samples that may be left out because they cannot be used
+SKIPPING = "--set data.on_bad=skip"  # how a user leaves such samples out
 NAMED = 3  # so many of them are told with their reason
 
 

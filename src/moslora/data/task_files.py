@@ -13,7 +13,7 @@ from moslora.data import choice_files, short_files
 from moslora.data.choice_files import choice_samples, choice_task, has_options
 from moslora.data.fields import FIELDS, with_columns
 from moslora.data.files import Row, read_rows
-from moslora.data.reading import Reading
+from moslora.data.reading import SKIPPING, Reading
 from moslora.data.short_files import ShortTask, short_samples
 from moslora.data.task_fields import QUESTION, Fields
 from moslora.data.task_names import CHOICE, SAMPLES, SHORT, SORTS
@@ -55,7 +55,7 @@ def read_task(
 
     Raises DataError naming the file for fields that fit no sort of task, or several, and its line for a wrong sample.
     """
-    reading = Reading(str(path), skips_bad=skips_bad, way="--set data.on_bad=skip")
+    reading = Reading(str(path), skips_bad=skips_bad, way=SKIPPING)
     rows = read_rows(path.expanduser(), reading=reading)  # all: how answers are written shows in the whole file
     rows = _named(rows, columns or {}, sort=sort, source=str(path))
     fields, places = Fields(rows), reading.places

@@ -1,6 +1,6 @@
 """The texts that a language model answers prompts with, without sampling, and the checks that go before."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -61,6 +61,24 @@ def generated_ids(
     check_tokens(model, tokenizer, prompts)
     lengths = [len(ids) + int(settings.max_new_tokens or 0) for ids in prompts]
     check_positions(model, lengths, range(len(prompts)))
+    return new_ids(model, tokenizer, prompts, settings=settings, batch_size=batch_size, progress=progress, title=title)
+
+
+def new_ids(
+    model: torch.nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[list[int]],
+    *,
+    settings: GenerationConfig,
+    batch_size: int,
+    progress: bool,
+    title: str = "evaluating",
+    beside: Callable[[list[int]], Mapping[str, Any]] | None = None,
+) -> list[list[int]]:
+    """As `generated_ids`, without its checks.
+
+    `beside` gives what the model reads beside the prompts of these numbers, such as their pictures.
+    """
     ends, pad = end_token_ids(model, tokenizer), pad_token_id(tokenizer)
     settings.eos_token_id, settings.pad_token_id = ends, pad
     found: list[tuple[int, list[int]]] = []
@@ -75,7 +93,10 @@ def generated_ids(
         ):
             inputs = left_padded([ids for _, ids in batch], pad=pad, device=input_device(model))
             output: Any = base_of(model).generate(
-                input_ids=inputs.input_ids, attention_mask=inputs.attention_mask, generation_config=settings
+                input_ids=inputs.input_ids,
+                attention_mask=inputs.attention_mask,
+                generation_config=settings,
+                **(beside([index for index, _ in batch]) if beside else {}),
             )
             for (index, _), row in zip(batch, output[:, inputs.input_ids.shape[1] :].tolist(), strict=True):
                 end = next((place for place, token in enumerate(row) if token in ends), len(row))

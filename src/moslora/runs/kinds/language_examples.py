@@ -11,7 +11,7 @@ from moslora.data.chat import chat_examples
 from moslora.data.choice_training import choice_instructions
 from moslora.data.examples import completion_examples, instruction_examples, text_examples
 from moslora.data.fields import FIELDS, check_text, unused_fields, with_columns, with_system, without_fields
-from moslora.data.reading import Reading
+from moslora.data.reading import SKIPPING, Reading
 from moslora.data.source import load_samples
 from moslora.data.tokens import NOTHING_LEARNED, Example, cut_examples, divide_examples, is_learned
 from moslora.data.vocabulary import Vocabulary
@@ -48,7 +48,7 @@ class Made:
 
 def read_source(name: str, data: DataSettings, *, split: str = "train") -> Source:
     """Read a source; `data.limit` is for those to train on. Raises DataError for what is not there or broken."""
-    reading = Reading(name, skips_bad=data.on_bad == "skip", way="--set data.on_bad=skip")
+    reading = Reading(name, skips_bad=data.on_bad == "skip", way=SKIPPING)
     limit = data.limit if split == "train" else None
     rows = load_samples(name, split=split, limit=limit, folder=data.folder, reading=reading)
     if not rows:
