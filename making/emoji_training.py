@@ -21,7 +21,8 @@ from making.emoji_words import school
 from moslora.emoji.scenes import BACKGROUNDS, Scene, places_and_sizes
 
 _LOG_EVERY, _VALIDATE_EVERY, _SAVE_SECONDS = 100, 500, 180
-# The steps of the noise schedule, and the numbers of the scenes kept for validation, which training never reaches.
+# The steps of the noise schedule, and the numbers of the validation's scenes. Training may meet the same scene under
+# another number, never the same times and noise.
 _TIMES, _VALIDATION = 1000, range(10**6, 10**6 + 64)
 
 
@@ -30,7 +31,7 @@ class Settings:
     """What a run is: the same settings and seed give the same weights on the same machine."""
 
     seed: int = 0
-    steps: int = 30_000
+    steps: int = 12_000
     batch_size: int = 16
     learning_rate: float = 8e-4
     # Steps in which the text encoders learn what prompts say, before anything is drawn.
@@ -211,7 +212,7 @@ class Training:
 
     @torch.no_grad()
     def validation_loss(self, *, wrong: str | None = None) -> float:
-        """Loss on a fixed grid of scenes, times and noise that training never meets.
+        """Loss on a fixed grid of scenes, times and noise.
 
         With `wrong`, prompts tell that part of another scene: the loss rises as far as the networks heed it.
         """
@@ -227,7 +228,7 @@ class Training:
 def _confused(scene: Scene, part: str) -> Scene:
     """The same scene with one part changed, always in the same way."""
     fitting = [place for place, size in places_and_sizes(scene.count) if size == scene.size]
-    values = {"background": list(BACKGROUNDS), "place": fitting, "concept": trained_names()}[part]
+    values = {"background": list(BACKGROUNDS), "place": fitting, "concept": list(trained_names())}[part]
     return dataclasses.replace(scene, **{part: values[values.index(getattr(scene, part)) - 1]})
 
 

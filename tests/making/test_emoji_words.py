@@ -1,6 +1,7 @@
 import torch
 
 from making.emoji_parts import networks, tokenizer
+from making.emoji_scenes import trained_names
 from making.emoji_training import Settings
 from making.emoji_words import _VALUES, school
 from moslora.emoji import sprites
@@ -26,7 +27,7 @@ def test_schooled_encoders_read_more_of_a_prompt_the_same_ones_from_the_same_see
 
 def test_no_prompt_of_the_schooling_names_a_subject():
     assert not set(sprites.SUBJECTS) & set(_VALUES["concept"])
-    assert len(_VALUES["concept"]) == len(sprites.concepts()) - len(sprites.SUBJECTS)
+    assert set(_VALUES["concept"]) == set(trained_names())
 
 
 def test_shifted_times_reach_over_the_schedule_and_crowd_at_its_noisy_end():

@@ -35,8 +35,8 @@ _PLACE_WORDS["bottom"] = "at the bottom"
 _COUNT_WORDS = {2: "two of them", 3: "three of them"}
 # Shares of the picture's side: the gap between copies, and the least distance from the border.
 _GAP, _MARGIN = 0.055, 0.03
-# How freely a seed varies a scene: share of the size, share of the side, degrees, steps of 255.
-_SIZE_JITTER, _PLACE_JITTER, _TURN, _SHADE = 0.06, 0.02, 10, 5
+# How far a seed moves each of the background's values, in steps of 255.
+_SHADE = 5
 
 
 @dataclass(frozen=True)
@@ -81,17 +81,18 @@ def places_and_sizes(count: int) -> tuple[tuple[str, str], ...]:
 
 
 def render(scene: Scene, *, size: int = 128, seed: int = 0) -> Image.Image:
-    """Draw a scene as an RGB picture of `size` × `size` pixels; the seed varies turn, mirror, place, size and shade."""
+    """Draw a scene as an RGB picture of `size` × `size` pixels; the seed varies the background's shade alone."""
     draw = random.Random(f"{scene} {seed}")
     shade = tuple(_clip(value + draw.randint(-_SHADE, _SHADE)) for value in BACKGROUNDS[scene.background])
     picture = Image.new("RGB", (size, size), shade)
-    side = SIZES[scene.size] * size * draw.uniform(1 - _SIZE_JITTER, 1 + _SIZE_JITTER)
-    drawing = _turned(scene, draw, round(side))
-    copies, gap = scene.count, round(_GAP * size)
-    width, height = copies * drawing.width + (copies - 1) * gap, drawing.height
-    left = _start(PLACES[scene.place][0], width, size, draw)
-    top = _start(PLACES[scene.place][1], height, size, draw)
-    for copy in range(copies):
+    drawing = sprites.sprite(scene.concept, scene.style)
+    scale = SIZES[scene.size] * size / max(drawing.size)
+    drawing = drawing.resize([max(1, round(length * scale)) for length in drawing.size], Image.Resampling.LANCZOS)
+    gap = round(_GAP * size)
+    width = scene.count * (drawing.width + gap) - gap
+    right, down = PLACES[scene.place]
+    left, top = _start(right, width, size), _start(down, drawing.height, size)
+    for copy in range(scene.count):
         picture.paste(drawing, (left + copy * (drawing.width + gap), top), drawing)
     return picture
 
@@ -101,24 +102,10 @@ def clashes(name: str, style: str, background: str) -> bool:
     return background in _clashing(name, style)
 
 
-def _turned(scene: Scene, draw: random.Random, side: int) -> Image.Image:
-    sprite = sprites.sprite(scene.concept, scene.style)
-    if draw.random() < 0.5:
-        sprite = sprite.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    large = sprite.resize([2 * length for length in sprite.size], Image.Resampling.BICUBIC)
-    large = large.rotate(draw.uniform(-_TURN, _TURN), Image.Resampling.BICUBIC, expand=True)
-    large = large.crop(large.getchannel("A").point([0] * 128 + [255] * 128).getbbox())
-    scale = side / max(large.size)
-    return large.resize([max(1, round(length * scale)) for length in large.size], Image.Resampling.LANCZOS)
-
-
-def _start(step: int, length: int, size: int, draw: random.Random) -> int:
-    """First pixel of something of that length: near the border it is moved to, else in the middle, a little varied."""
-    slack = draw.uniform(-_PLACE_JITTER, _PLACE_JITTER) * size
+def _start(step: int, length: int, size: int) -> int:
+    """First pixel of something of that length: near the border that `step` points to, or in the middle at 0."""
     middle = (size - length) / 2
-    reach = middle - _MARGIN * size
-    start = middle + step * (reach - abs(slack)) if step else middle + slack
-    return round(min(max(start, 0), size - length))
+    return round(middle + step * max(0, middle - _MARGIN * size))
 
 
 def _clip(value: int) -> int:
