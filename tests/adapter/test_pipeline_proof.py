@@ -220,7 +220,7 @@ def test_a_weak_adapter_that_arrives_and_is_not_at_work_is_found(pipeline_folder
         for name, parameter in model.named_parameters():
             if "lora_B" in name:
                 parameter *= 1e-5
-    with pytest.raises(DriftError, match="the file changes no latent in plain diffusers, and the adapter does"):
+    with pytest.raises(DriftError, match="the file in plain diffusers changes no latent, and the adapter does"):
         save_pipeline_lora(model, tmp_path / "a.safetensors", load_pipeline=lambda: pipe)
     assert not list(tmp_path.iterdir())
     drift = save_pipeline_lora(model, tmp_path / "a.safetensors", load_pipeline=lambda: load_plain(folder))

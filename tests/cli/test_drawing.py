@@ -1,6 +1,7 @@
 """Pictures from the command line: with and without an adapter, mixed with other files, exported and drawn again."""
 
 import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typer.testing import CliRunner
 
 from moslora.cli import app
 from moslora.painting.png import read_pictures
+from moslora.runs.adapters import load_adapted, open_adapter
 from moslora.runs.recipe import load_recipe
 from moslora.runs.run import run_recipe
 from tests.subjects import ATTENTION
@@ -84,11 +86,16 @@ def test_two_halves_of_a_file_are_the_whole(run: Path, tmp_path: Path):
     assert len(halves.settings["weights"]) == 2
 
 
+def latents(pipe: Any) -> torch.Tensor:
+    """What a pipeline draws in two steps, always from the same noise."""
+    pipe.set_progress_bar_config(disable=True)
+    generator = torch.Generator().manual_seed(1)
+    return pipe("a dog", num_inference_steps=2, generator=generator, output_type="latent").images
+
+
 @pytest.mark.parametrize("format", ["diffusers", "kohya"])
 def test_a_folded_adapter_draws_the_same_in_plain_diffusers(format: str, run: Path, tmp_path: Path):
     from diffusers import DiffusionPipeline
-
-    from moslora.runs.adapters import load_adapted, open_adapter
 
     said = invoke("fold", run, "--format", format, "--output", tmp_path / "lora")
     assert "verified: tensors of" in said
@@ -96,14 +103,8 @@ def test_a_folded_adapter_draws_the_same_in_plain_diffusers(format: str, run: Pa
     assert "load it with plain diffusers" in said
     model, _ = load_adapted(open_adapter(run))
     pipe = DiffusionPipeline.from_pretrained(model.get_base_model().path)
-    pipe.set_progress_bar_config(disable=True)
     file = next(path.name for path in (tmp_path / "lora").glob("*.safetensors"))
     pipe.load_lora_weights(str(tmp_path / "lora"), weight_name=file)
-
-    def latents(one: Any) -> torch.Tensor:
-        generator = torch.Generator().manual_seed(1)
-        return one("a dog", num_inference_steps=2, generator=generator, output_type="latent").images
-
     assert torch.allclose(latents(pipe), latents(model.get_base_model().pipeline()), atol=1e-3)
 
 
@@ -130,10 +131,21 @@ def test_what_cannot_be_drawn_is_refused_in_a_line(arguments: list[str], message
     assert result.output.count("\n") == 1
 
 
-def test_a_language_models_adapter_is_not_folded_for_pipelines(run: Path):
-    result = CliRunner().invoke(app, ["fold", str(run), "--format", "peft"])
+def test_an_unknown_format_is_refused_with_those_there_are(run: Path):
+    result = CliRunner().invoke(app, ["fold", str(run), "--format", "a1111"])
     assert result.exit_code == 2
-    assert "diffusers or kohya" in result.output
+    assert "diffusers, kohya or peft" in result.output
+
+
+def test_folders_for_peft_draw_the_same_by_the_line_that_fold_prints(run: Path, tmp_path: Path):
+    said = invoke("fold", run, "--format", "peft", "--output", tmp_path / "lora")
+    assert "verified: latents differ by" in said
+    assert "load it with plain PEFT" in said
+    (code,) = shlex.split(said.strip().splitlines()[-1])[2:]
+    names: dict[str, Any] = {}
+    exec(code, names)
+    model, _ = load_adapted(open_adapter(run))
+    assert torch.allclose(latents(names["pipe"]), latents(model.get_base_model().pipeline()), atol=1e-3)
 
 
 def test_a_run_is_inspected_and_measured_from_the_command_line(tmp_path: Path, write_subject: Callable[..., Path]):

@@ -6,7 +6,7 @@ log says nothing. Asked is the pipeline: what arrived in its layers. Written aga
 
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,25 +82,48 @@ def prove_pipeline_lora(
 
     Arguments and errors are those of `save_pipeline_lora`. The pipeline is plain again afterwards.
     """
-    tensors, proof = read_tensor_file(Path(path)), Comparison("the file in plain diffusers")
-    model, pipe = uncompiled(model), load_pipeline()
+    tensors, model = read_tensor_file(Path(path)), uncompiled(model)
+
+    @contextmanager
+    def arriving(proof: Comparison, pipe: Any) -> Iterator[None]:
+        try:
+            load_quietly(proof, path, pipe, adapter_name=LOADED)
+            _prove_tensors(proof, tensors, pipe, model=model, adapter_name=adapter_name)
+            yield
+        finally:
+            pipe.unload_lora_weights()
+
+    what = "the file in plain diffusers"
+    return prove_export(model, load_pipeline(), arriving, what=what, probe=probe, allow_drift=allow_drift)
+
+
+def prove_export(
+    model: nn.Module,
+    pipe: Any,
+    arriving: Callable[[Comparison, Any], AbstractContextManager[None]],
+    *,
+    what: str,
+    probe: Callable[[Any], torch.Tensor],
+    allow_drift: bool,
+) -> PipelineDrift:
+    """Draw with an adapter and with what was exported of it, which `arriving` puts into the plain pipeline and proves.
+
+    `what` names the export in messages; the errors are those of `save_pipeline_lora`.
+    """
+    proof = Comparison(what)
     check_is_plain(pipe)
     base = probe(pipe)
     with wearing(pipe, model):
         expected = probe(pipe)
     require_effect(base, expected)
-    try:
-        load_quietly(proof, path, pipe, adapter_name=LOADED)
-        _prove_tensors(proof, tensors, pipe, model=model, adapter_name=adapter_name)
-        found = probe(pipe)
-    finally:
-        pipe.unload_lora_weights()
     dtypes = [coarsest_dtype(model), *(coarsest_dtype(part) for part in parts_of(pipe).values())]
+    with arriving(proof, pipe):
+        found = probe(pipe)
     drift = measure_drift(_features_last(expected), _features_last(found), dtypes=dtypes, tensors=proof.result())
     if torch.equal(found, base):
-        raise DriftError("the file changes no latent in plain diffusers, and the adapter does: nothing was written")
+        raise DriftError(f"{what} changes no latent, and the adapter does: nothing was written")
     if not allow_drift:
-        drift.require("the file in plain diffusers")
+        drift.require(what)
     effect = (expected - base).abs().max().item()
     return PipelineDrift(**vars(drift), effect=effect)
 

@@ -20,7 +20,7 @@ def fold(
     output: OutputOption = None,
     format: Annotated[
         str | None,
-        typer.Option(help="peft; of a text-to-image adapter diffusers (the default) or kohya, for ComfyUI."),
+        typer.Option(help="peft; of a text-to-image adapter diffusers (the default), kohya, for ComfyUI, or peft."),
     ] = None,
     allow_drift: DriftOption = False,
     base: BaseOption = None,
@@ -43,9 +43,10 @@ def fold(
     results.print(f"folded into plain LoRA: {folder}")
     for line in export.verdicts():
         results.print(line)
-    plain = "PEFT" if "peft" in kind_of(opened.model.kind).fold_formats else kind_of(opened.model.kind).library
+    kind = kind_of(opened.model.kind)
+    plain = "PEFT" if (format or kind.fold_formats[0]) == "peft" else kind.library
     results.print(f"load it with plain {plain}, without moslora:")
-    code = kind_of(opened.model.kind).folded_code(export.base_code(), folder, class_name=export.class_name)
+    code = kind.folded_code(export.base_code(), folder, class_name=export.class_name)
     results.print(f"  {python_line(code)}")
     if export.note:
         results.print(f"note: {export.note}")

@@ -92,8 +92,10 @@ def fold_adapter(opened: Opened, folder: Path, *, format: str | None = None, all
     kind = kind_of(opened.model.kind)
     chosen = format or kind.fold_formats[0]
     if chosen not in kind.fold_formats:
-        raise ConfigError(f"--format {format}: such an adapter is folded as {' or '.join(kind.fold_formats)}")
-    if opened.peft_type != MOSLORA and not (opened.peft_type == "LORA" and chosen != "peft"):
+        *others, last = kind.fold_formats
+        allowed = f"{', '.join(others)} or {last}" if others else last
+        raise ConfigError(f"--format {format}: such an adapter is folded as {allowed}")
+    if opened.peft_type != MOSLORA and not (opened.peft_type == "LORA" and kind.fold_formats[0] != "peft"):
         raise ConfigError(_nothing_to_fold(opened))
     _check_place(opened, folder)
     model, processor = load_adapted(opened)
@@ -101,7 +103,7 @@ def fold_adapter(opened: Opened, folder: Path, *, format: str | None = None, all
     probe = text_probe(opened, processor, model)
     given: dict[str, Any] = {"format": chosen, "probe": probe, "allow_drift": allow_drift}
     drift = kind.write_folded(opened.model, model, processor, folder, **given)
-    base = None if chosen == "peft" else opened.model.path
+    base = None if kind.fold_formats[0] == "peft" else opened.model.path
     write_origin(folder, prompt=opened.prompt_style, kind=opened.model.kind, base=base, system=opened.system)
     export = replace(_export(opened, folder, drift, num_labels=labels), note=note)
     return _noted(opened, export, name="folded")

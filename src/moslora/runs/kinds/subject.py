@@ -14,6 +14,7 @@ from transformers import TrainerCallback, TrainingArguments
 from moslora.adapter.heads import Head
 from moslora.adapter.methods import METHODS
 from moslora.adapter.pipeline_files import DIFFUSERS_FILE, save_pipeline_lora
+from moslora.adapter.pipeline_folders import save_pipeline_folders
 from moslora.adapter.twin import base_of
 from moslora.adapter.verification import Drift
 from moslora.data.photos import Photo
@@ -86,7 +87,7 @@ class Subject(Kind):
     unit: ClassVar[str] = "picture"
     prompts: ClassVar[tuple[str, ...]] = (CAPTION,)
     example_task: ClassVar[str] = SUBJECTS
-    fold_formats: ClassVar[tuple[str, ...]] = (*FILES,)
+    fold_formats: ClassVar[tuple[str, ...]] = (*FILES, "peft")
     library: ClassVar[str] = "diffusers"
     outputs: ClassVar[str] = "latents"
     probed: ClassVar[str] = "prompts"
@@ -228,22 +229,26 @@ class Subject(Kind):
         probe: Mapping[str, Any],
         allow_drift: bool,
     ) -> Drift:
-        """Write one LoRA file that a plain pipeline was proved to draw the same with. As `save_pipeline_lora`."""
+        """Write one LoRA file, or PEFT's folder a part, that a plain pipeline was proved to draw the same with.
+
+        As `save_pipeline_lora` and `save_pipeline_folders`.
+        """
+        given: dict[str, Any] = {"load_pipeline": partial(load_pipeline, settings), "allow_drift": allow_drift}
+        if format == "peft":
+            return save_pipeline_folders(model, folder, **given)
         with new_folder(folder) as staged:
-            return save_pipeline_lora(
-                model,
-                staged / FILES[format],
-                load_pipeline=partial(load_pipeline, settings),
-                format=format,
-                allow_drift=allow_drift,
-            )
+            return save_pipeline_lora(model, staged / FILES[format], format=format, **given)
 
     def folded_code(self, base: str, folder: Path, *, class_name: str) -> str:
-        """diffusers' own way."""
-        name = next(path.name for path in folder.glob("*.safetensors"))
-        return (
-            f"from diffusers import {class_name}; pipe = {base};"
-            f" pipe.load_lora_weights({python_text(folder)}, weight_name={python_text(name)})"
+        """diffusers' own way of one file, PEFT's of a folder a part."""
+        pipe = f"from diffusers import {class_name}; pipe = {base};"
+        name = next((path.name for path in folder.glob("*.safetensors")), None)
+        if name is not None:
+            return f"{pipe} pipe.load_lora_weights({python_text(folder)}, weight_name={python_text(name)})"
+        parts = sorted(path.parent for path in folder.glob("*/adapter_config.json"))
+        return f"from peft import PeftModel; {pipe} " + "; ".join(
+            f"pipe.{part.name} = PeftModel.from_pretrained(pipe.{part.name}, {python_text(part)}).base_model.model"
+            for part in parts
         )
 
     def probe(self, processor: Tokenizers, model: Any, *, prompt: str | None) -> dict[str, Any]:
