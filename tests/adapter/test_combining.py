@@ -67,7 +67,9 @@ def test_a_combination_keeps_the_saved_modules_of_the_first_adapter():
     nn.init.normal_(model.base_model.model[1].modules_to_save["default"].weight)
     x = torch.ones(1, 4)
     expected = model(x)
-    with pytest.raises(MosloraError, match="adapter 'default' has modules_to_save, which would be lost: name it first"):
+    with pytest.raises(
+        MosloraError, match=("adapter 'default' has modules_to_save, which would be lost: name this adapter first")
+    ):
         model.add_weighted_adapter(["second", "default"], [1.0, 1.0], "both", combination_type="cat")
     model.add_weighted_adapter(["default", "second"], [1.0, 0.0], "both", combination_type="cat")
     model.set_adapter("both")

@@ -13,10 +13,10 @@ from moslora.errors import ConfigError
 
 WRONG = {
     "modules_to_save": [
-        ("lm_head", "is text, of which each letter would be a name: write a list, ['lm_head']"),
+        ("lm_head", "is text, and each letter would count as a name: write a list, ['lm_head']"),
         ({}, ""),
     ],
-    "target_parameters": [("experts.down_proj", "is text, of which each letter would be a name")],
+    "target_parameters": [("experts.down_proj", "is text, and each letter would count as a name")],
     "target_modules": [([1], "give a list of names"), (["q_proj", ""], "give a list of names"), ({"q_proj": 1}, "")],
     "exclude_modules": [(7, "give a list of names"), ([None], "give a list of names")],
     "layers_to_transform": [

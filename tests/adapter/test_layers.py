@@ -149,7 +149,7 @@ def test_lora_layers_of_the_users_own_are_refused():
 @pytest.mark.filterwarnings("ignore:.*weight_norm. is deprecated")
 @pytest.mark.parametrize("kind", RECOMPUTED)
 def test_a_layer_whose_weight_is_computed_anew_at_every_pass_is_refused(kind):
-    with pytest.raises(MosloraError, match="cannot carry a mixer: its weight is computed anew at every forward pass"):
+    with pytest.raises(MosloraError, match="cannot carry a mixer: its weight is recomputed at every forward pass"):
         get_peft_model(nn.Sequential(RECOMPUTED[kind]()), MosloraConfig(target_modules=["0"]))
 
 

@@ -102,7 +102,7 @@ def test_what_is_not_allowed_is_one_clear_line(method, options, message):
 
 
 def test_one_step_is_too_short_for_adalora():
-    with pytest.raises(ConfigError, match="plans its ranks over the training, and 1 step is too short"):
+    with pytest.raises(ConfigError, match="plans its ranks over the whole training, and needs at least 2 steps, not 1"):
         method_config("adalora", {}, total_steps=1)
 
 

@@ -273,14 +273,14 @@ def test_ts_mixing_may_leave_a_part_without_its_mixer(prepared):
         (
             "moslora",
             {"parts": {"vision": {}}, "target_modules": ["fc1"]},
-            "target_modules stands beside parts: move it",
+            "target_modules is given beside parts: move it",
         ),
         (
             "lora",
             {"parts": {"vision": {}}, "layers_to_transform": [0]},
-            "layers_to_transform does not say of which part",
+            "layers_to_transform does not say which part it means",
         ),
-        ("lora", {"parts": {"vision": {"mixer": "none"}}}, "vision.mixer: method 'lora' has no such option to choose"),
+        ("lora", {"parts": {"vision": {"mixer": "none"}}}, "vision.mixer: method 'lora' has no such option; remove it"),
         ("flora", {"parts": {"vision": {"mixer": "none"}}}, "vision.mixer: method 'flora' has no such option"),
         (
             "moslora",

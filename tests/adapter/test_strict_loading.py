@@ -130,7 +130,7 @@ def test_wrong_shapes_are_refused(saved, load_base, load):
 def test_a_wrong_rank_is_refused(saved, load_base, load):
     path = saved / "adapter_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"r": 4}))
-    with pytest.raises(MosloraError, match="its rank or base model is probably another one"):
+    with pytest.raises(MosloraError, match="its rank or base model is probably different"):
         load(load_base(), saved)
 
 

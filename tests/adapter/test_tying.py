@@ -39,6 +39,6 @@ def test_what_is_tied_trains_saves_folds_and_merges_as_one(tied_base, config, tr
 
 
 def test_adapters_on_tied_layers_cannot_be_tied(tied_base, config):
-    message = "ensure_weight_tying cannot tie adapters with a mixer, of which lm_head would need the transposed"
+    message = "ensure_weight_tying cannot tie adapters with a mixer, since lm_head would need it transposed"
     with pytest.raises(MosloraError, match=message):
         get_peft_model(tied_base(), config(ensure_weight_tying=True, target_modules=["embed_tokens", "q_proj"]))

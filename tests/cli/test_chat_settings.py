@@ -40,7 +40,7 @@ def test_the_template_and_the_system_message_go_with_what_is_trained(tmp_path: P
     file.write_text(TEMPLATE)
     result = train(chats(), format="chat", loss_on="response", chat_template=str(file), system=SYSTEM)
     shown = [
-        "the first sample; what is learned of it stands between « and »:",
+        "the first sample, with what is learned between « and »:",
         f"  SYSTEM: {SYSTEM}<|end|>",
         "  USER: Hi 0<|end|>",
         "  ASSISTANT: «Hello<|end|>»",

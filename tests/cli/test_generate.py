@@ -167,7 +167,7 @@ def test_folders_of_answers_are_what_judges_are_served(finished, prompts, tmp_pa
     assert [item.prompt for item in within.items] == PROMPTS
     table = tmp_path / "one" / "prompts.csv"
     table.write_text(table.read_text().replace("Why?", "How?"))
-    with pytest.raises(DataError, match="have other prompts for '0003'"):
+    with pytest.raises(DataError, match="have different prompts for '0003'"):
         read_material([str(tmp_path / "one"), str(tmp_path / "two")])
 
 

@@ -69,11 +69,11 @@ def test_a_study_that_was_begun_otherwise_is_not_gone_on_with(
     ("arguments", "message"),
     [
         ([], "holds no study yet; give two folders of answers"),
-        (["{a}"], "1 methods make no pair"),
+        (["{a}"], "1 methods cannot be compared"),
         (["{a}", "{b}"], "neither photos nor prompts to judge by; give --photos, --prompts or --question"),
         (["{a}", "{b}", "--judges", "2", "--judge", "ann"], "give one of --judges NUMBER and --judge NAME"),
-        (["{a}", "{b}", "--question", "x: X?", "--url", "here"], "--url here is no address of a site"),
-        (["{a}", "{b}", "--question", "x: X?", "--host", "203.0.113.7"], "cannot listen at 203.0.113.7"),
+        (["{a}", "{b}", "--question", "x: X?", "--url", "here"], "--url here is not the address of a site"),
+        (["{a}", "{b}", "--question", "x: X?", "--host", "203.0.113.7"], "cannot listen on 203.0.113.7"),
     ],
 )
 def test_what_cannot_be_served_is_said_in_a_line(

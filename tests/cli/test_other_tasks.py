@@ -134,7 +134,7 @@ def test_other_models_are_refused_by_name(command: str, tmp_path: Path, refused:
     save_adapter(model, tmp_path / "s2s", task="SEQ_2_SEQ_LM", target="q")
     message = refused(command, tmp_path / "s2s", "--base", tmp_path)
     assert message.startswith(
-        f"{tmp_path / 's2s'} is an adapter of another model than the commands load (task_type SEQ_2"
+        f"{tmp_path / 's2s'} is an adapter for a model that the commands do not load (task_type SEQ_2"
     )
     assert message.endswith("load it in Python, and use moslora.save_folded or save_merged there")
 

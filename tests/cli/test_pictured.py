@@ -137,7 +137,7 @@ def test_a_question_that_names_the_marker_itself_is_refused_before_weights_are_l
     path = picture_data / "easy-vqa" / "questions.json"
     path.write_text(json.dumps([["Is it red?", "yes", 0], ["What is <image> in HTML?", "a tag", 1]]))
     said = refused("train", write_vision(), "--output", tmp_path / "run")
-    assert "its own text names <image>, which stands for a picture; write it otherwise there" in said
+    assert "its text contains <image>, which stands for a picture; reword it" in said
     assert said.startswith("task easy-vqa: question ")
 
 

@@ -6,7 +6,7 @@ from rich.console import Console
 from moslora.cli.summary import print_evaluations, print_run
 from moslora.evaluation.answers import Answer
 from moslora.evaluation.recording import evaluation_record
-from moslora.records import RunRecord
+from moslora.records import CoverageRecord, PartRecord, RunRecord
 
 
 def printed(*evaluations):
@@ -29,7 +29,7 @@ def test_a_task_outside_the_built_in_ones_is_shown_with_how_it_was_scored():
     assert row.split()[2] == "62.5%"
     assert row.split()[-3:] == ["37.5%", "1/2", "generation"]
     assert lines.count("mme: accuracy is the mean credit (0 to 1) of 2 units of 4 answers, by the rule yes_no") == 1
-    assert "mme, after: nothing could be read in 1 of 4 answers; they count as wrong" in lines
+    assert "mme, after: nothing could be read from 1 of 4 answers; they count as wrong" in lines
     assert "mme: log probability gave the same answer to 75% of 4" in lines
 
 
@@ -97,3 +97,30 @@ def test_controls_made_before_stand_beside_a_new_evaluation():
     head = next(line for line in stream.getvalue().splitlines() if line.startswith("kind"))
     assert head.split() == ["kind", "evaluated", "commonest", "no", "picture"]
     assert stream.getvalue().count("picture blanked") == 0  # it is not evaluated again
+
+
+def test_the_parts_of_a_model_fit_60_columns_of_a_terminal_and_stand_whole_in_a_file(tmp_path):
+    shared = {"quantised": 0, "dropouts": [0.05], "mixers": ["orthogonal"], "mixer_parameters": 53_760, "dead": []}
+    parts = [
+        PartRecord(part="language", layers=211, adapted=210, ranks=[16], alphas=[32], parameters=4_938_240, **shared),
+        PartRecord(part="vision", layers=48, adapted=47, ranks=[16, 8], alphas=[32], parameters=1_179_648, **shared),
+        PartRecord(part="projector", layers=2, adapted=0, quantised=0, whole_parameters=1_124_352, dead=[]),
+    ]
+    record = RunRecord(
+        recipe={"name": "mine", "evaluation": {"tasks": []}},
+        seed=1,
+        coverage=CoverageRecord(adapted=1, total=2, parts=parts),
+    )
+    tables = {}
+    for width in (60, 120, None):
+        stream = io.StringIO()
+        console = Console(file=stream, width=width or 60, force_terminal=bool(width), no_color=True, soft_wrap=True)
+        print_run(console, record, tmp_path)
+        lines = [line.rstrip() for line in re.sub("\x1b[^m]*m", "", stream.getvalue()).splitlines()]
+        start = next(n for n, line in enumerate(lines) if line.startswith("part "))
+        tables[width] = lines[start : start + 4]
+    assert max(map(len, tables[60])) <= 60
+    assert tables[60][0].split() == ["part", "adapted", "rank", "mixer", "parameters"]
+    assert tables[60][2].split() == ["vision", "47", "of", "48", "16,", "8", "orthogonal", "1,179,648"]
+    assert tables[120] == tables[None]
+    assert tables[120][0].split()[4:] == ["dropout", "mixer", "parameters", "quantised", "gradient"]

@@ -263,7 +263,7 @@ def test_a_changed_plan_is_refused_with_the_changed_key(tiny_plan: BuildPlan, tm
         run_comparison(tiny_plan(tuning={"learning_rates": [0.02]}, seeds=[1]), tmp_path / "c")
     assert str(caught.value) == (
         f"{tmp_path / 'c'} was started with another plan (tuning.learning_rates: tuning.learning_rates was [0.01], is"
-        f" [0.02]): go on with its own ({tmp_path / 'c' / 'plan.yaml'}), or give another folder with --output"
+        f" [0.02]): resume it with its own ({tmp_path / 'c' / 'plan.yaml'}), or give another folder with --output"
     )
     assert {path: path.read_bytes() for path in (tmp_path / "c").rglob("*") if path.is_file()} == before
 

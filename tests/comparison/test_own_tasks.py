@@ -18,7 +18,10 @@ from moslora.comparison.tables import csv_text, footnotes, markdown
 from moslora.comparison.verdict import overall
 from moslora.errors import CheckpointError
 from moslora.records import ComparisonRecord
+from moslora.reports.comparison_chapter import comparison_chapter
 from moslora.reports.page import make_report
+from moslora.reports.parts import Table
+from moslora.reports.reading import Comparison
 
 TOKENS = np.array([4.0, 8.0, 4.0, 8.0, 4.0, 8.0, 4.0, 8.0])
 SAMPLES = Questions(len(TOKENS), weights=TOKENS, steps=np.zeros(len(TOKENS)))
@@ -97,7 +100,7 @@ def test_each_kind_of_file_is_compared(compared: tuple[ComparisonRecord, Path]):
     for arm in record.arms:
         assert {*arm.losses} == {"kept"}
         assert arm.losses["kept"].mean > 1, "a loss in nats is not a share"
-    assert "Loss a token on kept: moslora" in record.verdict
+    assert "Loss per token on kept: moslora" in record.verdict
 
 
 def test_a_loss_is_never_called_accuracy(compared: tuple[ComparisonRecord, Path]):
@@ -106,7 +109,9 @@ def test_a_loss_is_never_called_accuracy(compared: tuple[ComparisonRecord, Path]
     head, _, losses = text.partition("| loss of held-out samples | kept |")
     assert "kept" not in next(line for line in head.splitlines() if line.startswith("| method"))
     assert f"{record.arms[0].losses['kept'].mean:.4f}" in losses
-    assert any(note.startswith("Loss of held-out samples: nats a token, lower is better") for note in footnotes(record))
+    assert any(
+        note.startswith("Loss of held-out samples: nats per token, lower is better") for note in footnotes(record)
+    )
     rows = [*csv.DictReader(io.StringIO(csv_text(record)))]
     assert [row["mean"] for row in rows if row["task"] == "kept (loss)"] == [
         str(arm.losses["kept"].mean) for arm in record.arms
@@ -116,8 +121,33 @@ def test_a_loss_is_never_called_accuracy(compared: tuple[ComparisonRecord, Path]
 
 def test_a_comparison_can_be_of_losses_alone(compared: tuple[ComparisonRecord, Path]):
     alone = compared[0].model_copy(update={"tasks": [], "differences": []})
-    assert overall(alone).startswith("Loss a token on kept: ")
+    assert overall(alone).startswith("Loss per token on kept: ")
     assert not any(note.startswith("Accuracy") for note in footnotes(alone))
+
+
+def test_the_report_of_losses_alone_begins_with_them_and_speaks_of_no_accuracy(
+    compared: tuple[ComparisonRecord, Path],
+):
+    record, folder = compared
+    bare = [arm.model_copy(update={"tasks": {}}) for arm in record.arms]
+    gone = {"tasks": [], "differences": [], "chance": {}, "scored": {}, "groups": {}}
+    alone = record.model_copy(update={"arms": bare, **gone})
+    chapter = comparison_chapter(Comparison(folder, alone, {}), name="c1")
+    (difference,) = alone.loss_differences
+    assert chapter.number.endswith("\N{NO-BREAK SPACE}nats")
+    assert chapter.summary.startswith(
+        f"moslora is {'below' if difference.mean < 0 else 'above'} lora in loss per token"
+    )
+    assert "task kept;" in chapter.facts
+    results = chapter.sections[0]
+    assert results.intro.startswith("Loss of held-out samples in nats per token, lower is better")
+    assert [part.caption for part in results.parts if isinstance(part, Table)] == [
+        "Mean loss of held-out samples, nats per token; lower is better",
+        "Differences in loss; below 0 the arm is better",
+        "Differences in loss in words",
+        "Cost of every arm",
+    ]
+    assert "Loss of held-out samples" not in [section.title for section in chapter.sections]
 
 
 def test_a_diverged_seed_counts_with_the_highest_losses(compared: tuple[ComparisonRecord, Path]):
@@ -136,7 +166,7 @@ def test_losses_of_other_samples_are_refused(compared: tuple[ComparisonRecord, P
     kept = path.read_text()
     try:
         path.write_text(kept.splitlines(keepends=True)[0])
-        with pytest.raises(CheckpointError, match="did not measure the loss of the same samples of kept"):
+        with pytest.raises(CheckpointError, match="did not measure the loss on the same samples of kept"):
             read_held_out(finished, {}, task="kept")
         path.write_text('{"index": 0}\n')
         with pytest.raises(CheckpointError, match="cannot read the losses in"):

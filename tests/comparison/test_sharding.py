@@ -54,4 +54,4 @@ def test_a_shard_is_one_of_so_many(text: str):
     assert Shard.parse("2/3") == Shard(2, 3)
     with pytest.raises(ConfigError) as caught:
         Shard.parse(text)
-    assert str(caught.value) == f"--shard '{text}' is not one of so many; write for example --shard 1/2"
+    assert str(caught.value) == f"--shard '{text}' is not a share of the runs; write for example --shard 1/2"

@@ -161,9 +161,9 @@ def test_with_data_the_photos_of_each_subject_lie_in_the_folder_and_emoji_stay()
         ({"evaluation": {"tasks": ["count"]}}, "subjects.castle.evaluation.tasks: every subject is measured alike"),
         (
             {"data": {"train": "emoji:castle"}},
-            "subjects.castle and subjects.fox do not set the same, but evaluation.pr",
+            "subjects.castle and subjects.fox differ in what they set (evaluation.pr",
         ),
-        ({"data": {"resolution": 64}}, "recipe.data.resolution is what subjects set, each its own: remove it from rec"),
+        ({"data": {"resolution": 64}}, "recipe.data.resolution is set by each subject: remove it from rec"),
         ({**SUBJECTS["castle"], "evaluation": {"prompts": 3}}, "subjects.castle: evaluation.prompts"),
         ({"data": "emoji:castle"}, "subjects.castle.data is 'emoji:castle' (text); allowed: a group of settings"),
         ("emoji:castle", "subjects.castle is 'emoji:castle' (text); allowed: a group of settings"),

@@ -97,7 +97,7 @@ def test_the_projector_alone_is_an_arm_too(build: Callable[..., Plan], tmp_path:
         ),
         (
             {"method": "lora", "parts": {"vision": {"mixer": "kaiming"}}},
-            "adapter.parts.vision.mixer: method 'lora' has no such option to choose; remove it",
+            "adapter.parts.vision.mixer: method 'lora' has no such option; remove it",
         ),
         (
             {"method": "lora", "parts": {"vision": {"rr": 4}}},

@@ -41,7 +41,7 @@ def test_a_chat_is_asked_up_to_the_answer_that_ends_it():
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"text": "a"}, "sample 1: no prompt in it (its fields: text); name one 'instruction', 'prompt' or 'messages'"),
+        ({"text": "a"}, "sample 1: no prompt (it has: text); call one field 'instruction', 'prompt' or 'messages'"),
         ({"instruction": " "}, "sample 1: the prompt is empty"),
         ({"instruction": 3}, "sample 1: field 'instruction' is 3, expected text"),
         ({"instruction": "a", "tools": ["x"]}, "field 'tools' has no place there"),
@@ -58,5 +58,5 @@ def test_a_sample_that_asks_nothing_is_refused_with_its_place(row: dict[str, Any
 
 def test_a_text_without_prompts_is_refused(tmp_path: Path):
     (tmp_path / "p.txt").write_text("\n \n")
-    with pytest.raises(DataError, match=r"p\.txt: no (prompts|samples) in it"):
+    with pytest.raises(DataError, match=r"p\.txt: no (prompts|samples);"):
         read_asked(tmp_path / "p.txt")

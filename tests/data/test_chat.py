@@ -142,7 +142,7 @@ def test_a_tokenizer_without_template_is_refused(tiny_tokenizer):
             r"message 1: field 'role' is 'robot' \(allowed: system, user, assistant, tool, human, gpt, model, ",
         ),
         ({"conversations": [{"from": "gpt"}]}, r"message 1: field 'value' is missing \(it has: from\)"),
-        ({"messages": CHAT["messages"][:2]}, "no message of the assistant, so nothing to learn"),
+        ({"messages": CHAT["messages"][:2]}, "no assistant message, so nothing to learn"),
     ],
 )
 def test_a_bad_message_is_named_with_its_place(with_template, sample, message):

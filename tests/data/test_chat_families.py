@@ -147,7 +147,7 @@ def test_a_thought_is_learned_where_the_template_keeps_it():
 def test_a_thought_that_the_template_drops_from_the_last_answer_is_refused():
     sample = chat("Hello there", "<think>\nIt is a bird.\n</think>\n\nBrown.")
     with pytest.raises(
-        DataError, match=r"sample 1: message 2: what stands before </think> is left out by the chat temp"
+        DataError, match=r"sample 1: message 2: the chat template leaves out what comes before </think>"
     ):
         example_of(sample, tokenizer_of("r1"))
 
@@ -189,23 +189,23 @@ def test_turns_marked_as_not_to_be_learned_are_not_in_rewritten_histories_either
         (
             "gemma",
             ["system", "user", "assistant"],
-            r"\(System role not supported\); it takes no system message: put that",
+            r"\(System role not supported\); it takes no system message: put it",
         ),
         (
             "gemma",
             ["user", "user", "assistant"],
-            r"\(Roles must alternate .*\); two turns of the user follow each other",
+            r"\(Roles must alternate .*\); two turns of the user in a row",
         ),
         (
             "mistral",
             ["system", "user", "user", "assistant"],
             r"\(After the optional system message, .*two turns of the u",
         ),
-        ("mistral", ["user", "assistant", "assistant"], "two turns of the assistant follow each other: join them, or"),
+        ("mistral", ["user", "assistant", "assistant"], "two turns of the assistant in a row: join them, or"),
         (
             "gemma",
             ["user", "tool", "assistant"],
-            r"choose a data\.chat_template that knows tools, or leave the chat out",
+            r"choose a data\.chat_template that supports tools, or leave the chat out",
         ),
     ],
 )
@@ -222,7 +222,7 @@ def test_a_role_that_the_template_leaves_out_without_a_word_is_refused():
     sample = {"messages": [{"role": "system", "content": "Be brief."}, *CHAT["messages"]]}
     for loss_on in ("response", "sequence"):
         with pytest.raises(
-            DataError, match=r"sample 1: message 1: the text of the role 'system' is left out by the chat"
+            DataError, match=r"sample 1: message 1: the chat template leaves out the text of the role 'system'"
         ):
             example_of(sample, tokenizer, loss_on)
 
@@ -240,7 +240,7 @@ def test_a_text_that_a_template_for_parts_leaves_out_is_refused():
     tokenizer.chat_template = (
         "{% for m in messages %}{{ m.role }}{% for part in m.content %}{{ part.text }}{% endfor %}{% endfor %}"
     )
-    with pytest.raises(DataError, match=r"message 1: the text of the role 'user' is left out by the chat template"):
+    with pytest.raises(DataError, match=r"message 1: the chat template leaves out the text of the role 'user'"):
         example_of(CHAT, tokenizer)
 
 

@@ -112,7 +112,7 @@ def test_parts_without_a_name_take_the_pictures_beside_the_messages(folder):
 def test_pictures_named_twice_are_refused():
     parts = [{"type": "image", "image": "/a"}]
     sample = {"messages": [{"role": "user", "content": parts}, {"role": "assistant", "content": "x"}]}
-    assert "1 pictures in its messages and 1 beside them; name each in one place" in refusal(sample | {"image": "/a"})
+    assert "1 pictures in its messages and 1 beside them; name each picture once" in refusal(sample | {"image": "/a"})
     assert "has both 'image' and 'images'; keep one" in refusal(llava("<image>", "x", image="/a", images=["/a"]))
 
 
@@ -172,7 +172,7 @@ def test_roles_out_of_order_are_refused_by_the_messages_number(roles, message):
 def test_a_sample_with_nothing_to_learn_is_refused(answer):
     assert "no answer of the assistant with any text, so nothing to learn" in refusal(llava("Hi", answer))
     assert "no answer of the assistant" in refusal({"conversations": [{"from": "gpt", "value": "Hello!"}]})
-    assert "no message of the assistant, so nothing to learn" in refusal(llava("Hi"))
+    assert "no assistant message, so nothing to learn" in refusal(llava("Hi"))
 
 
 def test_a_marker_in_a_turn_of_the_model_is_refused():
@@ -196,8 +196,8 @@ def test_no_word_of_a_turn_says_who_speaks():
         ({"images": [Image.new("RGB", (1, 1))]}, "a picture is Image, expected a path"),
         ({"image": {"bytes": None, "path": None}}, "a picture is NoneType, expected"),
         ({"messages": None}, "has neither conversations nor messages (it has: id, messages); correct the sample"),
-        ({"video": "a.mp4"}, "field 'video' is not read, pictures and text are (to go without: data.ignore)"),
-        ({"chosen": "x"}, "field 'chosen' is for training on preferences"),
+        ({"video": "a.mp4"}, "field 'video' is not read, only pictures and text are (to leave it out: data.ignore)"),
+        ({"chosen": "x"}, "field 'chosen' is for preference training"),
         ({"messages": [{"role": "user", "content": [{"type": "audio"}]}]}, "message 1: a part is 'audio', allowed: "),
         ({"messages": [{"role": "user", "content": ["x"]}]}, "message 1: a part is 'x', allowed: 'text'"),
         ({"messages": [{"role": "user", "content": "x", "images": ["/a"]}]}, "message 1: field 'images' is not read"),

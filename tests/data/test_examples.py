@@ -108,7 +108,7 @@ def test_a_text_is_learned_whole_with_its_end(tiny_tokenizer):
         ({"prompt": [{"role": "user"}], "completion": []}, "field 'prompt' is a list; write chats as 'messages'"),
         ({"prompt": "a", "completion": "b", "system": "s"}, "field 'system' has no place in data.format completion"),
         ({"prompt": "a", "completion": "b", "history": [["c", "d"]]}, "field 'history' has no place in data.format"),
-        ({"prompt": "a", "chosen": "b", "rejected": "c"}, "field 'chosen' is for training on preferences"),
+        ({"prompt": "a", "chosen": "b", "rejected": "c"}, "field 'chosen' is for preference training"),
         ({"instruction": "a", "output": "b"}, "'prompt' is missing (it has: instruction, output); set data.format to"),
     ],
 )

@@ -118,11 +118,17 @@ def test_thoughts_are_learned_where_the_template_shows_them(read):
 @pytest.mark.parametrize(
     ("sample", "message"),
     [
-        (TOOL_CHAT, "field 'tools' is left out by the chat template"),
-        ({"messages": TOOL_CHAT["messages"]}, "message 2: field 'tool_calls' is left out by the chat template"),
-        ({"messages": turns("a", "b", reasoning_content="c")}, "message 2: field 'reasoning_content' is left out"),
-        ({"messages": turns("a", "b", function_call={"name": "f"})}, "message 2: field 'function_call' is left out"),
-        ({"messages": turns("a", "b", name="Ann")}, "message 2: field 'name' is left out"),
+        (TOOL_CHAT, "the chat template leaves out the field 'tools'"),
+        ({"messages": TOOL_CHAT["messages"]}, "message 2: the chat template leaves out the field 'tool_calls'"),
+        (
+            {"messages": turns("a", "b", reasoning_content="c")},
+            ("message 2: the chat template leaves out the field 'reasoning_content'"),
+        ),
+        (
+            {"messages": turns("a", "b", function_call={"name": "f"})},
+            ("message 2: the chat template leaves out the field 'function_call'"),
+        ),
+        ({"messages": turns("a", "b", name="Ann")}, "message 2: the chat template leaves out the field 'name'"),
         ({"messages": turns("a", "b", images=["x.png"])}, "message 2: field 'images' is not read"),
         ({"messages": turns("a", "b", train_detail=[1])}, "message 2: field 'train_detail' is not read"),
         (
@@ -131,7 +137,7 @@ def test_thoughts_are_learned_where_the_template_shows_them(read):
         ),
         ({"messages": turns("a", "b"), "images": ["x.png"]}, "field 'images' is not text"),
         ({"messages": turns("a", "b"), "audio": {"path": "x"}}, "field 'audio' is not text"),
-        ({"messages": turns("a", "b"), "rejected": turns("a", "c")}, "field 'rejected' is for training on preferences"),
+        ({"messages": turns("a", "b"), "rejected": turns("a", "c")}, "field 'rejected' is for preference training"),
         ({"messages": turns("a", "b"), "functions": [WEATHER]}, "field 'functions' has no place there"),
         ({"messages": turns("a", "b"), "history": [["c", "d"]]}, "field 'history' is not read in chats"),
         ({"messages": turns("a", "b"), "weight": 0}, "is marked as not to be learned; leave it out"),
@@ -166,7 +172,7 @@ SAMPLE = {"instruction": "And then?", "output": "They slept."}
     ("field", "value", "message"),
     [
         ("images", ["x.png"], "field 'images' is not text"),
-        ("chosen", "x", "field 'chosen' is for training on preferences"),
+        ("chosen", "x", "field 'chosen' is for preference training"),
         ("reasoning_content", "x", "field 'reasoning_content' has no place there"),
         ("tools", [WEATHER], "field 'tools' has no place there"),
         ("messages", turns("a", "b"), "field 'messages' is a chat; set data.format to chat"),
@@ -265,8 +271,8 @@ def test_half_of_a_character_is_named_with_its_field_and_what_stands_before_it(s
     with pytest.raises(DataError) as caught:
         check_text({"instruction": "ä \U0001f600", "n": 3, **sample}, place="a.jsonl: sample 3 (line 4)")
     assert str(caught.value) == (
-        f"a.jsonl: sample 3 (line 4): field '{next(iter(sample))}' holds \\ud83d (after 'so '), half of a character,"
-        " which no tokenizer takes; correct the sample"
+        f"a.jsonl: sample 3 (line 4): field '{next(iter(sample))}' holds \\ud83d (after 'so '), half a character,"
+        " which no tokenizer accepts; correct the sample"
     )
 
 

@@ -87,7 +87,7 @@ def test_the_column_of_numbers_that_a_table_was_written_with_has_no_name(tmp_pat
 def test_a_text_file_is_one_document(tmp_path):
     text = "One.\r\n\r\nTwo, ä.\r\n".encode()
     assert read_rows(written(tmp_path / "a.txt", b"\xef\xbb\xbf" + text)) == [{"text": "One.\n\nTwo, ä.\n"}]
-    assert "no samples in it" in refusal(written(tmp_path / "b.txt", " \n"))
+    assert "no samples" in refusal(written(tmp_path / "b.txt", " \n"))
 
 
 def test_a_missing_file_names_the_nearest_one_beside_it(tmp_path):
@@ -124,11 +124,11 @@ def test_an_unknown_format_lists_the_known_ones(tmp_path):
         ("a.jsonl", '{"a": 1}\n1.5\n', "line 2 holds a number, expected an object"),
         ("a.jsonl", "[" * 100_000, "broken JSON at or after line 1"),
         ("a.jsonl", "1" * 5000, "broken JSON at or after line 1"),
-        ("a.jsonl", '{"a": 1}\n{"b": 1, "a": 1, "b": 2}\n', "line 2 (the name 'b' stands twice in an object)"),
+        ("a.jsonl", '{"a": 1}\n{"b": 1, "a": 1, "b": 2}\n', "line 2 (the name 'b' occurs twice in an object)"),
         ("a.jsonl", "\n \n", "no samples"),
         ("a.csv", "a,\n1,2\n", "line 1: the header ['a', ''] has an empty or repeated name"),
         ("a.json", '[{"a": 1},\n {"a": }]', "broken JSON at line 2, column 8 (Expecting value)"),
-        ("a.json", '[1]\n{"a": 2}', "broken JSON at line 2, column 1 (Extra data); one object a line belongs in"),
+        ("a.json", '[1]\n{"a": 2}', "broken JSON at line 2, column 1 (Extra data); one object per line belongs in"),
         ("a.json", '{"a": 1}', "holds an object, expected a list of objects"),
         ("a.json", '[{"a": 1}, "b"]', "sample 2 holds a text, expected an object"),
         ("a.json", "[]", "no samples"),

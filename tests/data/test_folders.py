@@ -46,12 +46,12 @@ def test_a_split_is_the_files_named_after_it_or_to_train_all_others(folder, file
 
 
 def test_a_split_other_than_the_one_to_train_on_must_be_named(folder):
-    with pytest.raises(DataError, match=r"no file 'validation' with one of the endings .* name the file itself"):
+    with pytest.raises(DataError, match=r"no file 'validation' ending in .* name the file itself"):
         names(folder("a.jsonl"), "validation")
 
 
 def test_a_folder_of_tests_has_nothing_to_train_on(folder):
-    with pytest.raises(DataError, match="no file 'train' with one of the endings"):
+    with pytest.raises(DataError, match="no file 'train' ending in"):
         names(folder("test.jsonl", "notes.md"))
 
 

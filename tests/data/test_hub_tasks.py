@@ -79,11 +79,11 @@ def test_a_row_of_another_form_is_refused(hub: Any, row: dict[str, Any], reason:
     with pytest.raises(DataError) as refused:
         load_samples("ARC-Easy")
     assert str(refused.value) == (
-        f"hub set 'allenai/ai2_arc': sample 1 has not the known form ({reason}); give a data folder"
+        f"hub set 'allenai/ai2_arc': sample 1 is not in the expected form ({reason}); give a data folder"
     )
 
 
 def test_an_answer_that_is_not_public_is_refused(hub: Any):
     hub["baber/piqa", None, "validation"] = [PIQA | {"label": -1}]
-    with pytest.raises(DataError, match=r"sample 1 has not the known form \(ValueError: label -1\)"):
+    with pytest.raises(DataError, match=r"sample 1 is not in the expected form \(ValueError: label -1\)"):
         task_samples(task("piqa"), None, split="test")

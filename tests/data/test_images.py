@@ -152,7 +152,7 @@ def test_enormous_pictures_are_refused_before_they_are_decoded():
 def test_a_picture_of_several_frames_is_refused(form):
     data = content(noise(), form, save_all=True, append_images=[blank((40, 30)), noise(40, 30).rotate(180)])
     for action in (check_image, open_image):
-        assert refusal(action, data).endswith("has 3 frames, and one picture is read; choose a frame and save it")
+        assert refusal(action, data).endswith("has 3 frames, and only single pictures are read; save a single frame")
 
 
 def test_the_previews_behind_a_cameras_picture_are_no_frames():
@@ -246,7 +246,7 @@ def test_pixels_of_an_unknown_range_are_refused():
         np.array([[-1]], np.int32),
     ):
         message = refusal(open_image, content(Image.fromarray(values), "TIFF"))
-        assert message.endswith("pixels of 32 bits have no known range; save it with 8 or 16 bits")
+        assert message.endswith("32-bit pixels have no known range; save it with 8 or 16 bits")
 
 
 def test_padding_keeps_the_picture_in_the_middle_of_a_square():
@@ -282,7 +282,7 @@ def test_a_picture_is_known_by_its_content_wherever_it_lies(tmp_path):
 def test_base64_is_decoded_over_line_breaks_and_other_text_is_refused():
     data = content(noise())
     assert decoded(base64.encodebytes(data).decode(), place="x") == data
-    with pytest.raises(DataError, match=r"^x: 'images/1\.png…' is not base64 \(.*\); write the picture again$"):
+    with pytest.raises(DataError, match=r"^x: 'images/1\.png…' is not base64 \(.*\); encode the picture again$"):
         decoded("images/1.png", place="x")
 
 

@@ -74,13 +74,13 @@ def test_a_folder_gives_the_file_of_the_split(tmp_path):
     assert len(load_samples(str(tmp_path))) == 1
     assert len(load_samples(str(tmp_path), split="test")) == 2
     message = refusal(load_samples, str(tmp_path), split="validation")
-    assert message.startswith(f"{tmp_path}: no file 'validation' with one of the endings .jsonl, ")
+    assert message.startswith(f"{tmp_path}: no file 'validation' ending in .jsonl, ")
     assert f"({tmp_path} has: test.json, train.jsonl.gz)" in message
 
 
 def test_two_files_for_one_split_are_refused(tmp_path):
     paths = [written(tmp_path / "train.jsonl", [SAMPLE]), written(tmp_path / "train.json", [SAMPLE])]
-    assert refusal(load_samples, str(tmp_path)).startswith(f"more than one file fits: {paths[0]}, {paths[1]}; ")
+    assert refusal(load_samples, str(tmp_path)).startswith(f"more than one file matches: {paths[0]}, {paths[1]}; ")
 
 
 @pytest.mark.parametrize("limit", [0, -1])
@@ -119,7 +119,7 @@ def test_a_hub_that_cannot_be_reached_is_one_line(monkeypatch):
     monkeypatch.setattr(datasets, "load_dataset", fail)
     message = refusal(load_samples, "owner/name:config", split="test")
     assert message.startswith(
-        "'owner/name:config' is no local file or folder, and split 'test' cannot be loaded from the hub "
+        "'owner/name:config' is not a local file or folder, and split 'test' cannot be loaded from the hub "
         "(ConnectionError: cannot reach the hub); check the name"
     )
 

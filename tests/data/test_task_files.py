@@ -34,7 +34,7 @@ AS_TRAINED = {"QUESTION": "What is ice?", "Best answer": "Frozen water"}
 @pytest.mark.parametrize(("sort", "kind"), [(None, HeldOut), ("samples", HeldOut), ("short", ShortTask)])
 def test_columns_name_what_a_file_s_own_names_do_not_tell(tmp_path: Path, sort: str | None, kind: type):
     path = written(tmp_path, AS_TRAINED)
-    assert "tell no sort of task" in refusal(path)
+    assert "do not tell what kind of task it is" in refusal(path)
     found, (sample,) = read_task(path, name="mine", sort=sort, limit=None, columns=TRAINED)
     assert isinstance(found, kind)
     answer = {"answers": ["Frozen water"]} if sort == "short" else {"output": "Frozen water"}
@@ -127,7 +127,7 @@ def test_a_label_is_found_in_generated_text_only_where_it_stands_alone(tmp_path:
 @pytest.mark.parametrize(
     ("row", "expected"),
     [
-        ({**LISTED, "answer": "D"}, "field 'answer' is 'D', which is none of the options; give a label (A, B, C)"),
+        ({**LISTED, "answer": "D"}, "field 'answer' is 'D', which is not one of the options; give a label (A, B, C)"),
         ({**LISTED, "answer": None}, "no answer in field 'answer'; give an option's label, its text or its place"),
         ({"question": "", "choices": ["a", "b"], "answer": "A"}, "field 'question' is '', expected text"),
         ({"question": "Q", "choices": ["a"], "answer": "A"}, "1 options; give 2 to 26"),
@@ -167,7 +167,7 @@ def test_each_spelling_of_short_answers_is_read(tmp_path: Path, row: dict[str, A
 @pytest.mark.parametrize("answer", ["", None, True, [], [""], {"value": None}])
 def test_a_question_without_an_answer_names_its_line(tmp_path: Path, answer: Any):
     path = written(tmp_path, {"question": "Q?", "answer": "a"}, {"question": "Q?", "answer": answer})
-    assert refusal(path).startswith(f"{path}: sample 2: field 'answer' is {answer!r}, expected a text, a number, or")
+    assert refusal(path).startswith(f"{path}: sample 2: field 'answer' is {answer!r}, expected text, a number, or")
 
 
 @pytest.mark.parametrize(
@@ -189,7 +189,7 @@ def test_samples_as_for_training_are_held_out(tmp_path: Path, row: dict[str, Any
 def test_fields_that_fit_two_sorts_are_refused_until_one_is_named(tmp_path: Path):
     path = written(tmp_path, {"instruction": "Q?", "output": "a", "answer": "a"})
     assert refusal(path) == (
-        f"{path}: its fields (instruction, output, answer) fit more than one sort of task; write short:{path} or"
+        f"{path}: its fields (instruction, output, answer) fit more than one kind of task; write short:{path} or"
         f" samples:{path}"
     )
     assert read(path, sort="short")[1][0]["answers"] == ["a"]
@@ -200,7 +200,7 @@ def test_fields_that_fit_two_sorts_are_refused_until_one_is_named(tmp_path: Path
 def test_fields_that_fit_nothing_are_refused_with_what_each_sort_needs(tmp_path: Path, row: dict[str, Any]):
     path = written(tmp_path, row)
     assert refusal(path).startswith(
-        f"{path}: its fields ({', '.join(row)}) tell no sort of task: a question (question)"
+        f"{path}: its fields ({', '.join(row)}) do not tell what kind of task it is: a question (question)"
     )
     assert refusal(path, sort="choice").startswith(f"{path}: no field with a question (question, instruction, ")
 
@@ -223,5 +223,5 @@ def test_names_that_fit_nothing_or_are_alike_are_refused():
         task_name("evryday")
     with pytest.raises(ConfigError, match=re.escape("a/exam.csv and b/exam.jsonl would both be called 'exam'")):
         check_names(["a/exam.csv", "b/exam.jsonl"])
-    with pytest.raises(ConfigError, match=re.escape("everyday.csv: the file has the name of the built-in task")):
+    with pytest.raises(ConfigError, match=re.escape("everyday.csv: the file has the same name as the built-in task")):
         check_names(["everyday.csv"])

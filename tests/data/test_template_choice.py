@@ -104,16 +104,16 @@ def test_the_token_that_ends_answers_becomes_the_end_token_and_that_is_told():
     (note,) = choose_template(tokenizer, template="chatml")
     assert note == "answers end with <|im_end|>, which is now the tokenizer's end token (it was <|endoftext|>)"
     (note,) = choose_template(tokenizer_of("plain"), template="chatml")
-    assert note.startswith("data.chat_template ends answers with '<|im_end|>', which is no special token of this tok")
+    assert note.startswith(
+        "data.chat_template ends answers with '<|im_end|>', which is not a special token of this tok"
+    )
 
 
 def test_a_template_may_be_a_file(tmp_path: Path):
     path = tmp_path / "own.jinja"
     path.write_text("\ufeff" + template_text("zephyr"), encoding="utf-8")
     assert template_text(str(path)) == template_text("zephyr")
-    with pytest.raises(
-        ConfigError, match=r"'chatlm' is no file that can be read; did you mean 'chatml'\? \(known ones: "
-    ):
+    with pytest.raises(ConfigError, match=r"'chatlm' is not a readable file; did you mean 'chatml'\? \(known ones: "):
         template_text("chatlm")
     (tmp_path / "latin.jinja").write_bytes(b"\xe9")
     with pytest.raises(ConfigError, match="is not UTF-8 text"):
@@ -147,7 +147,7 @@ def test_a_system_message_that_the_template_does_not_take_is_refused():
     tokenizer = tokenizer_of("phi3")
     tokenizer.chat_template = OLD_PHI
     with pytest.raises(
-        DataError, match=r"^data\.system: message 1: the text of the role 'system' is left out by the chat"
+        DataError, match=r"^data\.system: message 1: the chat template leaves out the text of the role 'system'"
     ):
         choose_template(tokenizer, system="Be brief.")
 

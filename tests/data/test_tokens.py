@@ -52,7 +52,13 @@ def test_longer_examples_can_be_left_out():
     rows = [example(1, 2, 3, 4), example(5, 6, 7), example(*range(9))]
     short = cut_examples([rows[2], *rows[:2]], max_length_tokens=4, source="x", longer="leave_out")
     assert (short.examples, short.kept, short.truncated) == (rows[:2], [1, 2], 0)
-    with pytest.raises(DataError, match=r"x: .* no sample has .* 2 tokens; set data\.max_length_tokens to 3 or more"):
+    with pytest.raises(
+        DataError,
+        match=(
+            r"x: .* leaves no samples: none has 2 tokens or fewer; set data\.max_length_tokens to 3 or"
+            r" more"
+        ),
+    ):
         cut_examples(rows, max_length_tokens=2, source="x", longer="leave_out")
 
 

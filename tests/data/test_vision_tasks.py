@@ -167,7 +167,7 @@ def test_questions_without_a_public_answer_are_read_for_a_submission(tmp_path):
     ("change", "message"),
     [
         ({"answer": "E"}, "index 1: the answer is 'E', allowed: A, B; correct the table"),
-        ({"B": ""}, "index 1: 1 options, expected two at least"),
+        ({"B": ""}, "index 1: 1 options, expected at least two"),
         ({"index": "x1"}, "the index 'x1' is not a number"),
     ],
 )
@@ -287,8 +287,8 @@ def test_textvqas_table_holds_its_answers_as_a_list(tmp_path):
     (found,) = textvqa(table(tmp_path / "a.tsv", [row]))
     assert found.answers == ["a"] * 10
     assert found.images == [content()]
-    assert "no 'ocr_tokens' to give" in refusal(textvqa, tmp_path / "a.tsv", ocr=True)
-    assert "is no list" in refusal(textvqa, table(tmp_path / "b.tsv", [row | {"answer": "['a"}]))
+    assert "no 'ocr_tokens' to show" in refusal(textvqa, tmp_path / "a.tsv", ocr=True)
+    assert "is not a list" in refusal(textvqa, table(tmp_path / "b.tsv", [row | {"answer": "['a"}]))
 
 
 def test_textvqa_needs_ten_answers_or_none(tmp_path):

@@ -194,7 +194,13 @@ def test_what_gives_no_features_is_refused(model_of: Callable[[str], Path], tmp_
     with pytest.raises(ConfigError, match=r"'no/such/folder' gives no features: .* one of clip, siglip, dinov2"):
         open_features("no/such/folder")
     CLIPVisionModel(CLIPVisionConfig(**SEEING)).save_pretrained(tmp_path / "tower")
-    with pytest.raises(ConfigError, match=r"tower' is a model of type 'clip_vision_model', of which no features"):
+    with pytest.raises(
+        ConfigError,
+        match=(
+            r"tower' is a model of type 'clip_vision_model', whose features are not"
+            r" supported"
+        ),
+    ):
         opened(tmp_path / "tower")
 
 
@@ -222,10 +228,10 @@ def test_a_tokenizer_with_another_end_than_the_model_is_refused(
 def test_a_vector_that_is_no_direction_is_refused() -> None:
     empty = Features("zeros", "none", lambda pictures: torch.zeros(len(pictures), 4))
     with pytest.raises(
-        CheckpointError, match=r"zeros gives number 0 of 3 a vector of length 0.0, which is no direction"
+        CheckpointError, match=r"zeros gives number 0 of 3 a vector of length 0.0, which has no direction"
     ):
         empty.pictures(PICTURES)
-    with pytest.raises(ValueError, match="nothing to compute vectors of"):
+    with pytest.raises(ValueError, match="nothing to compute features of"):
         empty.pictures([])
 
 

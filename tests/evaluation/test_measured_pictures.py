@@ -106,7 +106,7 @@ def test_pictures_of_other_requests_than_the_bases_are_refused() -> None:
         lambda: measure_drift(drawn, drawn[:3], features=COLOUR),
         lambda: measure_subject(drawn, drawn[::-1], features=COLOUR, photos=[plain(*RED)] * 2),
     ):
-        with pytest.raises(DataError, match=r"4 pictures and \d of the base are not of the same requests"):
+        with pytest.raises(DataError, match=r"4 pictures and \d of the base were not drawn from the same requests"):
             compare()
 
 

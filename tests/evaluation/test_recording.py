@@ -28,7 +28,7 @@ def test_units_are_counted_once_and_the_accuracy_is_their_mean_credit():
     assert found.scored == Scored(rule="yes_no", is_counted=False, units=3, answers=6)
     assert scoring_notes(found) == [
         "mme: accuracy is the mean credit (0 to 1) of 3 units of 6 answers, by the rule yes_no",
-        "mme, after: nothing could be read in 2 of 6 answers; they count as wrong",
+        "mme, after: nothing could be read from 2 of 6 answers; they count as wrong",
     ]
 
 

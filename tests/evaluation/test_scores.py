@@ -104,7 +104,7 @@ def test_no_answers_have_no_accuracy():
 
 @pytest.mark.parametrize(("correct", "total"), [(2, 1), (-1, 1), (0, 0)])
 def test_impossible_counts_are_refused(correct, total):
-    with pytest.raises(ValueError, match=f"{correct} of {total} is no accuracy"):
+    with pytest.raises(ValueError, match=f"{correct} of {total} is not an accuracy"):
         Accuracy(correct, total)
 
 

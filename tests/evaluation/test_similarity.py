@@ -77,7 +77,7 @@ def test_a_value_stands_between_floor_and_ceiling() -> None:
     assert [span.place(value) for value in (0.2, 0.45, 0.7, 0.95, 0.1)] == pytest.approx([0, 0.5, 1, 1.5, -0.2])
     with pytest.raises(DataError) as refusal:
         Span(floor=0.5, ceiling=0.5).place(0.6)
-    assert "held-out photos are as like the subject (0.500) as what the base draws (0.500)" in str(refusal.value)
+    assert "held-out photos are no more like the subject (0.500) than what the base draws (0.500)" in str(refusal.value)
 
 
 PROMPTS, SEEDS = ["a cat", "a cat", "a dog", "a dog"], [1, 2, 1, 2]
@@ -152,7 +152,7 @@ def test_a_withheld_picture_is_worth_nothing_and_counts_as_unread() -> None:
 def test_values_that_do_not_fit_are_refused() -> None:
     with pytest.raises(DataError, match="'a cat' was drawn with seed 1 twice; give each prompt different seeds"):
         measured([0.1, 0.2], ["a cat", "a cat"], [1, 1])
-    with pytest.raises(DataError, match="the value of 'a dog' with seed 1 is no number"):
+    with pytest.raises(DataError, match="the value of 'a dog' with seed 1 is not a number"):
         measured([0.1, np.nan], ["a cat", "a dog"], [1, 1])
     with pytest.raises(ValueError):
         measured([0.1], ["a cat", "a dog"], [1, 1])

@@ -177,7 +177,9 @@ def of_unit(name, texts, *, answers="BBB", **fields):
 
 
 def test_a_question_without_an_answer_is_not_scored():
-    with pytest.raises(DataError, match="question 1 has no answer to score by; write the file of predictions instead"):
+    with pytest.raises(
+        DataError, match=("question 1 has no answer to score against; write the file of predictions instead")
+    ):
         credits_of([question([])], ["B"], rule=rule("letters"))
 
 

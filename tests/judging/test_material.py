@@ -54,7 +54,7 @@ def test_two_methods_of_one_name_are_refused():
 
 
 def test_one_method_makes_no_pair(drawn: list[str]):
-    with pytest.raises(ConfigError, match="1 methods make no pair; give at least two"):
+    with pytest.raises(ConfigError, match="1 methods cannot be compared; give at least two"):
         read_material(drawn[:1])
 
 
@@ -96,7 +96,7 @@ def test_a_table_that_lacks_something_is_refused(tmp_path: Path, table: str, mes
 
 def test_folders_must_hold_the_same_names(tmp_path: Path):
     given = [texts(tmp_path / "a", x="1", y="2"), texts(tmp_path / "b", x="1")]
-    with pytest.raises(DataError, match=re.escape(f"1 are in one only, first 'y' in {tmp_path / 'a'}")):
+    with pytest.raises(DataError, match=re.escape(f"1 are in only one, the first 'y' in {tmp_path / 'a'}")):
         read_material(given)
 
 

@@ -99,9 +99,9 @@ def test_assumptions_that_cannot_be_are_refused(told, message):
 @pytest.mark.parametrize(
     ("judges", "pairs", "options", "message"),
     [
-        ([1, 5], [32], {}, "judges: 1 make no study with intervals; give from 2 to 200"),
-        ([5], [5000], {}, "pairs: 5000 make no study with intervals; give from 2 to 2000"),
-        ([], [32], {}, "judges: none make no study"),
+        ([1, 5], [32], {}, "judges: 1, allowed: 2 to 200 each"),
+        ([5], [5000], {}, "pairs: 5000, allowed: 2 to 2000 each"),
+        ([], [32], {}, "judges: none, allowed: 2 to 200 each"),
         ([5], [32], {"methods": 1}, "2 questions about 1 methods at 8 seconds make no study"),
     ],
 )

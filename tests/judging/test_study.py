@@ -71,7 +71,7 @@ def test_nothing_is_answered_twice_out_of_order_or_for_another(study: Study):
     assert other
     study.answer(ann, page.token, choices=["left", "tie"], seconds=1).result()
     study.answer(ann, page.token, choices=["left", "tie"], seconds=9).result()  # sent again: kept once
-    with pytest.raises(RefusedError, match="answered already, and otherwise"):
+    with pytest.raises(RefusedError, match="already has a different answer"):
         study.answer(ann, page.token, choices=["right", "tie"], seconds=1).result()
     with pytest.raises(RefusedError, match="belongs to another link"):
         study.answer(ann, other.token, choices=["left", "tie"], seconds=1).result()
@@ -110,7 +110,7 @@ def test_undoing_goes_back_page_by_page_and_keeps_what_was_undone(study: Study):
     back = study.page(ann)
     assert back
     assert (back.token, back.chosen) == (second.token, {0: "tie", 1: "tie"})
-    with pytest.raises(RefusedError, match="not the one you are at"):
+    with pytest.raises(RefusedError, match="not the pair you are on"):
         study.undo(ann, third.token).result()  # a second click
     study.undo(ann, back.token).result()
     with pytest.raises(RefusedError, match="nothing to undo"):
@@ -154,7 +154,12 @@ def test_a_further_judge_sees_the_same_pairs_and_changes_no_plan(study: Study):
     record = read_study(study.folder)
     assert (record.judges[-1], record.judges_planned) == ("dan", 3)
     assert len({one.pair for one in record.judgements if one.check is None}) == 10
-    for name, message in [("dan", "already"), ("", "no name"), ("x" * 61, "no name"), ("a\nb", "no name")]:
+    for name, message in [
+        ("dan", "already"),
+        ("", "is not a name"),
+        ("x" * 61, "is not a name"),
+        ("a\nb", "is not a name"),
+    ]:
         with pytest.raises(ConfigError, match=message):
             study.add_judge(name).result()
 
@@ -231,8 +236,8 @@ def test_methods_that_drew_the_same_are_not_judged(tmp_path: Path):
     ("setup", "message"),
     [
         (Setup(judges=()), "needs a judge"),
-        (Setup(judges=("a", "a")), "a judge 'a' already"),
-        (Setup(questions=(Question("x", "X?"), Question("x", "Y?"))), "a question 'x' already"),
+        (Setup(judges=("a", "a")), "already a judge 'a'"),
+        (Setup(questions=(Question("x", "X?"), Question("x", "Y?"))), "already a question 'x'"),
     ],
 )
 def test_a_study_that_makes_no_sense_is_not_begun(tmp_path: Path, drawn: list[str], setup: Setup, message: str):

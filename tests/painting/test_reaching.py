@@ -41,5 +41,5 @@ def test_rounding_is_no_effect(pipeline: Callable[..., Any]) -> None:
 
 def test_pictures_of_other_requests_are_not_compared(pipeline: Callable[..., Any]) -> None:
     drawn = list(draw(pipeline("sdxl"), ASKED * 2))
-    with pytest.raises(ValueError, match="2 and 1 pictures are not of the same requests"):
+    with pytest.raises(ValueError, match="2 and 1 pictures were not drawn from the same requests"):
         reach(drawn, drawn[:1])

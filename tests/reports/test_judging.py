@@ -57,7 +57,7 @@ def test_every_interval_has_a_drawing(study: Path, tmp_path: Path):
 def test_a_study_that_goes_on_is_refused_and_names_no_method(tmp_path: Path):
     folder = found(tmp_path)
     judge(folder, method="mixed", is_closed=False, most=2)
-    with pytest.raises(ConfigError, match="is not closed, and nothing by method is shown before") as refused:
+    with pytest.raises(ConfigError, match="is still open, and results are not shown before it is closed") as refused:
         make_report([folder])
     assert "mixed" not in str(refused.value)
 

@@ -54,7 +54,7 @@ def test_a_run_shows_its_accuracy_before_and_after(run_folder: Path):
     html = html.replace("\N{NO-BREAK SPACE}", " ")
     interval = "(95 % interval 52.4 to 75.8)"
     assert f"<strong>65.0 %</strong> of 60 questions of everyday right {interval}, 28.3 % before training" in html
-    assert "; guessing gets 25%." in html
+    assert "; guessing gets 25 %." in html
     assert [*sections([run_folder])] == [
         f"runs-{name}" for name in ("results", "accuracy", "learning", "inside", "answers", "limits", "settings")
     ]
@@ -71,7 +71,7 @@ def test_a_run_whose_answers_are_worth_parts_says_what_its_accuracy_is(run_folde
     limits = sections([run_folder])["runs-limits"]
     note = "everyday: accuracy is the mean credit (0 to 1) of 60 units of 120 answers, by the rule yes_no."
     assert limits.count(note) == 1
-    assert "everyday, after: nothing could be read in 7 of 120 answers; they count as wrong." in limits
+    assert "everyday, after: nothing could be read from 7 of 120 answers; they count as wrong." in limits
 
 
 def test_a_run_that_was_killed_at_once_still_has_a_page(run_folder: Path):
@@ -111,7 +111,7 @@ def test_held_out_samples_are_what_a_run_without_questions_leads_with(run_folder
     html = make_report([run_folder]).html()
     told = "perplexity on 20 held-out samples of mine (loss 1.000 per token), 7.39 before training."
     assert f"<strong>2.72</strong> {told}" in html
-    assert "1.000<small>0.900 to 1.100</small>" in html
+    assert "1.000<small class=range>0.900 to 1.100</small>" in html
 
 
 def test_runs_beside_one_another_are_not_ranked(run_folder: Path):
@@ -125,7 +125,8 @@ def test_a_comparison_leads_with_how_many_arms_are_shown_to_differ(write_compari
     lead = make_report([folder]).chapters[0]
     assert lead.number == "3 of 4 arms"
     assert lead.summary == (
-        "are shown to be better than their baseline on everyday (moslora, dora, moslora 50%), 1 shows no difference."
+        "are shown to be better than their baseline on everyday (moslora, dora, moslora 50%), for 1 no difference is"
+        " shown."
     )
     record = ComparisonRecord.load(folder / "comparison.json")
     record.differences, record.is_complete = record.differences[:1], False
@@ -233,7 +234,7 @@ def test_pages_stay_small_for_large_adapters(run_folder: Path):
     AdapterPictures(method="moslora", layers=layers).save(run_folder / "adapter.json")
     html = make_report([run_folder]).html()
     assert len(html) < 1_000_000
-    assert "The mixer M (one of 3 rows and columns) of every layer, from layer 0 on, 10 a row." in html
+    assert "The mixer M (one of 3 rows and columns) of every layer, from layer 0 on, 10 per row." in html
 
 
 def test_memory_measured_apart_and_memory_of_runs_are_not_mixed():

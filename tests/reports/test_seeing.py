@@ -47,10 +47,12 @@ def test_each_task_has_its_accuracy_by_kind_beside_what_needs_no_picture(picture
     after = next(one for one in record.evaluations if (one.task, one.when) == ("easy-vqa", "after"))
     own = after.majority_by_kind["shape"]
     assert easy["shape"][2] == (
-        f"{100 * own.accuracy:.1f}<small>{own.answer}: {100 * own.low:.1f} to {100 * own.high:.1f}</small>"
+        f"{100 * own.accuracy:.1f}<small class=range>{own.answer}: {100 * own.low:.1f} to {100 * own.high:.1f}</small>"
     )
     assert after.majority
-    assert easy["all"][2].startswith(f"{100 * after.majority.accuracy:.1f}<small>{100 * after.majority.low:.1f} to ")
+    assert easy["all"][2].startswith(
+        f"{100 * after.majority.accuracy:.1f}<small class=range>{100 * after.majority.low:.1f} to "
+    )
     bench = rows(found["runs-task-mmbench"], caption="mmbench: accuracy by kind")
     assert bench["head"][-2:] == ["picture blanked", "question removed"]
     assert "coarse perception" in bench
@@ -60,7 +62,7 @@ def test_each_task_has_its_accuracy_by_kind_beside_what_needs_no_picture(picture
 
 def test_the_rule_and_the_answers_that_none_could_be_read_in_are_told(pictured: Path):
     section = sections(pictured)["runs-task-mmbench"]
-    assert "Rule that reads the answers: one option&#39;s letter; all passes are right." in section
+    assert "Rule for reading the answers: one option&#39;s letter; all passes are right." in section
     unread = [one.unread for one in RunRecord.load(pictured / "run.json").evaluations if one.task == "mmbench"]
     assert unread[1]
     assert f"after training {100 * unread[1] / 240:.1f} % ({unread[1]} of 240)" in section
@@ -159,7 +161,7 @@ def test_a_comparison_draws_its_arms_over_each_other(tmp_path: Path):
     assert table["head"] == ["lora", "moslora"]
     each = [seen["lora", seed].evaluations[4].by_kind["logic_reasoning"].accuracy for seed in ("1", "2")]
     low, high = (f"{100 * value:.1f}" for value in (min(each), max(each)))
-    assert table["logic reasoning"][0] == f"{100 * sum(each) / 2:.1f}<small>{low} to {high}</small>"
+    assert table["logic reasoning"][0] == f"{100 * sum(each) / 2:.1f}<small class=range>{low} to {high}</small>"
 
 
 def test_what_a_question_says_is_text_in_the_page(pictured: Path):
@@ -207,7 +209,7 @@ def test_a_comparison_says_what_is_left_without_the_picture(tmp_path: Path):
     record.save(tmp_path / "comparison.json")
     table = rows(sections(tmp_path)["c1-controls"], caption="Accuracy in percent, and what is left of it")
     assert table["head"] == ["mmbench", "mmbench, picture blanked"]
-    assert table["lora"] == ["60.0<small>57.5 to 62.5</small>", "31.4"]
+    assert table["lora"] == ["60.0<small class=range>57.5 to 62.5</small>", "31.4"]
     assert table["moslora"][1] == "–"
 
 

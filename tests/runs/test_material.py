@@ -266,7 +266,7 @@ def test_a_message_that_says_nothing_without_its_ignored_calls_is_refused_or_lef
     path = tmp_path / "calls.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     data = {"train": str(path), "format": "chat"}
-    told = "message 2: field 'tool_calls' is left out by the chat template; choose one of a model that calls tools"
+    told = "message 2: the chat template leaves out the field 'tool_calls'; choose one of a model that calls tools"
     with pytest.raises(DataError, match=rf"sample 41: {told}, .*, or leave such samples out \(to .*data\.on_bad=skip"):
         read_for_chat(data=data)
     nothing = r"sample 41: message 2 says nothing without its tool_calls, which data\.ignore takes out: leave such"

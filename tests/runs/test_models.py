@@ -90,7 +90,8 @@ def test_missing_weights_are_not_drawn_at_random(copied: Path):
     del tensors["model.layers.1.mlp.up_proj.weight"]
     save_file(tensors, copied / "model.safetensors", metadata={"format": "pt"})
     assert message(load_model, copied) == (
-        f"model.path '{copied}' lacks 1 of its weights (model.layers.1.mlp.up_proj.weight): get the model again, or "
+        f"model.path '{copied}' lacks 1 of its weights (model.layers.1.mlp.up_proj.weight): get a fresh copy of the"
+        " model, or "
         "check that it is for AutoModelForCausalLM, or that the adapter was saved with what it trained"
     )
 

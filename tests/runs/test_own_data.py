@@ -138,7 +138,7 @@ def test_sources_have_their_share_of_an_epoch(read: Read, own_data: Path, tmp_pa
     assert len(material.rows) == 80
     assert (
         material.notes()[1]
-        == f"samples an epoch, by the sources' weights: {large} 60 (it has 60), {small} 20 (it has 10)"
+        == f"samples per epoch, by the sources' weights: {large} 60 (it has 60), {small} 20 (it has 10)"
     )
     draws = [said(read(train={large: 4, small: 1}, seed=seed).rows) for seed in (1, 1, 2, 3)]
     assert draws[0] == draws[1]
@@ -207,7 +207,7 @@ def test_bad_chats_are_left_out_one_by_one(read: Read, own_data: Path, tmp_path:
     (tmp_path / "mine.jsonl").write_text("\n".join([*chats[:5], bad, *chats[5:]]))
     material = read(train=str(tmp_path / "mine.jsonl"), format="chat", on_bad="skip")
     assert len(material.rows) == 20
-    assert "1 sample that cannot be used was left out (sample 6: no message of the assistant" in material.notes()[1]
+    assert "1 sample that cannot be used was left out (sample 6: no assistant message" in material.notes()[1]
 
 
 def test_what_a_sample_says_beside_its_instruction_reaches_the_prompt(read: Read, tmp_path: Path, said: Any):

@@ -114,7 +114,7 @@ def test_methods_see_the_same_noise(train: Callable[..., RunRecord]):
         ({"model": {"quantize": "nf4"}}, "quantize"),
         ({"adapter": {"parts": None, "target_modules": "all-linear"}}, "parts"),
         ({"training": {"draw_every_steps": 2}}, "evaluation.prompts"),
-        ({"data": {"prompt": "a photo " * 60}}, "longer than the text encoder reads"),
+        ({"data": {"prompt": "a photo " * 60}}, "longer than the text encoder can read"),
     ],
 )
 def test_settings_that_cannot_be_meant_are_refused_before_weights_load(

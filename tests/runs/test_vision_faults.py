@@ -212,7 +212,7 @@ def test_a_sample_whose_answers_are_marked_is_not_told_to_be_cut(
 ):
     turns = [{"role": "user", "content": "Say red."}, {"role": "assistant", "content": "red", "train": False}]
     (picture_data / "train.json").write_text(json.dumps([{"messages": turns}]))
-    with pytest.raises(DataError, match=r"sample 1: every answer is marked not to be learned; take a mark away, or"):
+    with pytest.raises(DataError, match=r"sample 1: every answer is marked as not to be learned; unmark one, or"):
         rows()
 
 

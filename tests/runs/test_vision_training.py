@@ -114,7 +114,7 @@ def test_the_plan_says_what_the_samples_hold_and_which_fields_nobody_reads(
     remarks = material(data={"train": source}).remarks
     assert remarks[:2] == [
         f"{source}: fields not used: topic, difficulty",
-        "12 of 13 samples have pictures; tokens a sample, median and most: 16 and 16 of pictures, 36 and 37 of text",
+        "12 of 13 samples have pictures; tokens per sample, median and most: 16 and 16 of pictures, 36 and 37 of text",
     ]
     assert f"{source}: fields not used: difficulty" in material(data={"train": source, "ignore": ["topic"]}).remarks
 

@@ -42,7 +42,7 @@ def check_combinable(model: nn.Module, configs: Mapping[str, Any]) -> None:
     is_saving = [bool(getattr(config, "modules_to_save", None)) for config in configs.values()]
     if any(is_saving) and not is_saving[0]:
         owner = list(configs)[is_saving.index(True)]
-        raise ConfigError(f"adapter '{owner}' has modules_to_save, which would be lost: name it first")
+        raise ConfigError(f"adapter '{owner}' has modules_to_save, which would be lost: name this adapter first")
     for adapter, config in configs.items():
         for option, reason in UNCOMBINED.items():
             if getattr(config, option, None):

@@ -58,7 +58,7 @@ class MosloraConfig(LoraConfig):
     )
     mixer_trainable: bool | None = field(
         default=None,
-        metadata={"help": "Train the mixer. Default: yes, except for butterfly, which is the fixed one of TS-Mixing."},
+        metadata={"help": "Train the mixer. Default: yes, except for butterfly, TS-Mixing's fixed mixer."},
     )
     mixer_pattern: dict[str, str] | None = field(
         default_factory=dict,

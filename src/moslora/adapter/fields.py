@@ -51,7 +51,9 @@ def _is_list(value: Any) -> bool:
 
 def _check_names(field: str, value: Any) -> None:
     if isinstance(value, str):
-        raise ConfigError(f"{field}='{value}' is text, of which each letter would be a name: write a list, ['{value}']")
+        raise ConfigError(
+            f"{field}='{value}' is text, and each letter would count as a name: write a list, ['{value}']"
+        )
     if not _is_list(value) or not all(isinstance(name, str) and name for name in value):
         raise ConfigError(f"{field}={value!r}: give a list of names, such as ['lm_head']")
 
@@ -85,4 +87,4 @@ def _check_pattern(field: str, pattern: Any) -> None:
         re.compile(pattern)
         re.compile(FRAMES.get(field, "{}").replace("{}", pattern, 1))
     except re.error as error:
-        raise ConfigError(f"{field}: '{pattern}' is not a regular expression ({error}): mend it") from None
+        raise ConfigError(f"{field}: '{pattern}' is not a regular expression ({error}): correct it") from None

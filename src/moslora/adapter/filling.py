@@ -26,7 +26,8 @@ class Unfilled(LoraVariant):
     def _refuse(self, _layer: Any, active_adapter: str, *_args: Any, **_kwargs: Any) -> NoReturn:
         raise CheckpointError(
             f"adapter '{active_adapter}' was added to be loaded from a file, and its tensors are missing: load its"
-            " file, delete it, or, to start afresh from a saved configuration, set that one's base_model_config to None"
+            " file, delete it, or, to start afresh from a saved configuration, set that configuration's"
+            " base_model_config to None"
         )
 
     forward = merge_safe = merge_unsafe = unmerge = _refuse  # pyright: ignore[reportAssignmentType]

@@ -39,7 +39,7 @@ def split_rows(fused: torch.Tensor, *, heads: int, groups: int, size: int, name:
     if len(fused) != groups * (queries + 2) * size:
         raise CheckpointError(
             f"{name} has {len(fused)} rows and {heads} heads in {groups} groups of head size {size} need"
-            f" {groups * (queries + 2) * size}: get the model again"
+            f" {groups * (queries + 2) * size}: get a fresh copy of the model"
         )
     by_head = fused.unflatten(0, (groups, queries + 2, size)).split([queries, 1, 1], dim=1)
     return {part: rows.flatten(0, 2).contiguous() for part, rows in zip(PARTS, by_head, strict=True)}

@@ -69,7 +69,7 @@ def head_of(fields: Mapping[str, Any], weights: Path) -> Head:
     if name is None or not (name.endswith(_OWN_CLASSES) and hasattr(transformers, name)):
         kind = f"task_type {task_type}" if name is None else f"a {name}"
         raise ConfigError(
-            f"{weights.parent} is an adapter of another model than the commands load ({kind}; allowed: task_type"
+            f"{weights.parent} is an adapter for a model that the commands do not load ({kind}; allowed: task_type"
             f" {', '.join(AUTO_CLASSES)}): load it in Python, and use moslora.save_folded or save_merged there"
         )
     with safe_open(weights, framework="pt") as tensors:

@@ -74,7 +74,9 @@ def read_tensor_file(path: Path) -> dict[str, torch.Tensor]:
         tensors = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
         reason = str(error).splitlines()[0]
-        raise CheckpointError(f"{path} is damaged or holds more than tensors ({reason}): get the file again") from None
+        raise CheckpointError(
+            f"{path} is damaged or holds more than tensors ({reason}): get a fresh copy of the file"
+        ) from None
     if isinstance(tensors, dict) and isinstance(tensors.get("state_dict"), dict):
         tensors = tensors["state_dict"]
     if not isinstance(tensors, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in tensors.values()):
@@ -90,7 +92,7 @@ def read_config(source: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise CheckpointError(f"{source} has no adapter_config.json: give the folder of a saved adapter") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{path} is not readable JSON ({error}): get the file again") from None
+        raise CheckpointError(f"{path} is not readable JSON ({error}): get a fresh copy of the file") from None
     kind = fields.get("peft_type", "LORA")
     if kind != "LORA":
         raise CheckpointError(f"{path} says peft_type {kind}: only LoRA-like adapters (LORA) can be imported")
@@ -105,7 +107,9 @@ def convert(
     chains, pairs = chains_of(tensors), pairs_of(tensors, source=source)
     depths = {len(chains[layer]) for layer in pairs if layer in chains} or {0}
     if len(depths) > 1 or (chains and set(chains) != set(pairs)):
-        raise CheckpointError(f"{source} has mixers for some layers only: {len(chains)} of {len(pairs)}; get it again")
+        raise CheckpointError(
+            f"{source} has mixers for some layers only: {len(chains)} of {len(pairs)}; get a fresh copy"
+        )
     converted = {key: tensor.contiguous() for key, tensor in tensors.items() if LINK.match(key) is None}
     has_bias = any(bias is not None for chain in chains.values() for _, bias in chain)
     for layer, (a, b) in pairs.items():
@@ -155,7 +159,8 @@ def pairs_of(tensors: Mapping[str, torch.Tensor], *, source: str) -> dict[str, t
                 layer = key.removesuffix(a_key)
                 if layer + b_key not in tensors:
                     raise CheckpointError(
-                        f"{source}: {layer} has rank {len(a)} in {a_key[1:]} and no {b_key[1:]}; get the file again"
+                        f"{source}: {layer} has rank {len(a)} in {a_key[1:]} and no {b_key[1:]}; get a fresh copy of"
+                        " the file"
                     )
                 pairs[layer] = a, tensors[layer + b_key]
     if not pairs:
@@ -178,7 +183,7 @@ def chains_of(tensors: Mapping[str, torch.Tensor]) -> dict[str, Chain]:
             links.setdefault(int(match["number"] or 0), {})[match["part"]] = tensor
     for layer, links in found.items():
         if any("weight" not in link for link in links.values()):
-            raise CheckpointError(f"{layer} has a mixer's bias without its weight: get the file again")
+            raise CheckpointError(f"{layer} has a mixer's bias without its weight: get a fresh copy of the file")
     return {
         layer: [(links[number]["weight"], links[number].get("bias")) for number in sorted(links)]
         for layer, links in found.items()
@@ -190,7 +195,7 @@ def _check_shapes(layer: str, a: torch.Tensor, b: torch.Tensor, chain: Chain, *,
     is_grouped = b.dim() > 2 and rank % b_rank == 0  # of a convolution with groups, B has a share of the rank for each
     if b_rank != rank and not is_grouped:
         raise CheckpointError(
-            f"{source}: {layer} has rank {rank} in A and B of shape {tuple(b.shape)}; get the file again"
+            f"{source}: {layer} has rank {rank} in A and B of shape {tuple(b.shape)}; get a fresh copy of the file"
         )
     for weight, _ in chain:
         if tuple(weight.shape) != (rank, rank):

@@ -135,7 +135,7 @@ def _placed(part: str, own: PartAdapter, model: Any, *, keeps_mixer: bool) -> tu
     for key, tensor in own.tensors.items():
         match = TENSOR.match(key)
         if match is None:
-            raise CheckpointError(f"{own.source} also holds {key}, which is no adapter's: import it without")
+            raise CheckpointError(f"{own.source} also holds {key}, which belongs to no adapter: remove it")
         kind = match["kind"]
         if kind.startswith("lora_mixer") and not keeps_mixer:
             continue
@@ -204,7 +204,9 @@ def _shared(parts: Mapping[str, PartAdapter]) -> dict[str, Any]:
             values = {part: depth for part, depth in values.items() if parts[part].has_mixers} or {LANGUAGE: 1}
         if len({*values.values()}) > 1:
             listed = ", ".join(f"{value!r} for {part}" for part, value in values.items())
-            raise CheckpointError(f"the adapters have different {option} ({listed}), and one adapter has one for all")
+            raise CheckpointError(
+                f"the adapters have different {option} ({listed}), and the joined adapter has one for all"
+            )
         fields[option] = next(iter(values.values()))
     return fields
 

@@ -159,7 +159,7 @@ def check_base_layer(name: str, layer: nn.Module) -> None:
     weight = getattr(layer, "weight", None)
     if _is_recomputed(layer):
         reason = (
-            "its weight is computed anew at every forward pass (weight_norm, spectral_norm, pruning, parametrize),"
+            "its weight is recomputed at every forward pass (weight_norm, spectral_norm, pruning, parametrize),"
             " which would undo a merge"
         )
     elif reason is None and isinstance(weight, torch.Tensor) and not _is_plain(weight):

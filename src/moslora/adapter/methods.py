@@ -140,7 +140,9 @@ def _pissa_start(options: Mapping[str, Any], _total_steps: int) -> dict[str, Any
 def _adalora_plan(options: Mapping[str, Any], total_steps: int) -> dict[str, Any]:
     """Ranks from 1.5 times the target, a tenth of the steps before the first is taken away, 3 tenths after the last."""
     if total_steps < 2:
-        raise ConfigError(f"method 'adalora' plans its ranks over the training, and {total_steps} step is too short")
+        raise ConfigError(
+            f"method 'adalora' plans its ranks over the whole training, and needs at least 2 steps, not {total_steps}"
+        )
     target = options.get("target_r", AdaLoraConfig.target_r)
     start = options.get("init_r", math.ceil(1.5 * target))
     if not 0 < target < start:

@@ -81,7 +81,7 @@ class CheckGradients(TrainerCallback):
                 raise ConfigError(
                     f"the {part} part ({self.parts[part]}) has no gradient after {self.steps} steps, so it would not be"
                     f" trained ({len(self.dead[part])} modules, {self.dead[part][0]} first): leave it out of"
-                    " adapter.parts, or see that its inputs reach the loss and gradient checkpointing is off"
+                    " adapter.parts, or check that its inputs reach the loss and gradient checkpointing is off"
                 )
 
 

@@ -169,10 +169,11 @@ def _checked_parts(
     if not isinstance(given, Mapping) or not given:
         raise ConfigError(f"adapter.parts={given!r}: give a mapping from parts ({', '.join(allowed)}) to their options")
     if "target_modules" in common:
-        raise ConfigError("adapter.target_modules stands beside parts: move it into each part it is meant for")
+        raise ConfigError("adapter.target_modules is given beside parts: move it into each part it is meant for")
     if common.get("layers_to_transform") is not None:
         raise ConfigError(
-            "adapter.layers_to_transform does not say of which part: name the layers in each part's target_modules,"
+            "adapter.layers_to_transform does not say which part it means: name the layers in each part's"
+            " target_modules,"
             " such as layers.0.mlp.fc1"
         )
     for part, own in given.items():
@@ -207,7 +208,7 @@ def _check_option(part: str, option: str, value: Any, *, method: str) -> None:
             )
         raise unknown_name(f"option in adapter.parts.{part}:", str(option), PART_OPTIONS)
     if not _has(method, option, value):
-        raise ConfigError(f"adapter.parts.{part}.{option}: method '{method}' has no such option to choose; remove it")
+        raise ConfigError(f"adapter.parts.{part}.{option}: method '{method}' has no such option; remove it")
 
 
 def _has(method: str, option: str, value: Any) -> bool:

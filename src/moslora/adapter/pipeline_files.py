@@ -87,8 +87,8 @@ def baked_layers(model: nn.Module, adapter_name: str = "default") -> dict[str, F
         a, b = (tensors.pop(f"{PREFIX}{name}.{factor}.weight", None) for factor in ("lora_A", "lora_B"))
         if a is None or b is None:
             raise ConfigError(
-                f"{name} has no lora_A and lora_B: a pipeline's LoRA file has a place for linear layers and"
-                " convolutions alone, so leave it out of target_modules"
+                f"{name} has no lora_A and lora_B: a pipeline's LoRA file can hold linear layers and"
+                " convolutions only, so leave it out of target_modules"
             )
         layers[name] = a, (exact(b) * scale).to(b.dtype)
     if tensors:
@@ -123,13 +123,15 @@ def _plain_tensors(model: nn.Module, adapter_name: str) -> dict[str, torch.Tenso
     if not isinstance(config, MosloraConfig) and type(config) is not LoraConfig:
         kind = getattr(config.peft_type, "value", config.peft_type)
         raise ConfigError(
-            f"adapter '{adapter_name}' is of type {kind}, which has no form as a pipeline's LoRA file: train MOSLORA or"
+            f"adapter '{adapter_name}' is of type {kind}, which cannot be written as a pipeline's LoRA file: train"
+            " MOSLORA or"
             " LORA, or keep the adapter's folder"
         )
     for option in dataclasses.fields(LoraConfig):
         if option.metadata.get("is_lora_variant") and getattr(config, option.name):
             raise ConfigError(
-                f"{option.name} has no form in a pipeline's LoRA file, whose readers drop it: train without it, or fold"
+                f"{option.name} cannot be written to a pipeline's LoRA file, where readers ignore it: train without"
+                " it, or fold"
                 " the adapter for PEFT (save_folded, --format peft)"
             )
     if isinstance(config, MosloraConfig):

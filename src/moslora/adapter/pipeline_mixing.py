@@ -71,7 +71,7 @@ class _Arrival(Comparison):
 
     def refuse(self, reason: str) -> NoReturn:
         raise CheckpointError(
-            f"{self.what} does not arrive in the pipeline as it is: {reason}; give a file for this kind of pipeline,"
+            f"{self.what} does not arrive unchanged in the pipeline: {reason}; give a file for this kind of pipeline,"
             " with diffusers' names of blocks (down_blocks, not input_blocks)"
         )
 

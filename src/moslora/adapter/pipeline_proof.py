@@ -133,7 +133,7 @@ def require_effect(base: torch.Tensor, adapted: torch.Tensor) -> None:
     if torch.equal(base, adapted):
         raise NoEffectError(
             f"the adapter changes none of {base.numel()} latents: it was never trained (B starts at zero), or it is"
-            " not at work; train it, or load it again"
+            " not active; train it, or load it again"
         )
 
 
@@ -172,8 +172,8 @@ def check_is_plain(pipe: Any) -> None:
     for name, part in parts_of(pipe).items():
         if any(isinstance(module, BaseTunerLayer) for module in part.modules()):
             raise ConfigError(
-                f"the {name} of this {type(pipe).__name__} carries an adapter already: give a pipeline as it was"
-                " loaded, or call its unload_lora_weights() first"
+                f"the {name} of this {type(pipe).__name__} carries an adapter already: give a freshly"
+                " loaded one, or call its unload_lora_weights() first"
             )
 
 

@@ -80,5 +80,5 @@ def _activation(config: Path) -> str | None:
     try:
         fields = json.loads(config.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{config} is not readable JSON ({error}): get the file again") from None
+        raise CheckpointError(f"{config} is not readable JSON ({error}): get a fresh copy of the file") from None
     return fields.get("hidden_act")

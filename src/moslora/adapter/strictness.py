@@ -159,7 +159,7 @@ def _cause(missing: list[str], unexpected: list[str], misfits: list[str], *, is_
     if missing:
         return "the file is probably incomplete or belongs to other target_modules: save or copy it again"
     if misfits:
-        return "its rank or base model is probably another one: compare r and base_model_config in adapter_config.json"
+        return "its rank or base model is probably different: compare r and base_model_config in adapter_config.json"
     if any("lora_mixer" in key or "lora_AB" in key for key in unexpected):
         return "it was probably written by the reference implementation: convert it with `moslora import`"
     if is_foreign:

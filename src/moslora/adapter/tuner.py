@@ -47,7 +47,9 @@ class MosloraModel(LoraModel):
     def inject_adapter(self, model: nn.Module, adapter_name: str, *args: Any, **kwargs: Any) -> None:
         """Inject as PEFT does, with the garbage collector at rest: thousands of small objects would set it off."""
         if "." in adapter_name:
-            raise ConfigError(f"'{adapter_name}' cannot name an adapter: leave out the dots, which part a key's names")
+            raise ConfigError(
+                f"'{adapter_name}' cannot name an adapter: leave out the dots, which separate the names in a key"
+            )
         was_enabled = gc.isenabled()
         gc.disable()
         try:
@@ -87,8 +89,8 @@ class MosloraModel(LoraModel):
 
     def _add_targets_to_tie(self, peft_config: Any, tied_weight_keys: list[str]) -> None:
         raise ConfigError(
-            "ensure_weight_tying cannot tie adapters with a mixer, of which"
-            f" {', '.join(tied_weight_keys)} would need the transposed: leave the embedding out of target_modules"
+            "ensure_weight_tying cannot tie adapters with a mixer, since"
+            f" {', '.join(tied_weight_keys)} would need it transposed: leave the embedding out of target_modules"
             " (modules_to_save and trainable_token_indices can be tied)"
         )
 

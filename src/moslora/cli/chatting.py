@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 MARK = "> "
 GREETING = (
     "chat: one line a turn; Ctrl-C stops an answer; an empty line, or Ctrl-D, ends it\n"
-    "/reset begins anew, /system TEXT sets the system message (and begins anew)"
+    "/reset starts a new chat, /system TEXT sets the system message (and begins anew)"
 )
 
 

@@ -19,7 +19,7 @@ EXAMPLES = (
     "# text files for moslora judge serve",
     "moslora generate runs/demo --prompts p.txt --output answers",
     'moslora generate runs/vision-demo "What colour is it?" --image shape.png',
-    "# pictures, four a prompt, with and without the adapter from the same noise",
+    "# pictures, four per prompt, with and without the adapter from the same noise",
     'moslora generate runs/sdxl "a photo of ikat cat" --compare-base',
     "# a style beside the subject, over the subject's weight",
     'moslora generate runs/sdxl "ikat cat" --with style.safetensors=1 --sweep 0,1',

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from moslora.cli.options import BaseOption, JsonOption, SetOption, print_json, print_table, remarks, results
-from moslora.cli.parts import part_table
+from moslora.cli.parts import print_parts
 from moslora.errors import ConfigError
 
 EXAMPLES = (
@@ -72,7 +72,7 @@ def inspect(
         results.print(f"note        {note}")
     if found.parts:
         results.print()
-        print_table(results, part_table(found.parts))
+        print_parts(results, found.parts)
         results.print()
     if not found.layers:
         return

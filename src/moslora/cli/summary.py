@@ -10,7 +10,7 @@ from rich.table import Table
 from moslora.cli.kinds import is_read_by_rule, print_kinds
 from moslora.cli.losses import print_losses
 from moslora.cli.options import print_table
-from moslora.cli.parts import part_table
+from moslora.cli.parts import print_parts
 from moslora.data.tasks import EVERYDAY, chance_text
 from moslora.errors import command
 from moslora.evaluation.recording import answer_count, chance_of, group_note, scoring_notes
@@ -28,7 +28,7 @@ def print_run(console: Console, record: RunRecord, folder: Path, *, said: Collec
     print_losses(console, record.losses)
     console.print()
     if record.coverage and record.coverage.parts:
-        print_table(console, part_table(part.model_dump() for part in record.coverage.parts))
+        print_parts(console, (part.model_dump() for part in record.coverage.parts))
         console.print()
     notes = [("note", note) for note in record.notes if note not in said]
     for name, value in [*_losses(record), *_facts(record), *notes, *_places(record, folder)]:

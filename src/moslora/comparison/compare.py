@@ -74,7 +74,8 @@ def check_plan(plan: Plan, folder: str | Path) -> None:
     if path.is_file() and (changed := changes(load_plan(path), plan)):
         name, (was, now) = next(iter(changed.items()))
         raise ConfigError(
-            f"{folder} was started with another plan ({', '.join([*changed][:5])}: {name} was {was}, is {now}): go on"
+            f"{folder} was started with another plan ({', '.join([*changed][:5])}: {name} was {was}, is {now}): resume"
+            " it"
             f" with its own ({path}), or give another folder with --output"
         )
     check_writable(folder)

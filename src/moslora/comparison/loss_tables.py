@@ -1,4 +1,4 @@
-"""The losses of held-out samples in a comparison's tables: nats a token, lower is better, never an accuracy."""
+"""The losses of held-out samples in a comparison's tables: nats per token, lower is better, never an accuracy."""
 
 from moslora.comparison.grids import NOTHING, Cell, Grid
 from moslora.comparison.verdict import is_shown, loss_text
@@ -40,13 +40,14 @@ def loss_notes(record: ComparisonRecord) -> list[str]:
     if not loss_tasks(record):
         return []
     notes = [
-        "Loss of held-out samples: nats a token, lower is better (its exponential is the perplexity); mean over seeds ±"
+        "Loss of held-out samples: nats per token, lower is better (its exponential is the perplexity); mean over"
+        " seeds ±"
         " half of its 95 % interval for new seeds and new samples; bold: the lowest mean, which alone shows nothing.",
         "Differences in loss: on the same samples with the same seeds; bold: p < 0.05 after Holm's correction over all"
-        " arms and files. No average holds a loss.",
+        " arms and files. Losses enter no average.",
     ]
     if any(arm.diverged for arm in record.arms):
-        notes.append("A diverged seed counts with the highest loss that any run has of each held-out sample.")
+        notes.append("A diverged seed counts with the highest loss of any run on each held-out sample.")
     return notes
 
 

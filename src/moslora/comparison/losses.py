@@ -1,6 +1,6 @@
 """Held-out samples in a comparison: each arm's mean loss, and its difference to the baseline; lower is better.
 
-A loss is no accuracy: it stands in tables of its own, and no average over tasks holds it. The variance model is that of
+A loss is not an accuracy: it has tables of its own, and no average over tasks holds it. The variance model is that of
 the accuracies, for new seeds and new samples, of which each counts by its tokens.
 """
 
@@ -45,7 +45,7 @@ def read_held_out(
         for seed, one in by_seed.items():
             if [(a.index, a.tokens, a.group) for a in one] != [(a.index, a.tokens, a.group) for a in first]:
                 raise CheckpointError(
-                    f"{first_folder} and {finished[arm][seed]} did not measure the loss of the same samples of {task};"
+                    f"{first_folder} and {finished[arm][seed]} did not measure the loss on the same samples of {task};"
                     " score every run on the same file, with the same tokenizer"
                 )
     losses: dict[str, dict[int, np.ndarray]] = {

@@ -20,7 +20,7 @@ class Shard:
         """`2/3` as the second of three. Raises ConfigError."""
         number, separator, count = text.partition("/")
         if not (separator and number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
-            raise ConfigError(f"--shard '{text}' is not one of so many; write for example --shard 1/2")
+            raise ConfigError(f"--shard '{text}' is not a share of the runs; write for example --shard 1/2")
         return cls(int(number), int(count))
 
     def part(self, work: Sequence[Run | Final]) -> list[Run | Final]:

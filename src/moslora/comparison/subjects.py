@@ -99,11 +99,11 @@ def _check(subjects: Mapping[str, Own], recipe: Mapping[str, Any]) -> None:
             if (group, name) == ("evaluation", "tasks"):
                 raise ConfigError(f"{where}: every subject is measured alike; set it in recipe, for all")
             if name in (recipe.get(group) or {}):
-                raise ConfigError(f"recipe.{group}.{name} is what subjects set, each its own: remove it from recipe")
+                raise ConfigError(f"recipe.{group}.{name} is set by each subject: remove it from recipe")
         if odd := sorted(wanted ^ {*_names(own)}):
             which = ", ".join(f"{group}.{name}" for group, name in odd)
             raise ConfigError(
-                f"subjects.{subject} and subjects.{first} do not set the same, but {which}: set all in each"
+                f"subjects.{subject} and subjects.{first} differ in what they set ({which}): set all of it in each"
             )
 
 

@@ -104,7 +104,7 @@ def _of_losses(record: ComparisonRecord) -> str:
     by_task: dict[str, list[str]] = {}
     for difference in record.loss_differences:
         by_task.setdefault(difference.task, []).append(f"{difference.arm} {_loss_claim(difference)}")
-    return " ".join(f"Loss a token on {task}: {'; '.join(found)}." for task, found in by_task.items())
+    return " ".join(f"Loss per token on {task}: {'; '.join(found)}." for task, found in by_task.items())
 
 
 def _loss_claim(difference: Difference) -> str:
@@ -112,7 +112,7 @@ def _loss_claim(difference: Difference) -> str:
 
 
 def loss_text(value: float) -> str:
-    """A loss, or a difference of losses, in nats a token."""
+    """A loss, or a difference of losses, in nats per token."""
     return f"{value:.4f}".replace("-0.0000", "0.0000")
 
 

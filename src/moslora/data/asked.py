@@ -47,7 +47,7 @@ def as_asked(sample: Mapping[str, Any], *, place: str, given: str | None = None,
     prompt = next((sample[name] for name in PROMPT_FIELDS if sample.get(name) is not None), None)
     if prompt is None:
         has = ", ".join(map(str, sample)) or "none"
-        raise DataError(f"{place}: no prompt in it (its fields: {has}); name one 'instruction', 'prompt' or 'messages'")
+        raise DataError(f"{place}: no prompt (it has: {has}); call one field 'instruction', 'prompt' or 'messages'")
     fields = {name: sample.get(name) for name in ("input", "system", "history")} | {"instruction": prompt}
     fields |= {"input": fields["input"] or given, "system": fields["system"] or system}
     try:
@@ -88,7 +88,7 @@ def asked_lines(text: str, *, place: str, given: str | None = None, system: str 
         if line.strip()
     ]
     if not found:
-        raise DataError(f"{place}: no prompts in it; write one per line")
+        raise DataError(f"{place}: no prompts; write one per line")
     return found
 
 

@@ -152,7 +152,7 @@ def _right_options(choices: Sequence[_Choice], fields: Fields, *, places: Sequen
         number = max(found.index(None) for found in readings.values())
         labels = ", ".join(choices[number].labels)
         raise DataError(
-            f"{places[number]}: field '{field}' is {choices[number].answer!r}, which is none of the options; give"
+            f"{places[number]}: field '{field}' is {choices[number].answer!r}, which is not one of the options; give"
             f" a label ({labels}), an option's text, or its place, in the same way in the whole file"
         )
     first, *others = fitting.items()

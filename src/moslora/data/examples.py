@@ -102,7 +102,7 @@ def _check_fields(sample: Sample, format_name: str, place: str, *, may_be_empty:
         if field not in FIELDS[format_name] and is_given(sample.get(field)):
             raise DataError(
                 f"{place}: field '{field}' has no place in data.format {format_name}; write it into the text"
-                " (to go without it: data.ignore)"
+                " (to leave it out: data.ignore)"
             )
     refuse_unread(sample, read=FIELDS[format_name], place=place)
     other = fitting_format(sample)

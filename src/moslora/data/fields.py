@@ -33,7 +33,7 @@ NEEDED = MappingProxyType(  # by format, what a sample has at least
 )
 REMARKS = frozenset({"id", "source", "answer", "kind", "group"})  # about a sample, not part of it; not worth a note
 
-_MEDIA, _PREFERENCE = "is not text, and only text is trained on", "is for training on preferences, which is not done"
+_MEDIA, _PREFERENCE = "is not text, and training uses text only", "is for preference training, which is not supported"
 _THOUGHT = "has no place there; write it into the answer, or into a message of a chat"
 _CALL = "has no place there; write a chat with 'tools', and with 'tool_calls' in its messages"
 _UNREAD = MappingProxyType(
@@ -73,8 +73,8 @@ def check_text(sample: Mapping[str, Any], *, place: str) -> None:
             except UnicodeEncodeError as error:
                 before = text[max(0, error.start - 20) : error.start]
                 raise DataError(
-                    f"{place}: field '{name}' holds \\u{ord(text[error.start]):04x} (after {before!r}), half of a"
-                    " character, which no tokenizer takes; correct the sample"
+                    f"{place}: field '{name}' holds \\u{ord(text[error.start]):04x} (after {before!r}), half a"
+                    " character, which no tokenizer accepts; correct the sample"
                 ) from error
 
 
@@ -93,7 +93,7 @@ def refuse_unread(sample: Mapping[str, Any], *, read: Collection[str], place: st
         if field in read or not is_given(value):
             continue
         if field in _UNREAD:
-            raise DataError(f"{place}: field '{field}' {_UNREAD[field]} (to go without it: data.ignore)")
+            raise DataError(f"{place}: field '{field}' {_UNREAD[field]} (to leave it out: data.ignore)")
     if learned(sample, place=place) is False:
         raise DataError(f"{place} is marked as not to be learned; leave it out")
 
@@ -110,7 +110,7 @@ def learned(fields: Mapping[str, Any], *, place: str) -> bool | None:
             continue
         if not isinstance(value, (bool, int, float)) or value not in (0, 1):
             raise DataError(
-                f"{place}: field '{field}' is {value!r}, allowed: 0 or 1, true or false (to go without it: data.ignore)"
+                f"{place}: field '{field}' is {value!r}, allowed: 0 or 1, true or false (to leave it out: data.ignore)"
             )
         marks.append(bool(value) != (field in NOT_LEARNED))
     return all(marks) if marks else None

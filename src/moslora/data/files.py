@@ -59,7 +59,7 @@ def read_rows(path: Path, *, limit: int | None = None, reading: Reading | None =
         if len(rows) == limit:
             break
     if not rows and not reading.reasons:
-        raise DataError(f"{path}: no samples in it; give a file with at least one")
+        raise DataError(f"{path}: no samples; give a file with at least one")
     return rows
 
 
@@ -107,7 +107,7 @@ def _content(path: Path) -> bytes:
     try:
         return gzip.decompress(content)
     except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path}: damaged or not gzip ({error}); fetch it again or drop .gz from its name") from error
+        raise DataError(f"{path}: damaged or not gzip ({error}); get a fresh copy, or take .gz off its name") from error
 
 
 def _text(content: bytes, path: Path, *, first_line: int = 1) -> str:
@@ -143,7 +143,9 @@ def _json_rows(content: bytes, path: Path) -> Iterator[Found]:
         yield from _jsonl_rows(content, path)
         return
     if not isinstance(rows, list):
-        raise DataError(f"{path}: holds {_kind(rows)}, expected a list of objects; one object a line belongs in .jsonl")
+        raise DataError(
+            f"{path}: holds {_kind(rows)}, expected a list of objects; one object per line belongs in .jsonl"
+        )
     for number, row in enumerate(rows, start=1):
         try:
             yield None, _object(row, f"{path}: sample {number}")
@@ -163,7 +165,7 @@ def _json(text: str, path: Path, *, first_line: int) -> Any:
         return json.loads(text, object_pairs_hook=_names_once)
     except json.JSONDecodeError as error:
         line = first_line + error.lineno - 1
-        hint = "; one object a line belongs in .jsonl" if error.msg == "Extra data" else "; correct the line"
+        hint = "; one object per line belongs in .jsonl" if error.msg == "Extra data" else "; correct the line"
         raise DataError(f"{path}: broken JSON at line {line}, column {error.colno} ({error.msg}){hint}") from error
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: broken JSON at or after line {first_line} ({error}); correct the file") from error
@@ -175,7 +177,7 @@ def _names_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(fields) < len(pairs):
         names = [name for name, _ in pairs]
         raise ValueError(
-            f"the name '{next(name for name in names if names.count(name) > 1)}' stands twice in an object"
+            f"the name '{next(name for name in names if names.count(name) > 1)}' occurs twice in an object"
         )
     return fields
 
@@ -217,7 +219,9 @@ def _header(names: list[str], line: int, path: Path) -> list[str]:
     """The columns' names; the first may have none, as tables are often written with their rows numbered."""
     named = [UNNAMED, *names[1:]] if names[:1] == [""] and len(names) > 1 else names
     if len(set(named)) != len(named) or "" in named:
-        raise DataError(f"{path}: line {line}: the header {names} has an empty or repeated name; name each column once")
+        raise DataError(
+            f"{path}: line {line}: the header {names} has an empty or repeated name; give each column a name of its own"
+        )
     return named
 
 
@@ -245,7 +249,9 @@ def _parquet_rows(content: bytes, path: Path) -> Iterator[Found]:
         table = pq.read_table(io.BytesIO(content))
     except (pa.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(f"{path}: not a readable Parquet file ({reason}); fetch or write it again") from error
+        raise DataError(
+            f"{path}: not a readable Parquet file ({reason}); get a fresh copy, or write it again"
+        ) from error
     for batch in table.to_batches(max_chunksize=1024):
         yield from ((None, row) for row in batch.to_pylist())
 

@@ -27,7 +27,7 @@ def split_files(folder: Path, split: str) -> list[Path]:
     if split == TRAIN and rest:
         return rest
     raise DataError(
-        f"{folder}: no file '{split}' with one of the endings {FORMATS_TEXT}"
+        f"{folder}: no file '{split}' ending in {FORMATS_TEXT}"
         f"{folder_hint(f'{split}.jsonl', folder)}; name the file itself"
     )
 
@@ -42,7 +42,7 @@ def with_any_format(stems: Sequence[Path]) -> list[Path]:
 def only(found: Sequence[Path]) -> Path:
     """The one file that was found. Raises DataError for several."""
     if len(found) > 1:
-        raise DataError(f"more than one file fits: {', '.join(map(str, found))}; remove all but one")
+        raise DataError(f"more than one file matches: {', '.join(map(str, found))}; remove all but one")
     return found[0]
 
 

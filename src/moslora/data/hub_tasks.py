@@ -30,14 +30,14 @@ class HubTask:
         return self.test_split if split == "test" else split
 
     def sample(self, row: Mapping[str, Any], number: int) -> Row:
-        """A row of the hub, the `number`-th from 1, as a sample. Raises DataError if it has not the known form."""
+        """A row of the hub, the `number`-th from 1, as a sample. Raises DataError if it is not in the expected form."""
         try:
             question, options, right = self.read(row)
             labels = [f"{self.option}{index}" for index in range(1, len(options) + 1)]
             answer = labels[right]
         except (KeyError, IndexError, TypeError, ValueError) as error:
             raise DataError(
-                f"hub set '{self.repository}': sample {number} has not the known form "
+                f"hub set '{self.repository}': sample {number} is not in the expected form "
                 f"({type(error).__name__}: {error}); give a data folder"
             ) from error
         listed = self.between.join(f"{label.title()}: {option}" for label, option in zip(labels, options, strict=True))

@@ -101,7 +101,7 @@ def decoded(text: str, *, place: str) -> bytes:
     try:
         return base64.b64decode("".join(text.split()), validate=True)
     except binascii.Error as error:
-        raise DataError(f"{place}: '{text[:24]}…' is not base64 ({error}); write the picture again") from error
+        raise DataError(f"{place}: '{text[:24]}…' is not base64 ({error}); encode the picture again") from error
 
 
 def shown(image: Picture) -> str:
@@ -180,7 +180,7 @@ def _check_frames(picture: Image.Image, at: str) -> None:
     # A camera's MPO is a JPEG with previews behind the picture.
     if picture.format != "MPO" and getattr(picture, "is_animated", False):
         frames = getattr(picture, "n_frames", "several")
-        raise DataError(f"{at}: has {frames} frames, and one picture is read; choose a frame and save it")
+        raise DataError(f"{at}: has {frames} frames, and only single pictures are read; save a single frame")
 
 
 def _tail(stream: BinaryIO) -> bytes:
@@ -206,7 +206,7 @@ def _to_rgb(picture: Image.Image, *, place: str) -> Image.Image:
     if picture.mode.startswith("I"):
         return _from_16_bits(picture, place=place)
     if picture.mode == "F":
-        raise DataError(f"{place}: pixels of 32 bits have no known range; save it with 8 or 16 bits")
+        raise DataError(f"{place}: 32-bit pixels have no known range; save it with 8 or 16 bits")
     if picture.has_transparency_data:
         picture = picture.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", picture.size, WHITE), picture).convert("RGB")
@@ -217,5 +217,5 @@ def _from_16_bits(picture: Image.Image, *, place: str) -> Image.Image:
     """The high byte of each pixel, as Pillow takes it of 16-bit colours; its own conversion of grey cuts at 255."""
     values = np.asarray(picture)
     if values.min() < 0 or values.max() > 0xFFFF:
-        raise DataError(f"{place}: pixels of 32 bits have no known range; save it with 8 or 16 bits")
+        raise DataError(f"{place}: 32-bit pixels have no known range; save it with 8 or 16 bits")
     return Image.fromarray((values >> 8).astype(np.uint8)).convert("RGB")

@@ -52,9 +52,9 @@ def read_chat(sample: Mapping[str, Any], *, place: str) -> Chat:
     given = [name for name in _KEYS if name in sample and sample[name] is not None]
     if not given:
         has = ", ".join(map(str, sample)) or "none"
-        raise DataError(f"{place}: field 'messages' is missing (it has: {has}); add it, or set data.format otherwise")
+        raise DataError(f"{place}: field 'messages' is missing (it has: {has}); add it, or choose another data.format")
     if len(given) > 1:
-        raise DataError(f"{place} has both 'messages' and 'conversations'; keep one (to go without one: data.ignore)")
+        raise DataError(f"{place} has both 'messages' and 'conversations'; keep one (to leave one out: data.ignore)")
     refuse_unread(sample, read=SAMPLE_FIELDS, place=place)
     rows = sample[given[0]]
     if not isinstance(rows, list) or not rows:
@@ -62,7 +62,7 @@ def read_chat(sample: Mapping[str, Any], *, place: str) -> Chat:
     places = [f"{place}: message {number}" for number in range(1, len(rows) + 1)]
     messages = [_message(row, _keys(row, _KEYS[given[0]]), place=at) for row, at in zip(rows, places, strict=True)]
     if all(message["role"] != "assistant" for message in messages):
-        raise DataError(f"{place}: no message of the assistant, so nothing to learn; leave the sample out")
+        raise DataError(f"{place}: no assistant message, so nothing to learn; leave the sample out")
     marks = [learned(row, place=at) for row, at in zip(rows, places, strict=True)]
     system = _system(sample, messages, place=place)
     added = len(system)
@@ -75,7 +75,7 @@ def _message(row: Any, keys: tuple[str, str], *, place: str) -> Message:
         raise DataError(f"{place} is {row!r}, expected an object with '{keys[0]}' and '{keys[1]}'; correct the sample")
     for name in (*MEDIA, *_PARTLY_LEARNED):
         if is_given(row.get(name)):
-            raise DataError(f"{place}: field '{name}' is not read (to go without it: data.ignore)")
+            raise DataError(f"{place}: field '{name}' is not read (to leave it out: data.ignore)")
     role = _FROM_ROLES.get(_text(row, keys[0], place=place), row[keys[0]])
     if role not in ROLES:
         allowed = ", ".join([*ROLES, *_FROM_ROLES])

@@ -33,8 +33,8 @@ def pack(examples: Sequence[Example], *, max_length_tokens: int) -> list[Example
         length = len(examples[index]["input_ids"])
         if length > max_length_tokens:
             raise DataError(
-                f"example {index + 1} has {length} tokens, a packed row takes {max_length_tokens}; "
-                "set data.max_length_tokens higher, or cut the examples first"
+                f"example {index + 1} has {length} tokens, a packed row holds {max_length_tokens}; "
+                "raise data.max_length_tokens, or shorten the examples"
             )
         place = bisect_left(free_sizes, length)
         free = free_sizes[place] if place < len(free_sizes) else max_length_tokens
@@ -76,7 +76,7 @@ def check_packing(model: torch.nn.Module) -> None:
     with a recurrent state or without position ids, attention that needs other inputs), naming the attention.
     """
     if not accepts(model, "position_ids"):
-        raise _not_apart(model, "it takes no position ids, which tell them apart")
+        raise _not_apart(model, "it takes no position ids, which would tell them apart")
     with probing(model):
         for changed, kept in ((slice(0, 5), slice(5, 9)), (slice(5, 9), slice(0, 5))):
             if leak := find_leak(model, _probe(), _probe(changed=changed), at=kept, dtype=torch.float32):

@@ -31,12 +31,10 @@ def read_photos(folder: str | Path, *, captions: str | None = None, prompt: str 
     place = Path(folder).expanduser()
     if not place.is_dir():
         beside = [str(path) for path in place.parent.glob("*") if path.is_dir()] if place.parent.is_dir() else []
-        raise DataError(
-            f"data.train: there is no folder {place}{suggestion(str(place), beside)}; name a folder of pictures"
-        )
+        raise DataError(f"data.train: no folder {place}{suggestion(str(place), beside)}; name a folder of pictures")
     paths = sorted(path for path in place.iterdir() if path.suffix.lower() in ENDINGS and path.is_file())
     if not paths:
-        raise DataError(f"{place} holds no picture (endings: {', '.join(ENDINGS)}); name the folder that holds them")
+        raise DataError(f"{place} holds no picture (endings: {', '.join(ENDINGS)}); name the folder that does")
     chosen = captions or _by_default(paths, prompt)
     return [
         Photo(str(path), _caption(path, chosen, prompt), path.name, check_image(str(path), place=str(place)))
@@ -60,7 +58,7 @@ def _caption(path: Path, captions: str, prompt: str | None) -> str:
     found = " ".join(path.stem.replace("_", " ").replace("-", " ").split()).rstrip("0123456789() ")
     if not found:
         raise DataError(
-            f"{path}: its name is no caption; rename it, write {path.stem}.txt beside it, or give data.prompt"
+            f"{path}: its name is not a caption; rename it, write {path.stem}.txt beside it, or give data.prompt"
         )
     return found
 
@@ -69,7 +67,7 @@ def _from_file(path: Path) -> str:
     try:
         found = " ".join(path.read_text(encoding="utf-8-sig").split())
     except FileNotFoundError as error:
-        raise DataError(f"there is no caption {path}; write it, or give data.prompt for all pictures") from error
+        raise DataError(f"no caption {path}; write it, or give data.prompt for all pictures") from error
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"cannot read the caption {path} ({error}); save it as UTF-8") from error
     if not found:

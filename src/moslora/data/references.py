@@ -29,7 +29,9 @@ def with_markers(sample: Mapping[str, Any], *, place: str) -> tuple[dict[str, An
     """
     for name in _NOT_READ:
         if is_given(sample.get(name)):
-            raise DataError(f"{place}: field '{name}' is not read, pictures and text are (to go without: data.ignore)")
+            raise DataError(
+                f"{place}: field '{name}' is not read, only pictures and text are (to leave it out: data.ignore)"
+            )
     beside = _beside(sample, place=place)
     within: list[Any] = []
     text = {name: value for name, value in sample.items() if name not in IMAGE_FIELDS}
@@ -39,7 +41,7 @@ def with_markers(sample: Mapping[str, Any], *, place: str) -> tuple[dict[str, An
             text[name] = [_flat(row, content, within, place=f"{place}: message {number}") for number, row in rows]
     if beside and within:
         raise DataError(
-            f"{place}: {len(within)} pictures in its messages and {len(beside)} beside them; name each in one place"
+            f"{place}: {len(within)} pictures in its messages and {len(beside)} beside them; name each picture once"
         )
     return text, within or beside
 
@@ -71,7 +73,7 @@ def picture(reference: Any, *, folder: Path | None, place: str) -> Picture:
 def _beside(sample: Mapping[str, Any], *, place: str) -> list[Any]:
     given = [name for name in IMAGE_FIELDS if is_given(sample.get(name)) and sample[name] != b""]
     if len(given) > 1:
-        raise DataError(f"{place} has both 'image' and 'images'; keep one (to go without one: data.ignore)")
+        raise DataError(f"{place} has both 'image' and 'images'; keep one (to leave one out: data.ignore)")
     if not given:
         return []
     value = sample[given[0]]

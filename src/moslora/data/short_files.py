@@ -48,7 +48,7 @@ def _answers(value: Any, field: str, *, place: str) -> list[str]:
     found = held if isinstance(held, list) else [held]
     if not found or not all(_is_answer(one) for one in found):
         raise DataError(
-            f"{place}: field '{field}' is {value!r}, expected a text, a number, or a list of those that count as right;"
+            f"{place}: field '{field}' is {value!r}, expected text, a number, or a list of accepted answers;"
             " correct the sample"
         )
     return [str(one).strip() for one in found]

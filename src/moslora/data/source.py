@@ -111,7 +111,11 @@ def _task_file(task: Task, folder: str | None, split: str) -> Path:
         )
     root = Path(folder).expanduser()
     if not root.is_dir():
-        raise missing_file(root) if not root.exists() else DataError(f"{root} is a file; give the folder of the tasks")
+        raise (
+            missing_file(root)
+            if not root.exists()
+            else DataError(f"{root} is a file; give the folder that holds the tasks")
+        )
     stems = [root / split / task.name, root / task.name / split]
     found = with_any_format(stems)
     if not found:
@@ -147,7 +151,7 @@ def _hub_samples(name: str, config: str | None, *, split: str, limit: int | None
         lines = str(error).splitlines()
         reason = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
         raise DataError(
-            f"'{shown}' is no local file or folder, and split '{split}' cannot be loaded from the hub ({reason}); "
+            f"'{shown}' is not a local file or folder, and split '{split}' cannot be loaded from the hub ({reason}); "
             "check the name, the split and the network, or give a local file"
         ) from error
     if len(dataset) == 0:

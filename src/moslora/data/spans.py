@@ -79,7 +79,7 @@ def _by_pieces(
         upto = _ids(text[:edge], tokenizer)
         if ids[: len(upto)] != upto:
             raise DataError(
-                f"{place}: the tokenizer gives no offsets, and a token of it reaches over the edge of an answer"
+                f"{place}: the tokenizer gives no offsets, and one of its tokens straddles the edge of an answer"
                 f" ({text[max(edge - 20, 0) : edge + 20]!r}); use the model's fast tokenizer, or set data.loss_on to"
                 " sequence"
             )

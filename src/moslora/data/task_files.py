@@ -86,12 +86,12 @@ def sort_of(fields: Fields, *, path: Path) -> str:
     has = ", ".join(fields.names.values())
     if found:
         ways = " or ".join(f"{sort}:{path}" for sort in found)
-        raise DataError(f"{path}: its fields ({has}) fit more than one sort of task; write {ways}")
+        raise DataError(f"{path}: its fields ({has}) fit more than one kind of task; write {ways}")
     raise DataError(
-        f"{path}: its fields ({has}) tell no sort of task: a question ({QUESTION[0]}) with options"
+        f"{path}: its fields ({has}) do not tell what kind of task it is: a question ({QUESTION[0]}) with options"
         f" ({choice_files.OPTIONS[0]}, or A, B, …) and answer, a question with answer, or samples as for training"
         f" (messages, prompt and completion, instruction and output, text); rename the fields, or write"
-        f" {', '.join(f'{sort}:{path}' for sort in SORTS[2:])} to read them as data.columns says"
+        f" {', '.join(f'{sort}:{path}' for sort in SORTS[2:])} to have them read by data.columns"
     )
 
 

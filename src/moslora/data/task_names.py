@@ -1,6 +1,6 @@
 """What stands in `evaluation.tasks`: a built-in task, the path of a file, or `harness:NAME`.
 
-A file is told by its fields (see `task_files`); where these fit more than one sort of task, its sort stands before the
+A file is told by its fields (see `task_files`); where these fit more than one kind of task, its sort stands before the
 path: `choice:mine.csv`. A task is called after its file.
 """
 
@@ -56,7 +56,9 @@ def check_names(written: Sequence[str]) -> None:
     for text in written:
         found = task_name(text)
         if found.path is not None and found.name in TASKS:
-            raise ConfigError(f"{text}: the file has the name of the built-in task '{found.name}'; rename the file")
+            raise ConfigError(
+                f"{text}: the file has the same name as the built-in task '{found.name}'; rename the file"
+            )
         other = known.setdefault(found.name, text)
         if other != text:
             raise ConfigError(f"{other} and {text} would both be called '{found.name}' in records; rename one file")

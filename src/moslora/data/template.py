@@ -127,7 +127,7 @@ class ChatTemplate:
         other = {**chat.messages[turn], "content": f"{content.strip()} -"}
         if not self._shows(chat, turn, other, place=place):
             raise DataError(
-                f"{place}: message {chat.number(turn)}: the text of the role '{role}' is left out by the chat template;"
+                f"{place}: message {chat.number(turn)}: the chat template leaves out the text of the role '{role}';"
                 " choose one that shows it (data.chat_template), or take the message out"
             )
         self._shown.add((role, "content"))
@@ -140,8 +140,9 @@ class ChatTemplate:
             return
         if thought not in self.text(chat.messages, place=place, tools=chat.tools):
             raise DataError(
-                f"{place}: message {chat.number(len(chat.messages) - 1)}: what stands before </think> is left out by"
-                " the chat template; choose one that shows it (data.chat_template), or take it out of the message"
+                f"{place}: message {chat.number(len(chat.messages) - 1)}: the chat template leaves out what comes"
+                " before"
+                " </think>; choose one that shows it (data.chat_template), or take it out of the message"
             )
 
     def _check_field(self, chat: Chat, turn: int, field: str, *, place: str) -> None:
@@ -208,17 +209,17 @@ def _mended(messages: list[Message], render: Callable[[list[Message]], Any]) -> 
         except _REFUSALS:
             pass
         else:
-            return "it takes no system message: put that into the first question, or choose another data.chat_template"
+            return "it takes no system message: put it into the first question, or choose another data.chat_template"
     twice = next((role for role, following in pairwise(roles) if role == following), None)
     if twice is not None:
-        return f"two turns of the {twice} follow each other: join them, or choose another data.chat_template"
+        return f"two turns of the {twice} in a row: join them, or choose another data.chat_template"
     if "tool" in roles:
-        return "choose a data.chat_template that knows tools, or leave the chat out"
+        return "choose a data.chat_template that supports tools, or leave the chat out"
     return "correct its roles and fields"
 
 
 def _left_out(field: str, *, place: str, says_more: bool = True) -> str:
     """What to do about a field that a template does not show; a message that `says_more` can do without it."""
     one = f"one {SHOWN_BY}" if field in ("tools", *CALLS) else "one that shows it (data.chat_template)"
-    without = "go without it (data.ignore)" if says_more else "leave such samples out"
-    return f"{place}: field '{field}' is left out by the chat template; choose {one}, or {without}"
+    without = "leave it out (data.ignore)" if says_more else "leave such samples out"
+    return f"{place}: the chat template leaves out the field '{field}'; choose {one}, or {without}"

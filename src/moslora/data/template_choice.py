@@ -35,7 +35,7 @@ def template_text(name_or_path: str) -> str:
     try:
         return Path(name_or_path).expanduser().read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        reason = "is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else "is no file that can be read"
+        reason = "is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else "is not a readable file"
         raise ConfigError(
             f"data.chat_template '{name_or_path}' {reason}{suggestion(name_or_path, known)} (known ones:"
             f" {', '.join(known)}; or the path of a Jinja file)"
@@ -100,8 +100,8 @@ def _end_answers(tokenizer: PreTrainedTokenizerBase) -> list[str]:
     found = [token for token in template.special_texts if tail.startswith(token)]
     if not found:
         return [
-            f"data.chat_template ends answers with {tail.rstrip() or 'nothing'!r}, which is no special token of this"
-            f" tokenizer: at generation they will not stop there (its end token is {tokenizer.eos_token!r})"
+            f"data.chat_template ends answers with {tail.rstrip() or 'nothing'!r}, which is not a special token of this"
+            f" tokenizer, so generation will not stop there (its end token is {tokenizer.eos_token!r})"
         ]
     if found[0] == tokenizer.eos_token:
         return []

@@ -53,7 +53,7 @@ def cut_examples(
     kept = [index for index, length in enumerate(lengths) if length <= max_length_tokens or longer != "leave_out"]
     if not kept:
         raise DataError(
-            f"{source}: data.longer leave_out leaves nothing, no sample has at most {max_length_tokens} tokens; "
+            f"{source}: data.longer leave_out leaves no samples: none has {max_length_tokens} tokens or fewer; "
             f"set data.max_length_tokens to {min(lengths)} or more"
         )
     cut = {index: {name: values[:max_length_tokens] for name, values in full[index].items()} for index in kept}

@@ -52,7 +52,7 @@ class Features:
         """The vectors of texts (N × D), as those of pictures. Raises ConfigError for a model without texts."""
         if self.encode_texts is None:
             raise ConfigError(
-                f"{self.model} reads pictures only, so that no picture can be compared with a text; name a CLIP or"
+                f"{self.model} reads pictures only, so it cannot compare pictures with texts; name a CLIP or"
                 " SigLIP model"
             )
         return _units(list(texts), self.encode_texts, model=self.model)
@@ -79,7 +79,7 @@ def open_features(source: str = EMBEDDED, *, device: str | torch.device | None =
 
 def _units(inputs: list, encode: Callable[[list], torch.Tensor], *, model: str) -> np.ndarray:
     if not inputs:
-        raise ValueError("nothing to compute vectors of; give at least one picture or text")
+        raise ValueError("nothing to compute features of; give at least one picture or text")
     batches = [inputs[start : start + BATCH_SIZE] for start in range(0, len(inputs), BATCH_SIZE)]
     with torch.inference_mode():
         vectors_ND = torch.cat([encode(batch).double().cpu() for batch in batches]).numpy()
@@ -88,6 +88,6 @@ def _units(inputs: list, encode: Callable[[list], torch.Tensor], *, model: str) 
     if wrong.any():
         raise CheckpointError(
             f"{model} gives number {int(wrong.argmax())} of {len(inputs)} a vector of length {lengths_N[wrong][0]},"
-            " which is no direction; get its weights again"
+            " which has no direction; get a fresh copy of its weights"
         )
     return vectors_ND / lengths_N[:, None]

@@ -117,7 +117,8 @@ def _check_same_requests(drawn: Sequence[Picture], base_drawn: Sequence[Picture]
     asked, asked_of_base = _requests(drawn), _requests(base_drawn)
     if not asked or asked != asked_of_base:
         raise DataError(
-            f"{len(asked)} pictures and {len(asked_of_base)} of the base are not of the same requests; draw the same"
+            f"{len(asked)} pictures and {len(asked_of_base)} of the base were not drawn from the same requests; draw"
+            " the same"
             " prompts, seeds and settings with and without the adapter"
         )
 

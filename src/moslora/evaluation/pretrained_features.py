@@ -54,7 +54,7 @@ def load_pretrained(source: str, device: torch.device) -> Features:
     config = _loaded(lambda: AutoConfig.from_pretrained(place), source)
     if config.model_type not in FAMILIES:
         raise ConfigError(
-            f"'{source}' is a model of type '{config.model_type}', of which no features are taken here (allowed:"
+            f"'{source}' is a model of type '{config.model_type}', whose features are not supported (allowed:"
             f" {', '.join(FAMILIES)}, and '{EMBEDDED}')"
         )
     family = FAMILIES[config.model_type]
@@ -131,7 +131,7 @@ def _texts(place: str, model: Any, *, padding: str, source: str) -> dict[str, An
     if model.config.model_type == "clip" and end not in (LEGACY_END, tokenizer.eos_token_id):
         raise CheckpointError(
             f"'{source}' takes the vector of a text at token {end}, and its tokenizer ends texts with"
-            f" {tokenizer.eos_token_id}, so that all texts are alike; mend eos_token_id in config.json"
+            f" {tokenizer.eos_token_id}, so all texts would look alike; correct eos_token_id in config.json"
         )
 
     def encode(texts: list[str]) -> torch.Tensor:

@@ -65,7 +65,7 @@ def scoring_notes(found: EvaluationRecord) -> list[str]:
     notes = [f"{found.task}: {scored_text(found.scored)}"] if found.scored and is_whole else []
     if found.unread:
         answers = f"{found.unread:,} of {answer_count(found):,} answers"
-        notes.append(f"{found.task}, {found.when}: nothing could be read in {answers}; they count as wrong")
+        notes.append(f"{found.task}, {found.when}: nothing could be read from {answers}; they count as wrong")
     return notes
 
 

@@ -33,7 +33,7 @@ class Accuracy:
 
     def __post_init__(self) -> None:
         if not 0 <= self.correct <= self.total or self.total == 0:
-            raise ValueError(f"{self.correct} of {self.total} is no accuracy: give at least one answer, none twice")
+            raise ValueError(f"{self.correct} of {self.total} is not an accuracy: give at least one answer, none twice")
 
     @property
     def value(self) -> float:

@@ -47,7 +47,7 @@ class Span(NamedTuple):
         """
         if self.ceiling - self.floor < LEAST_SPAN:
             raise DataError(
-                f"held-out photos are as like the subject ({self.ceiling:.3f}) as what the base draws"
+                f"held-out photos are no more like the subject ({self.ceiling:.3f}) than what the base draws"
                 f" ({self.floor:.3f}): these features do not tell the subject apart; use other ones"
             )
         return (value - self.floor) / (self.ceiling - self.floor)
@@ -123,7 +123,7 @@ def measured(
         raise DataError(f"'{prompt}' was drawn with seed {seed} twice; give each prompt different seeds")
     if not np.isfinite(values).all():
         prompt, seed = places[int((~np.isfinite(values)).argmax())]
-        raise DataError(f"the value of '{prompt}' with seed {seed} is no number; draw and measure it again")
+        raise DataError(f"the value of '{prompt}' with seed {seed} is not a number; draw and measure it again")
     has_groups = 1 < len(set(prompts)) < len(places)
     answers = []
     for index, ((prompt, seed), value, known) in enumerate(zip(places, values, read, strict=True)):
@@ -147,7 +147,7 @@ def _to_others(photos_MD: np.ndarray) -> np.ndarray:
     """The cosines of photos to each other, without those to themselves."""
     if len(photos_MD) < 2:
         raise DataError(
-            f"the subject has {len(photos_MD)} photo and none held out; give a second one to hold against it"
+            f"the subject has {len(photos_MD)} photo and none held out; give a second one to compare it with"
         )
     cosines_MM = photos_MD @ photos_MD.T
     np.fill_diagonal(cosines_MM, np.nan)

@@ -58,7 +58,7 @@ def credits_of(questions: Sequence[Question], texts: Sequence[str], *, rule: Rul
     for question in questions:
         if not question.answers:
             raise DataError(
-                f"question {question.index} has no answer to score by; write the file of predictions instead"
+                f"question {question.index} has no answer to score against; write the file of predictions instead"
             )
     return [rule.credit(text, question) for text, question in zip(texts, questions, strict=True)]
 

@@ -116,7 +116,7 @@ def add_judge(database: sqlite3.Connection, name: str) -> str:
     taken = [one for (one,) in database.execute("SELECT name FROM judge")]
     _check_distinct("judge", [*taken, name])
     if len(taken) >= MOST_JUDGES:
-        raise ConfigError(f"{len(taken)} judges is the most that a study takes; begin another one")
+        raise ConfigError(f"{len(taken)} judges are the most that a study takes; start another one")
     told = {key: json.loads(value) for key, value in database.execute("SELECT key, value FROM study")}
     rows = database.execute("SELECT id, subject FROM item ORDER BY id").fetchall()
     token = secrets.token_urlsafe(TOKEN_BYTES)
@@ -170,6 +170,6 @@ def _check_distinct(what: str, names: Sequence[str]) -> None:
         raise ConfigError(f"a study needs a {what}; give at least one")
     for place, name in enumerate(names):
         if not name.strip() or len(name) > LONGEST_NAME or not name.isprintable():
-            raise ConfigError(f"'{name[:LONGEST_NAME]}' is no name of a {what}; give 1 to {LONGEST_NAME} letters")
+            raise ConfigError(f"'{name[:LONGEST_NAME]}' is not a name for a {what}; give 1 to {LONGEST_NAME} letters")
         if name in names[:place]:
-            raise ConfigError(f"there is a {what} '{name}' already; give another name")
+            raise ConfigError(f"there is already a {what} '{name}'; give another name")

@@ -31,7 +31,7 @@ def listen(host: str, *, port: int) -> socket.socket:
             raise
     except OSError as error:
         reason = error.strerror or error
-        raise OutputError(f"cannot listen at {host}, port {port} ({reason}); give another --host or --port") from error
+        raise OutputError(f"cannot listen on {host}, port {port} ({reason}); give another --host or --port") from error
     return listening
 
 
@@ -81,7 +81,7 @@ def run(app: Any, listening: socket.socket) -> None:
 def _origin(url: str) -> str:
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.netloc or parts.path not in ("", "/") or parts.query:
-        raise ConfigError(f"--url {url} is no address of a site; write for example https://judging.example.org")
+        raise ConfigError(f"--url {url} is not the address of a site; write for example https://judging.example.org")
     return f"{parts.scheme}://{parts.netloc.lower()}"
 
 

@@ -57,7 +57,7 @@ def read_material(
     """
     named = method_names(folders)
     if len(named) < 2:
-        raise ConfigError(f"{len(named)} methods make no pair; give at least two folders of answers")
+        raise ConfigError(f"{len(named)} methods cannot be compared; give at least two folders of answers")
     found = {method: _answers(folder) for method, folder in named.items()}
     shared = _shared_names(found, named)
     kinds = {path.suffix.lower() == TEXT_ENDING for answers in found.values() for path in answers.values()}
@@ -120,7 +120,7 @@ def _answers(folder: Path) -> dict[str, Path]:
             continue
         name = path.relative_to(folder).with_suffix("").as_posix()
         if name in found:
-            raise DataError(f"{folder}: {found[name].name} and {path.name} have one name; remove one of the two")
+            raise DataError(f"{folder}: {found[name].name} and {path.name} share a name; remove one of them")
         found[name] = path
     if not found:
         raise DataError(f"{folder} holds no pictures and no .txt files; name the folder that holds the answers")
@@ -134,7 +134,8 @@ def _shared_names(found: Mapping[str, Mapping[str, Path]], named: Mapping[str, P
         if missing:
             holder = named[first if missing[0] in found[first] else method]
             raise DataError(
-                f"{named[first]} and {named[method]} do not hold the same names: {len(missing)} are in one only, first"
+                f"{named[first]} and {named[method]} do not hold the same names: {len(missing)} are in only one, the"
+                " first"
                 f" '{missing[0]}' in {holder}; answer the same prompts with each"
             )
     return sorted(found[first])
@@ -148,7 +149,9 @@ def _item(name: str, paths: tuple[Path, ...], told: Mapping[str, tuple[str, str 
         return Item(name, own or subject, prompt, paths)
     prompts = {_own_prompt(path) for path in paths} - {None}
     if len(prompts) > 1:
-        raise DataError(f"the answers to '{name}' were drawn for other prompts: {sorted(map(str, prompts))}; draw anew")
+        raise DataError(
+            f"the answers to '{name}' were drawn for other prompts: {sorted(map(str, prompts))}; draw them again"
+        )
     return Item(name, subject, prompts.pop() or "" if prompts else "", paths)
 
 
@@ -183,7 +186,7 @@ def _told_beside(found: Mapping[str, Mapping[str, Path]], names: Sequence[str]) 
     for path, own in zip(files, told, strict=True):
         other = next((name for name in names if own[name] != told[0][name]), None)
         if other is not None:
-            raise DataError(f"{files[0]} and {path} have other prompts for '{other}'; answer the same with each")
+            raise DataError(f"{files[0]} and {path} have different prompts for '{other}'; answer the same with each")
     return told[0] if told else {}
 
 
@@ -191,7 +194,7 @@ def _photos(folder: Path | None, items: Sequence[Item]) -> dict[str | None, tupl
     if folder is None:
         return {}
     if not folder.is_dir():
-        raise DataError(f"there is no folder {folder}; name one with photos, or with a folder of photos a subject")
+        raise DataError(f"there is no folder {folder}; name one with photos, or with a folder of photos per subject")
     subjects = sorted({item.subject for item in items if item.subject is not None})
     places = {None: folder, **{subject: folder / subject for subject in subjects if (folder / subject).is_dir()}}
     found = {subject: _pictures(place) for subject, place in places.items()}

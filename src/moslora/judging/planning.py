@@ -172,7 +172,7 @@ def _check(judges: Sequence[int], pairs: Sequence[int], *, questions: int, metho
         wrong = [number for number in given if not 2 <= number <= most]
         if wrong or not given:
             named = ", ".join(map(str, wrong)) or "none"
-            raise ConfigError(f"{what}: {named} make no study with intervals; give from 2 to {most}")
+            raise ConfigError(f"{what}: {named}, allowed: 2 to {most} each, so that intervals can be had")
     if questions < 1 or methods < 2 or not seconds > 0:
         raise ConfigError(
             f"{questions} questions about {methods} methods at {seconds:g} seconds make no study; give at least one"

@@ -236,7 +236,7 @@ def _keep(database: sqlite3.Connection, judge: int, token: str, choices: tuple[C
     if kept:
         if tuple(choice for (choice,) in kept) == choices:
             return
-        raise RefusedError(409, "This pair has been answered already, and otherwise; the first answer stands.")
+        raise RefusedError(409, "This pair already has a different answer; the first one stands.")
     if showing != _next(database, judge):
         raise RefusedError(409, "This pair is not the next one; nothing was kept.")
     rows = [(showing, question, choice, seconds, _now()) for question, choice in enumerate(choices)]
@@ -251,7 +251,7 @@ def _withdraw(database: sqlite3.Connection, judge: int, token: str | None) -> No
     showing = _next(database, judge)
     row = database.execute("SELECT token FROM showing WHERE id = ?", (showing,)).fetchone()
     if (row[0] if row else None) != token:
-        raise RefusedError(409, "This pair is not the one you are at; nothing was undone.")
+        raise RefusedError(409, "This is not the pair you are on; nothing was undone.")
     last = database.execute(
         f"SELECT id FROM showing WHERE judge = ? AND {_LIVE} ORDER BY place DESC LIMIT 1", (judge,)
     ).fetchone()

@@ -54,14 +54,14 @@ def notes(analysis: Analysis) -> list[str]:
     units = {one.unit for one in analysis.findings}
     drawn = "pairs" if units == {"pair"} else "prompts"
     found = [
-        "Win - loss is in percentage points. Intervals are of 95 %, for new judges and new"
+        "Win - loss is in percentage points. Intervals are 95 %, for new judges and new"
         f" {drawn} like these; those of shares by a bootstrap over both. p values are adjusted by Holm's method for the"
         " number of lines.",
-        f"The sign test counts {drawn}, not judgements, which are no independent tosses. It is for these judges only:"
+        f"The sign test counts {drawn}, not judgements, which are not independent. It is for these judges only:"
         " a taste that they share is not allowed for, so the verdict does not rest on it.",
     ]
     if analysis.subjects:
-        found.append("Subjects are those chosen, not drawn: nothing is said of others.")
+        found.append("Subjects are those chosen, not drawn: nothing is said about others.")
     if analysis.strengths:
         found.append(
             "Strengths are those of Davidson's model, on the scale of log odds around 0; intervals by refitting it."

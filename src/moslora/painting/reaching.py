@@ -17,7 +17,8 @@ def reach(drawn: Sequence[Drawn], base_drawn: Sequence[Drawn]) -> float:
     """
     if not drawn or [one.request for one in drawn] != [one.request for one in base_drawn]:
         raise ValueError(
-            f"{len(drawn)} and {len(base_drawn)} pictures are not of the same requests; draw the same ones twice"
+            f"{len(drawn)} and {len(base_drawn)} pictures were not drawn from the same requests; draw the same ones"
+            " twice"
         )
     with_it, without = (_joined(pictures) for pictures in (drawn, base_drawn))
     return float((with_it - without).norm() / without.norm())

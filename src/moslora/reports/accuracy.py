@@ -1,8 +1,9 @@
 """Accuracy with intervals, paired differences, accuracy against cost, and accuracy along an axis of the plan."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from math import dist, log10
 
 from matplotlib.axes import Axes
@@ -10,7 +11,6 @@ from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
 from moslora.comparison.verdict import claim
-from moslora.data.tasks import chance_text
 from moslora.records import Difference
 from moslora.reports.drawing import (
     INK,
@@ -26,6 +26,7 @@ from moslora.reports.drawing import (
     shortened,
     whole_steps,
 )
+from moslora.reports.wording import guessed
 
 ROW, MARGIN = 24, 76  # pixels of a row, and of what stands around the rows
 LETTER = 6.2  # pixels of a letter of a label
@@ -84,7 +85,7 @@ def accuracy_plot(
     axes.margins(x=0.06)
     has_values = any(len(found.values) > 1 for found in estimates)
     caption = f"Whiskers: 95 % interval {interval}." + (" Small dots below: the seeds." if has_values else "")
-    caption += f" Dotted: guessing ({chance_text(chance)})." if chance is not None else ""
+    caption += f" Dotted: guessing ({guessed(chance)})." if chance is not None else ""
     return Plot(f"{prefix}-accuracy-{slug(task)}", task, caption, figure)
 
 
@@ -188,9 +189,15 @@ def _guessing(axes: Axes, chance: float | None, values: Sequence[float]) -> str:
     if chance is None:
         return ""
     if min(values) - chance > (max(values) - min(values)) / 2:
-        return f" Guessing gets {chance_text(chance)}, which is below this chart."
+        return f" Guessing gets {guessed(chance)}, which is below this chart."
     axes.axhline(100 * chance, color=MUTED, lw=1, ls=":")
-    return f" Dotted: guessing ({chance_text(chance)})."
+    return f" Dotted: guessing ({guessed(chance)})."
+
+
+def _step(one: Iterable[float], other: Iterable[float]) -> list[Bbox]:
+    """The two lines that join neighbours of the front, first to the side and then up."""
+    x, y, to_x, to_y = (*one, *other)
+    return [Bbox.from_extents(x, y - 2, to_x, y + 2), Bbox.from_extents(to_x - 2, y, to_x + 2, to_y)]
 
 
 def slug(text: str) -> str:
@@ -227,6 +234,7 @@ def _label_points(axes: Axes, points: Sequence[Point], *, front: set[str]) -> No
         return min(places, key=lambda label: dist(places[label], place))
 
     taken = [Bbox.from_extents(x - 4, y - 4, x + 4, y + 4) for x, y in places.values()]
+    taken += [box for one, other in pairwise(places[p.label] for p in pareto(points)) for box in _step(one, other)]
     for point in sorted(points, key=lambda point: (point.label not in front, -point.accuracy)):
         text = shortened(point.label, length=22)
         x, y = places[point.label]

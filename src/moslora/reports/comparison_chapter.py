@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 
+from moslora.comparison.loss_tables import loss_tasks
 from moslora.comparison.tables import is_measured, units_of_record
 from moslora.comparison.verdict import AVERAGE
 from moslora.records import ArmResult, ComparisonRecord
@@ -44,11 +45,13 @@ def comparison_chapter(comparison: Comparison, *, name: str) -> Chapter:
     number, summary = of_comparison(record)
     chapter = Chapter(name, title, summary, _facts(record), number)
     verdict = Fold("The verdict in full", [Text(record.verdict)]) if record.verdict else None
-    chapter.add("results", "Results", results_table(record), verdict, intro=results_intro(record), is_folded=False)
+    losses = arm_losses(record)
+    results = [*([] if record.tasks else losses), results_table(record)]
+    chapter.add("results", "Results", *results, verdict, intro=results_intro(record), is_folded=False)
     chapter.add("accuracy", "Accuracy with intervals", Plots(_accuracy(record, arms, look, name)), is_folded=False)
     several = len({*baselines_of(record).values()}) > 1
     heading = "Differences from the baseline" if several else f"Differences from {record.baseline}"
-    chapter.add("held-out", "Loss of held-out samples", *arm_losses(record))
+    chapter.add("held-out", "Loss of held-out samples", *(losses if record.tasks else []))
     chapter.add("drawn", "What is drawn", *comparison_sheets(comparison))
     chapter.add("differences", heading, *_differences(record, name))
     chapter.add("cost", "Cost against accuracy", Plots(_costs(record, arms, look, name)))
@@ -73,7 +76,8 @@ def _interval(record: ComparisonRecord) -> str:
 def _facts(record: ComparisonRecord) -> str:
     seeds = seeds_of(record)
     state = "" if record.is_complete else " Not complete yet."
-    tasks = f"{'task' if len(record.tasks) == 1 else 'tasks'} {', '.join(record.tasks)}"
+    names = [*record.tasks, *loss_tasks(record)]
+    tasks = f"{'task' if len(names) == 1 else 'tasks'} {', '.join(names)}"
     listed = f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {', '.join(seeds)}"
     return (
         f"{len(record.arms)} arms, {listed if seeds else 'no runs'}, {tasks};"

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
+from moslora.comparison.loss_tables import loss_tasks
 from moslora.comparison.tables import is_measured, question_notes, seed_count, units_of_record
 from moslora.comparison.verdict import AVERAGE
 from moslora.records import ArmResult, ComparisonRecord, Difference
@@ -45,6 +46,11 @@ def results_intro(record: ComparisonRecord) -> str:
     """How to read the table."""
     several, units = len(set(baselines_of(record).values())) > 1, units_of_record(record)
     baseline = f"{record.baseline} at the same rank and share of the data" if several else record.baseline
+    if not record.tasks and loss_tasks(record):
+        return (
+            "Loss of held-out samples in nats per token, lower is better: mean over seeds, then the 95 % interval for"
+            f" new seeds and new samples. Arms are compared with {baseline}; the lowest mean alone shows nothing."
+        )
     return (
         f"Accuracy in percent: mean over seeds, then the 95 % interval for new seeds and new {units}."
         f" Arms are compared with {baseline}; the highest mean alone shows nothing."
@@ -59,9 +65,9 @@ def results_table(record: ComparisonRecord) -> Table:
     columns: dict[str, Callable[[ArmResult], Cell | str]] = {
         "parameters": lambda arm: Cell(amount(arm.trainable), f"rank {arm.rank}" if arm.rank else ""),
         "time": lambda arm: (
-            Cell(f"{arm.cost.seconds_per_step:.3g} s", "a step")
+            Cell(f"{arm.cost.seconds_per_step:.3g} s", "per step")
             if arm.cost
-            else Cell(duration(arm.train_seconds), "a run" if arm.train_seconds else "")
+            else Cell(duration(arm.train_seconds), "per run" if arm.train_seconds else "")
         ),
         "memory": lambda arm: gigabytes(memory(arm)),
         "learning rate": lambda arm: f"{arm.learning_rate:g}" if arm.learning_rate else NONE,
@@ -77,7 +83,8 @@ def results_table(record: ComparisonRecord) -> Table:
         found = [arm.tasks.get(task) for task in tasks]
         accuracies = [estimate(one.mean, one.low, one.high) if one else NONE for one in found]
         rows.append([Cell(arm.arm, remark), *accuracies, *(show(arm) for show in columns.values())])
-    return Table("Accuracy and cost of every arm", ["arm", *tasks, *columns], rows)
+    title = "Accuracy and cost of every arm" if tasks else "Cost of every arm"
+    return Table(title, ["arm", *tasks, *columns], rows)
 
 
 def memory_of(arms: Sequence[ArmResult]) -> Callable[[ArmResult], int | None]:

@@ -28,7 +28,7 @@ def confusion(answers: Sequence[Mapping[str, Any]], *, task: str) -> Table | Non
         rows.append([label, *(_cell(counts[label, column], total) for column in columns)])
     caption = (
         f"{task}: how often each answer (column) was given where the row's is right. The larger its share of the row,"
-        " the stronger a number's ground."
+        " the stronger its colour."
     )
     return Table(caption, ["right answer", *columns], rows, is_dense=True)
 

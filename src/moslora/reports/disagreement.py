@@ -52,9 +52,8 @@ def _table(
         rows.append([Cell(question, a.get("kind") or ""), a["expected"], _answer(a), _answer(b)])
     shown = "all" if len(pairs) == of else f"{len(pairs)} of {of}"
     caption = f"{task}: {units} where exactly one is right ({shown})"
-    return Table(
-        caption, [units.removesuffix("s"), "right answer", *names], rows, words=["right answer", *names], is_prose=True
-    )
+    head = [units.removesuffix("s"), "right answer", *names]
+    return Table(caption, head, rows, words=["right answer", *names], is_prose=bool(texts))
 
 
 def _answer(answer: Mapping[str, Any]) -> Cell:

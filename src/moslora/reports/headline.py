@@ -3,13 +3,12 @@
 from collections.abc import Sequence
 from statistics import fmean
 
-from moslora.comparison.verdict import AVERAGE, claim
-from moslora.data.tasks import chance_text
+from moslora.comparison.verdict import AVERAGE, claim, is_shown, loss_text
 from moslora.evaluation.recording import chance_of, units_of
 from moslora.evaluation.scores import perplexity
 from moslora.records import ComparisonRecord, Difference, EvaluationRecord, RunRecord
 from moslora.reports.reading import StoredRun
-from moslora.reports.wording import percent, points
+from moslora.reports.wording import guessed, percent, points
 
 Headline = tuple[str, str]  # the number (may be empty), and the rest of the sentence
 NAMED = 3  # arms named in a sentence; more are counted
@@ -21,7 +20,10 @@ def of_comparison(record: ComparisonRecord) -> Headline:
     task = AVERAGE if any(found.task == AVERAGE for found in record.differences) else next(iter(record.tasks), "")
     found = [difference for difference in record.differences if difference.task == task]
     where = f"the average of {len(record.tasks)} tasks" if len(record.tasks) > 1 else next(iter(record.tasks), "")
-    number, rest = _one(found[0], where) if len(found) == 1 else _many(found, where) if found else _none(record)
+    if not record.tasks and record.loss_differences:
+        number, rest = _of_losses(record.loss_differences)
+    else:
+        number, rest = _one(found[0], where) if len(found) == 1 else _many(found, where) if found else _none(record)
     return number, rest + _doubts(record, found) + ("" if record.is_complete else " The comparison is not complete.")
 
 
@@ -40,7 +42,8 @@ def of_runs(runs: Sequence[StoredRun]) -> Headline:
     (one,) = found
     interval = f"(95 % interval {percent(one.low)} to {percent(one.high)})"
     start = next((f", {_percent(had.accuracy)} before training" for had in before if had.task == one.task), "")
-    guessing = f"; guessing gets {chance_text(chance_of(one))}" if chance_of(one) is not None else ""
+    chance = chance_of(one)
+    guessing = "" if chance is None else f"; guessing gets {guessed(chance)}"
     return _percent(one.accuracy), f"{_of_what(one)} {interval}{start}{guessing}."
 
 
@@ -56,12 +59,16 @@ def _none(record: ComparisonRecord) -> Headline:
 
 def _one(found: Difference, where: str) -> Headline:
     number, interval = points(found.mean, None, None).text, points(found.mean, found.low, found.high).remark
+    return f"{number}\N{NO-BREAK SPACE}points", _told(found, f"on {where}", interval, is_claimed=claim(found) != 0)
+
+
+def _told(found: Difference, where: str, interval: str, *, is_claimed: bool) -> str:
     word = "above" if found.mean > 0 else "below" if found.mean < 0 else "level with"
     seeds = f"{found.seeds} seed{'' if found.seeds == 1 else 's'}"
     told = f"{interval} (95 % interval, {seeds})" if interval else seeds
-    shown = "a difference is shown" if claim(found) else "no difference is shown"
+    shown = "a difference is shown" if is_claimed else "no difference is shown"
     shown = "one seed shows nothing" if found.seeds == 1 else shown
-    return f"{number}\N{NO-BREAK SPACE}points", f"{found.arm} is {word} {found.baseline} on {where}, {told}: {shown}."
+    return f"{found.arm} is {word} {found.baseline} {where}, {told}: {shown}."
 
 
 def _many(found: Sequence[Difference], where: str) -> Headline:
@@ -73,9 +80,28 @@ def _many(found: Sequence[Difference], where: str) -> Headline:
     are = "is" if len(better) == 1 else "are"
     parts = [f"{are} shown to be better than {baseline} on {where}{_named(better)}"]
     parts += [f"{len(worse)} to be worse{_named(worse)}"] if worse else []
-    parts += [f"{rest} {'shows' if rest == 1 else 'show'} no difference"] if rest else []
+    parts += [f"for {rest} no difference is shown"] if rest else []
     parts += [f"{alone} {'has' if alone == 1 else 'have'} one seed, which cannot tell"] if alone else []
     return f"{len(better)} of {len(found)} arms", ", ".join(parts) + "."
+
+
+def _of_losses(found: Sequence[Difference]) -> Headline:
+    """How much higher the loss of held-out samples is, or how many of several differences show a lower one."""
+    if len(found) == 1:
+        return _one_loss(found[0])
+    against = {one.baseline for one in found}
+    baseline = against.pop() if len(against) == 1 else "its baseline"
+    lower = [f"{one.arm} on {one.task}" for one in found if is_shown(one) and one.mean < 0]
+    higher = [f"{one.arm} on {one.task}" for one in found if is_shown(one) and one.mean > 0]
+    parts = [f"of loss against {baseline} are shown to be lower{_named(lower)}"]
+    parts += [f"{len(higher)} to be higher{_named(higher)}"] if higher else []
+    return f"{len(lower)} of {len(found)} differences", ", ".join(parts) + "."
+
+
+def _one_loss(found: Difference) -> Headline:
+    interval = "" if found.low is None or found.high is None else f"{loss_text(found.low)} to {loss_text(found.high)}"
+    number = f"{'+' if found.mean > 0 else ''}{loss_text(found.mean)}\N{NO-BREAK SPACE}nats"
+    return number, _told(found, f"in loss per token on {found.task}", interval, is_claimed=is_shown(found))
 
 
 def _named(arms: Sequence[str]) -> str:

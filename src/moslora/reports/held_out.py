@@ -4,7 +4,7 @@ from moslora.comparison.loss_tables import loss_difference_grid, loss_grid
 from moslora.records import ComparisonRecord
 from moslora.reports.parts import Part, Table
 
-CAPTION = "Mean loss of held-out samples, nats a token; lower is better"
+CAPTION = "Mean loss of held-out samples, nats per token; lower is better"
 
 
 def arm_losses(record: ComparisonRecord) -> list[Part]:

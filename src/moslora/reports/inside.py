@@ -32,9 +32,9 @@ MIXER_NUMBERS = 300  # of a matrix row, over a row of mixers; the rest is left o
 SPECTRUM_POINTS = 3000  # of all curves together
 LEVELS = 24  # shades of a colour; few, so that pictures stay small
 DISTANCES = {
-    "mixer_from_start": "start",
-    "mixer_from_identity": "identity",
-    "mixer_from_orthogonal": "orthogonality (of MᵀM)",
+    "mixer_from_start": "from the start",
+    "mixer_from_identity": "from the identity",
+    "mixer_from_orthogonal": "from orthogonality (MᵀM)",
 }
 
 
@@ -94,7 +94,7 @@ def _mixers(places: Sequence[Place], prefix: str) -> Plot | None:
         axes.set_ylabel(kind, rotation=0, ha="right", va="center", color=INK)
     thinned = f" (one of {step} rows and columns)" if step > 1 else ""
     caption = (
-        f"The mixer M{thinned} of every layer, from layer {depths[0]} on, {columns} a row. Blue is negative, orange"
+        f"The mixer M{thinned} of every layer, from layer {depths[0]} on, {columns} per row. Blue is negative, orange"
         f" positive, clear is zero; full colour from ±{limit:.2g} on, one scale for all."
     )
     return Plot(f"{prefix}-mixers", "Mixers", caption, figure, is_square=True)
@@ -118,7 +118,7 @@ def _distances(places: Sequence[Place], prefix: str) -> Plot | None:
         "Distance of each mixer, as a share of the norm of what it is measured from: line, median of a layer's"
         " modules; dots, the modules. A random start is far from the identity without any training."
     )
-    return Plot(f"{prefix}-distances", "How far the mixers are from", caption, figure)
+    return Plot(f"{prefix}-distances", "Distance of the mixers", caption, figure)
 
 
 def _spectra(places: Sequence[Place], prefix: str) -> Plot | None:
@@ -140,7 +140,9 @@ def _spectra(places: Sequence[Place], prefix: str) -> Plot | None:
     axes.set_ylabel("share of the largest")
     legend_below(figure, {kind: _swatch(number) for number, kind in enumerate(kinds)})
     shown = "every layer" if count == len(spectra) else f"{count} of {len(spectra)} layers, evenly spaced"
-    caption = f"Singular values of the update, largest first, one line a layer ({shown}). Flat: the rank is used up."
+    caption = (
+        f"Singular values of the update, largest first, one line per layer ({shown}). A flat line uses its whole rank."
+    )
     return Plot(f"{prefix}-singular-values", "Singular values of the updates", caption, figure)
 
 
@@ -155,6 +157,7 @@ def _effective_ranks(places: Sequence[Place], prefix: str) -> Plot | None:
     axes.set_ylim(0, max(place.layer.rank for place in places) * 1.04)
     axes.set_xlabel("layer")
     whole_steps(axes, axis="x")
+    whole_steps(axes, axis="y", most=6)
     axes.set_ylabel("effective rank")
     legend_below(figure, handles)
     caption = "How many directions an update uses: exponential of the entropy of its singular values, at most the rank."

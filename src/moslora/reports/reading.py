@@ -151,7 +151,9 @@ def _comparison(folder: Path) -> Comparison:
 def _study(folder: Path) -> Judged:
     record = read_study(folder)
     if not record.is_closed:
-        raise ConfigError(f"judging of {folder} is not closed, and nothing by method is shown before; close it first")
+        raise ConfigError(
+            f"judging of {folder} is still open, and results are not shown before it is closed; close it first"
+        )
     return Judged(folder, record)
 
 

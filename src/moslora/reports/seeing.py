@@ -153,7 +153,7 @@ def _always(score: Majority | None) -> Cell | str:
 def _rule(scored: Scored) -> str:
     """The rule's name, and of what the accuracy is the mean where that is not one answer each, right or wrong."""
     if scored.is_counted and scored.units == scored.answers:
-        return f"Rule that reads the answers: {scored.rule}."
+        return f"Rule for reading the answers: {scored.rule}."
     told = scored_text(scored)
     return f"{told[:1].upper()}{told[1:]}."
 

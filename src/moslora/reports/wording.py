@@ -5,14 +5,21 @@ from typing import Any
 
 import yaml
 
+from moslora.data.tasks import chance_text
 from moslora.reports.parts import Cell, Code, Table
 
 NONE = "–"
+BYTES = "_bytes"  # ends the name of a fact that is told in gigabytes
 
 
 def percent(value: float | None) -> str:
     """A share as a percentage with one decimal."""
     return NONE if value is None else f"{100 * value:.1f}"
+
+
+def guessed(chance: float) -> str:
+    """What guessing gets, as a percentage."""
+    return chance_text(chance).replace("%", "\N{NO-BREAK SPACE}%")
 
 
 def estimate(mean: float | None, low: float | None, high: float | None) -> Cell:
@@ -69,12 +76,13 @@ def settings(label: str, values: Any) -> Code:
 
 def facts_table(caption: str, *groups: Mapping[str, Any]) -> Table | None:
     """Names and values, one a row; None without any."""
-    rows = [[name, _fact(name, value)] for group in groups for name, value in group.items() if value is not None]
+    facts = [fact for group in groups for fact in group.items() if fact[1] is not None]
+    rows = [[name.removesuffix(BYTES), _fact(name, value)] for name, value in facts]
     return Table(caption, ["", "value"], rows, words=["value"]) if rows else None
 
 
 def _fact(name: str, value: Any) -> str:
-    return gigabytes(value) if name.endswith("_bytes") and isinstance(value, int) else str(value)
+    return gigabytes(value) if name.endswith(BYTES) and isinstance(value, int) else str(value)
 
 
 def _minus(text: str) -> str:

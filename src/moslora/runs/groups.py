@@ -35,7 +35,7 @@ class ModelSettings(Settings):
     revision: str | None = None
     """Branch, tag or commit of a hub id."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Of the weights; auto: bfloat16 where the machine computes with it natively, else float32."""
+    """The weights' type; auto: bfloat16 where the machine computes with it natively, else float32."""
     attn_implementation: str | None = None
     """`eager`, `sdpa`, `flash_attention_2`, ...; not given: transformers chooses."""
     device_map: str | None = None
@@ -66,17 +66,17 @@ class SampleSettings(Settings):
     train: str | list[str]
     """Local file or folder, hub id `owner/name[:config][@split]`, a built-in set, a task's name; or a list of these."""
     folder: str | None = None
-    """Where the training files of tasks lie: `train/TASK.jsonl` or `TASK/train.json`."""
+    """The folder of the tasks' training files: `train/TASK.jsonl` or `TASK/train.json`."""
     together: str | None = None
-    """Samples alike in this field share a batch (`everyday`: group, the questions with the same options)."""
+    """Samples with the same value in this field share a batch (`everyday`: group, questions with the same options)."""
     limit: Count | None = None
     """Use only the first samples of each source."""
     validation_samples: Annotated[int, Field(ge=0)] = 0
-    """So many training samples are kept for validation, the same for every seed."""
+    """How many training samples are held out for validation; the same ones for every seed."""
     validation_share: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """The same as a share of the training samples: 0.05 is one in twenty."""
+    """The same, as a share of the training samples: 0.05 is one in twenty."""
     fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Train on this share of the training samples only, the same for every seed."""
+    """Train on only this share of the training samples; the same ones for every seed."""
 
     @field_validator("train", mode="before")
     @classmethod
@@ -135,39 +135,39 @@ class TrainingSettings(Settings):
     epochs: Annotated[float, Field(gt=0)] = 3.0
     """Passes over the samples; not used with `max_steps`."""
     max_steps: Count | None = None
-    """Optimiser steps, in place of `epochs`."""
+    """Optimiser steps; replaces `epochs`."""
     batch_size: Count = 16
-    """Samples an optimiser step, over all devices."""
+    """Samples per optimiser step, over all devices."""
     micro_batch_size: Count | None = None
-    """Samples at once on a device; must divide `batch_size`. Smaller needs less memory. Not given: all."""
+    """Samples computed at once on a device; must divide `batch_size`. Smaller needs less memory. Not given: all."""
     learning_rate: Annotated[float, Field(gt=0)] = 3e-4
     """The highest rate, reached after the warm-up."""
     schedule: Literal["linear", "cosine", "constant"] = "linear"
-    """How the rate goes on after the warm-up."""
+    """What the rate does after the warm-up."""
     warmup_steps: Annotated[int, Field(ge=0)] = 100
-    """Steps in which the rate rises from 0."""
+    """Steps over which the rate rises from 0."""
     warmup_ratio: Annotated[float, Field(ge=0, lt=1)] | None = None
-    """The same as a share of all steps; replaces `warmup_steps`."""
+    """The same, as a share of all steps; replaces `warmup_steps`."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    """Of the optimiser, on the trained parameters."""
+    """The optimiser's, on the trained parameters."""
     max_grad_norm: Annotated[float, Field(ge=0)] = 1.0
     """Longer gradients are scaled down to this norm; 0: no clipping."""
     optimizer: Text = "adamw_torch"
-    """A name of transformers' `optim`."""
+    """One of the names that transformers' `optim` takes."""
     gradient_checkpointing: bool = False
-    """Compute activations again in the backward pass: less memory, about a third more time."""
+    """Recompute activations in the backward pass: less memory, about a third more time."""
     precision: Literal["auto", "float32", "bf16", "fp16"] = "auto"
-    """Of the computation (autocast); auto: as the weights on an accelerator, none on a processor."""
+    """Autocast; auto: the weights' type on an accelerator, none on a processor."""
     evaluate_every_steps: Count | None = None
     """How often the loss on the validation samples is computed."""
     save_every_steps: Count | None = None
-    """How often a checkpoint to resume from is saved; not given: as `evaluate_every_steps`."""
+    """How often a checkpoint to resume from is saved; not given: as often as `evaluate_every_steps`."""
     keep_best: bool = False
-    """End with the checkpoint of the lowest validation loss instead of the last one."""
+    """Keep the checkpoint with the lowest validation loss instead of the last one."""
     log_every_steps: Count = 10
     """How often the training loss is logged."""
     trackers: list[Literal["tensorboard", "trackio", "wandb"]] = []
-    """Where else to log to."""
+    """Further places to log to."""
 
     @property
     def rates_by_part(self) -> dict[str, float]:
@@ -199,9 +199,9 @@ class ScoringSettings(Settings):
     tasks: list[str] = []
     """What is scored after training."""
     data: str | None = None
-    """Folder of the test sets; built-in ones need none."""
+    """The folder of the test sets; built-in ones need none."""
     batch_size: Count = 16
-    """Questions at once; smaller needs less memory."""
+    """Questions computed at once; smaller needs less memory."""
     limit: Count | None = None
     """Score only the first questions of each task."""
     before: bool = False
@@ -209,7 +209,7 @@ class ScoringSettings(Settings):
     scoring: str
     """How an answer is read; each kind of run has its own ways."""
     prompt: str | None = None
-    """Of the questions; not given: as trained."""
+    """The questions' prompt; not given: as trained."""
 
     @field_validator("tasks")
     @classmethod
@@ -241,7 +241,7 @@ class Recipe(Settings):
     name: Annotated[str, Field(pattern=NAME_PATTERN)]
     """Names the output folder, `runs/NAME`; not given: the name of the recipe's file."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 42
-    """Of the adapter's start, the order of the samples, dropout and sampling."""
+    """Seeds the adapter's start, the order of the samples, dropout and sampling."""
     model: ModelSettings
     """The pretrained model and how it is loaded."""
     adapter: AdapterSettings = AdapterSettings()

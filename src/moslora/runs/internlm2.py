@@ -111,7 +111,7 @@ def llama_tensors(tensors: Mapping[str, torch.Tensor], config: LlamaConfig) -> d
         elif targets:
             renamed[f"{targets[0]}.{kind}"] = tensor
         elif not key.endswith("rotary_emb.inv_freq"):  # follows from the configuration
-            raise CheckpointError(f"{key} is not a tensor of an InternLM2 model: get the model again")
+            raise CheckpointError(f"{key} is not a tensor of an InternLM2 model: get a fresh copy of the model")
     return renamed
 
 
@@ -119,7 +119,7 @@ def _weights(folder: Path) -> dict[str, torch.Tensor]:
     """All tensors of a model's folder: safetensors, else torch's files read as tensors only."""
     files = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
     if not files:
-        raise CheckpointError(f"{folder} has no *.safetensors and no pytorch_model*.bin: get the model again")
+        raise CheckpointError(f"{folder} has no *.safetensors and no pytorch_model*.bin: get a fresh copy of the model")
     tensors: dict[str, torch.Tensor] = {}
     for file in files:
         tensors |= read_tensor_file(file)

@@ -21,37 +21,37 @@ class DataSettings(SampleSettings):
     train: str | list[str] | dict[str, float]  # pyright: ignore[reportIncompatibleVariableOverride]
     """Local file or folder, hub id `owner/name[:config][@split]`, a built-in set, a task's name; or a list of these.
 
-    A mapping of sources to weights, `{mine.jsonl: 2, other.jsonl: 1}`, gives each its share of an epoch's samples: the
-    sources that fall short repeat samples, and none loses any.
+    A mapping of sources to weights, `{mine.jsonl: 2, other.jsonl: 1}`, sets each one's share of an epoch's samples: the
+    sources that fall short repeat samples; none is left out.
     """
     format: Literal["instruction", "chat", "completion", "text", "choice"] = "instruction"
-    """Of a sample: `instruction` (with input, output), `chat` (messages), `completion` (prompt, completion), `text`, or
-    `choice` (a question, options and the answer, as in files that are tasks).
+    """A sample's form: `instruction` (with input, output), `chat` (messages), `completion` (prompt, completion),
+    `text`, or `choice` (a question, options and the answer, as in files that are tasks).
     """
     columns: dict[Text, Text] = Field(default_factory=dict)
-    """Where the fields of a sample are called otherwise: `{instruction: question, output: answer}`."""
+    """Fields that have other names in the file: `{instruction: question, output: answer}`."""
     ignore: Names = Field(default_factory=list)
-    """Fields of samples and messages to go without, which would be refused or noted."""
+    """Fields of samples and messages to leave out, which would otherwise be refused or noted."""
     on_bad: Literal["stop", "skip"] = "stop"
-    """A sample that cannot be used: stop, or leave it out and say so (up to 5 % of a source)."""
+    """On a sample that cannot be used: stop, or leave it out with a note (up to 5 % of a source)."""
     prompt: Literal["alpaca", "plain"] = "alpaca"
     """How an instruction becomes text; chats go through the chat template, prompts of completions stay as they are."""
     chat_template: Text | None = None
-    """Of chats, in place of the tokenizer's own: `chatml`, `gemma`, `llama3`, `mistral`, `phi3`, `plain`, `zephyr`, or
+    """For chats, in place of the tokenizer's own: `chatml`, `gemma`, `llama3`, `mistral`, `phi3`, `plain`, `zephyr`, or
     a Jinja file. It is saved with the adapter.
     """
     system: Text | None = None
-    """A system message for chats and instructions that bring none."""
+    """A system message for chats and instructions that have none of their own."""
     max_length_tokens: Annotated[int, Field(ge=8)] = 256
     """The longest sample, prompt included."""
     longer: Literal["cut", "leave_out", "stop"] = "cut"
-    """What becomes of a longer sample; plain text is cut into pieces, none of which is lost."""
+    """What to do with a longer sample; plain text is divided into pieces, and all of it is used."""
     loss_on: Literal["sequence", "response"] = "sequence"
-    """`response`: the prompt, or the user's turns, are read and not learned."""
+    """`response`: the prompt, or the user's turns, are read but not learned."""
     packing: bool = False
-    """Several samples in one row, kept apart."""
+    """Put several samples into one row, kept apart."""
     validation: Text | None = None
-    """A source of its own to validate on: a file, or a folder or hub set, whose split `validation` is read."""
+    """A separate source to validate on: a file, or a folder or hub set whose split `validation` is read."""
 
     @model_validator(mode="before")
     @classmethod
@@ -139,9 +139,9 @@ class EvaluationSettings(ScoringSettings):
     scoring: Literal["log_probability", "generation"] = "log_probability"  # pyright: ignore[reportIncompatibleVariableOverride]
     """log_probability: the likeliest option; generation: what is written, as in the paper."""
     question_removed: bool = False
-    """Score `everyday` with the options only too: what position and wording give away."""
+    """Also score `everyday` with the options only: what position and wording give away."""
     agreement_questions: Annotated[int, Field(ge=0)] = 0
-    """So many questions are scored in the other way too, and compared."""
+    """How many questions are also scored the other way, and compared."""
 
     tasks: list[str] = Field(default_factory=list)
     """Built-in names, and paths of files: questions with options, with short answers, or held-out samples.

@@ -85,7 +85,7 @@ def _settings(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{path} is not readable JSON ({error}): get the file again") from None
+        raise CheckpointError(f"{path} is not readable JSON ({error}): get a fresh copy of the file") from None
 
 
 def _read(path: Path) -> Any:
@@ -102,7 +102,7 @@ def _read(path: Path) -> Any:
     try:
         model.ParseFromString(path.read_bytes())
     except DecodeError as error:
-        raise CheckpointError(f"{path} is damaged ({error}): get the file again") from None
+        raise CheckpointError(f"{path} is damaged ({error}): get a fresh copy of the file") from None
     if not model.pieces:
-        raise CheckpointError(f"{path} holds no pieces: get the file again")
+        raise CheckpointError(f"{path} holds no pieces: get a fresh copy of the file")
     return model

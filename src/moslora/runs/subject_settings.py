@@ -21,11 +21,11 @@ class SubjectModelSettings(ModelSettings):
     kind: ClassVar[str] = "subject"
 
     variant: str | None = None
-    """Of the weights' files, such as fp16."""
+    """The variant of the weights' files, such as fp16."""
     autoencoder: str | None = None
-    """Hub id or folder of another autoencoder than the pipeline's own."""
+    """Hub id or folder of an autoencoder to use instead of the pipeline's own."""
     autoencoder_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Of the autoencoder; SDXL's own overflows in float16."""
+    """The autoencoder's type; SDXL's own overflows in float16."""
 
     @model_validator(mode="after")
     def _is_loaded_whole(self) -> Self:
@@ -42,27 +42,27 @@ class SubjectDataSettings(SampleSettings):
     """The pictures, what they are called, and how they are cut."""
 
     prompt: Text | None = None
-    """Of every picture, such as `a photo of sks dog`."""
+    """The prompt of every picture, such as `a photo of sks dog`."""
     captions: Literal["prompt", "files", "names"] | None = None
-    """What names a picture; not given: the prompt, else files beside it (.txt), else its own name."""
+    """Where a picture's caption comes from; not given: the prompt, else a file beside it (.txt), else its own name."""
     class_prompt: Text | None = None
     """For prior preservation, such as `a photo of a dog`: learned beside the subject."""
     class_folder: str | None = None
-    """Pictures for `class_prompt`; those that are lacking are drawn by the untrained model and kept."""
+    """Pictures for `class_prompt`; missing ones are drawn by the untrained model and kept."""
     class_pictures: Count = 100
-    """How many pictures of the class."""
+    """How many pictures of the class to use."""
     resolution: Annotated[int, Field(ge=16)] | None = None
-    """Of the pictures, in pixels; not given: the model's own."""
+    """The pictures' side in pixels; not given: the model's own."""
     crop: Literal["centre", "random"] = "centre"
-    """Where the square is cut from a picture."""
+    """Where the square is cut out of a picture."""
     flip: bool = False
     """Mirror every other visit; wrong for subjects with a left and a right."""
     buckets: bool = False
-    """Keep each picture's shape, as near as the model allows, instead of a square."""
+    """Keep each picture's shape, as nearly as the model allows, instead of a square."""
     cache: bool = True
-    """Encode pictures once; not with crops or mirroring at random."""
+    """Encode each picture once; not with random crops or mirroring."""
     validation_steps: Count = 8
-    """Steps of the noise at which each validation picture is tried."""
+    """How many noise steps each validation picture is tried at."""
 
     @property
     def rows_a_validation_sample(self) -> int:
@@ -90,17 +90,17 @@ class SubjectTrainingSettings(TrainingSettings):
     """How the adapters are trained."""
 
     prior_weight: Annotated[float, Field(gt=0)] = 1.0
-    """Of the class's pictures in the loss, beside the subject's."""
+    """Weight of the class's pictures in the loss, relative to the subject's."""
     min_snr_gamma: Annotated[float, Field(gt=0)] | None = None
-    """Weighs the steps of the noise by their signal, 5 is usual; not given: all count alike."""
+    """Weights noise steps by their signal, 5 is usual; not given: all count alike."""
     text_learning_rate: Annotated[float, Field(gt=0)] | None = None
-    """Of the text encoders; not given: `learning_rate`."""
+    """For the text encoders; not given: `learning_rate`."""
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """Of a moving average of the weights that is kept in their place; 0.999 is usual."""
+    """Keeps a moving average of the weights in their place; 0.999 is usual."""
     draw_every_steps: Count | None = None
-    """Draw `evaluation.prompts` while training, so often."""
+    """How often `evaluation.prompts` are drawn during training."""
     draw_prompts: Count = 4
-    """How many of the prompts are drawn then, the first ones."""
+    """How many of the prompts, from the first on, are drawn then."""
 
     @property
     def rates_by_part(self) -> dict[str, float]:
@@ -124,27 +124,27 @@ class SubjectEvaluationSettings(ScoringSettings):
     scoring: Literal["drawing"] = "drawing"  # pyright: ignore[reportIncompatibleVariableOverride]
     """Pictures are drawn, and measured."""
     prompt: Literal["caption"] | None = None  # pyright: ignore[reportIncompatibleVariableOverride]
-    """Of what is drawn: always captions."""
+    """The prompts' form: always captions."""
     prompts: str | list[Text] | None = None
     """What to draw: a file, a list, `dreambooth-objects`, `dreambooth-live`, or `emoji:fox`."""
     photos: str | list[str] | None = None
-    """Of the subject, to compare with; not given: those trained on."""
+    """Photos of the subject to compare with; not given: those trained on."""
     resolution: Count | None = None
-    """Of what is drawn; not given: as trained."""
+    """The side of what is drawn; not given: as trained."""
     subject: Text | None = None
     """What stands for {} in prompts, such as `sks dog`."""
     class_name: Text | None = None
     """The same without the identifier, such as `dog`: for similarity to the prompt."""
     seeds: Count = 4
-    """Pictures a prompt."""
+    """Pictures per prompt."""
     steps: Count = 30
-    """Of drawing a picture."""
+    """Steps to draw a picture."""
     guidance: Annotated[float, Field(ge=0)] = 7.5
-    """How closely to follow the prompt; 1: as the model is, without guidance."""
+    """How closely to follow the prompt; 1: no guidance."""
     negative_prompt: str = ""
     """What not to draw."""
     real_pictures: bool = True
-    """Measure after training what real pictures reach too."""
+    """After training, also measure what real pictures reach."""
     features: Text = "efficientnet-lite0"
     """What compares pictures: a CLIP or DINO model by hub id or folder; the default needs no download."""
 

@@ -14,7 +14,7 @@ class VisionModelSettings(ModelSettings):
     kind: ClassVar[str] = "vision_language"
 
     padding: Literal["own", "square", "crop"] = "own"
-    """Of pictures that are not square; own: as the model's processor does."""
+    """For pictures that are not square; own: what the model's processor does."""
 
 
 class VisionDataSettings(SampleSettings):
@@ -23,13 +23,13 @@ class VisionDataSettings(SampleSettings):
     style: ClassVar[str] = "chat"  # of every prompt: the chat template's
 
     image_folder: str | None = None
-    """Where the pictures lie; not given: beside the file of the conversations."""
+    """The folder of the pictures; not given: beside the file of conversations."""
     max_length_tokens: Annotated[int, Field(ge=8)] = 2048
     """The longest sample, pictures included; longer ones are cut, a picture never is."""
     ignore: Names = Field(default_factory=list)
-    """Fields of samples and messages to go without, which would be refused or noted."""
+    """Fields of samples and messages to leave out, which would otherwise be refused or noted."""
     skip_bad: bool = False
-    """Leave out, and count, samples with a picture or a text that cannot be used."""
+    """Leave out, and count, samples whose picture or text cannot be used."""
     cache_features: bool = False
     """Compute a frozen tower's features once, and keep them as files."""
 
@@ -43,7 +43,7 @@ class VisionTrainingSettings(TrainingSettings):
     """How the adapters and the projector are trained."""
 
     projector_learning_rate: Annotated[float, Field(gt=0)] | None = None
-    """Of a projector that is trained; not given: `learning_rate`."""
+    """For a trained projector; not given: `learning_rate`."""
 
     @property
     def rates_by_part(self) -> dict[str, float]:
@@ -59,7 +59,7 @@ class VisionEvaluationSettings(ScoringSettings):
     scoring: Literal["generation"] = "generation"  # pyright: ignore[reportIncompatibleVariableOverride]
     """Answers are generated, and read by the task's rule."""
     prompt: Literal["chat"] | None = None  # pyright: ignore[reportIncompatibleVariableOverride]
-    """Of the questions: always the chat template's."""
+    """The questions' prompt: always the chat template."""
     picture_blanked: bool = False
     """Ask once more with grey pictures: what the question alone gives away."""
     question_removed: bool = False

@@ -48,7 +48,9 @@ class Average(TrainerCallback):
     def load(self, folder: Path) -> None:
         """Read the average of a checkpoint. Raises CheckpointError if it is not there."""
         if not (folder / FILE).is_file():
-            raise CheckpointError(f"{folder} has no {FILE}: it is of a run without training.ema_decay; start it over")
+            raise CheckpointError(
+                f"{folder} has no {FILE}: it is from a run without training.ema_decay; start that run over"
+            )
         device = next(iter(self._trained().values())).device
         self.values = {name: tensor.to(device) for name, tensor in load_file(folder / FILE).items()}
 

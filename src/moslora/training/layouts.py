@@ -155,7 +155,7 @@ def layout_of(pipeline_class: str) -> Layout:
     """The layout of a pipeline's class. Raises ConfigError for one that is not known here."""
     if pipeline_class not in LAYOUTS:
         raise ConfigError(
-            f"the model is a {pipeline_class}, which is not trained here (allowed: {', '.join(LAYOUTS)}): choose"
+            f"the model is a {pipeline_class}, which cannot be trained here (allowed: {', '.join(LAYOUTS)}): choose"
             " another model"
         )
     return LAYOUTS[pipeline_class]

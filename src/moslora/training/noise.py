@@ -106,8 +106,8 @@ class Flow:
         """All count alike. Raises ConfigError for min-SNR weighting, which a flow has no use for."""
         if min_snr_gamma is not None:
             raise ConfigError(
-                f"training.min_snr_gamma {min_snr_gamma} weights the steps of a diffusion, and this model is a flow:"
-                " leave it out"
+                f"training.min_snr_gamma {min_snr_gamma} is for diffusion models, and this is a flow model: leave it"
+                " out"
             )
         return 1.0
 

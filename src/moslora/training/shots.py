@@ -76,7 +76,7 @@ class Encoder:
         first, *rest = (tensor[0].float().cpu() for tensor in tensors)
         if not first.isfinite().all():
             raise DataError(
-                f"{shot.photo.name}: the autoencoder gives no finite latents of it: set model.autoencoder_dtype to"
+                f"{shot.photo.name}: the autoencoder gives latents that are not finite: set model.autoencoder_dtype to"
                 " float32, or leave the picture out"
             )
         return first, rest[0] if rest else None

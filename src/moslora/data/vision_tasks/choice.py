@@ -77,7 +77,7 @@ def _choices(path: Path, *, image_folder: Path | None, kind: str, limit: int | N
 def _question(row: Row, options: dict[str, str], *, images: list[Any], kind: str | None, place: str) -> Question:
     answer = cell(row, "answer").strip()
     if len(options) < 2:
-        raise DataError(f"{place}: {len(options)} options, expected two at least; correct the table")
+        raise DataError(f"{place}: {len(options)} options, expected at least two; correct the table")
     if answer and answer not in options:
         raise DataError(f"{place}: the answer is '{answer}', allowed: {', '.join(options)}; correct the table")
     prompt, alone = choice_prompts(cell(row, "question"), options, hint=cell(row, "hint"))
@@ -112,5 +112,7 @@ def _passes(question: Question) -> list[Question]:
 
 def _number(index: str, path: Path) -> int:
     if not index.isdecimal():
-        raise DataError(f"{path}: the index '{index}' is not a number, and passes are told by it; correct the table")
+        raise DataError(
+            f"{path}: the index '{index}' is not a number, which is what tells the passes apart; correct the table"
+        )
     return int(index)

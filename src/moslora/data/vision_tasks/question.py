@@ -51,7 +51,7 @@ def options_only(question: Question) -> Question:
     Raises DataError for a question without options.
     """
     if question.options_prompt is None:
-        raise DataError(f"question {question.index} has no options to ask alone; choose a task of multiple choice")
+        raise DataError(f"question {question.index} has no options to ask alone; choose a multiple-choice task")
     return replace(question, prompt=question.options_prompt, images=[])
 
 

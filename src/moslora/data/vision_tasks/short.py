@@ -64,7 +64,7 @@ def mme(path: Path, *, image_folder: Path | None = None, limit: int | None = Non
     odd = next((unit for unit, pair in units.items() if len(pair) != 2), None)
     if odd is not None:
         raise DataError(
-            f"{path}: '{odd}' has {len(units[odd])} questions, expected two a picture; give the whole table"
+            f"{path}: '{odd}' has {len(units[odd])} questions, expected two per picture; give the whole table"
         )
     kept = list(units.values())[:limit]
     counts = {kind: sum(pair[0].kind == kind for pair in kept) for kind in {pair[0].kind for pair in kept}}
@@ -136,7 +136,7 @@ def _textvqa_question(row: dict[str, Any], images: list[Any], path: Path, *, ocr
     lines = [cell(row, "question"), SHORT_SENTENCE]
     if ocr:
         if "ocr_tokens" not in row:
-            raise DataError(f"{place}: no 'ocr_tokens' to give with it; join them to the file, or ask without")
+            raise DataError(f"{place}: no 'ocr_tokens' to show with the question; add them to the file, or ask without")
         tokens = row["ocr_tokens"]
         words = cells(tokens, place=place) if isinstance(tokens, str) else tokens
         lines.insert(1, f"Reference OCR token: {', '.join(words)}")

@@ -38,7 +38,7 @@ def cells(text: str, *, place: str) -> list[str]:
     try:
         values = ast.literal_eval(text)
     except (ValueError, SyntaxError) as error:
-        raise DataError(f"{place}: '{text[:40]}…' is no list ({error}); correct the table") from error
+        raise DataError(f"{place}: '{text[:40]}…' is not a list ({error}); correct the table") from error
     return [str(value) for value in values]
 
 

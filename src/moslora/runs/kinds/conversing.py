@@ -45,7 +45,7 @@ class Conversation:
         room = self.speaker.room(ids)
         if room < 1:
             raise DataError(
-                f"the chat has {len(ids)} tokens, which leaves the model no room to answer; /reset begins anew"
+                f"the chat has {len(ids)} tokens, which leaves the model no room to answer; /reset starts a new chat"
             )
         with StopAfterToken() as stop:
             spoken = self.speaker.stream(ids, max_new_tokens=room, stop=stop)

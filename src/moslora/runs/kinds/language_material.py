@@ -21,7 +21,7 @@ from moslora.runs.kinds.language_tasks import check_test_set, load_test_sets
 from moslora.runs.language_settings import DataSettings, LanguageRecipe
 from moslora.runs.material import Material, Sources, split
 
-SHOWN = f"the first sample; what is learned of it stands between {' and '.join(LEARNED_MARKS)}:"
+SHOWN = f"the first sample, with what is learned between {' and '.join(LEARNED_MARKS)}:"
 FIRST = 2  # examples of each source that can be looked at before training
 
 
@@ -119,7 +119,7 @@ def _mixed(made: Mapping[str, Made], trained: Sequence[int], recipe: LanguageRec
     mixed = weighted(own, recipe.data.weights, seed=recipe.seed)
     drawn = Counter(origins[index] for index in mixed)
     counts = ", ".join(f"{name} {drawn[name]} (it has {len(rows)})" for name, rows in own.items())
-    return mixed, f"samples an epoch, by the sources' weights: {counts}"
+    return mixed, f"samples per epoch, by the sources' weights: {counts}"
 
 
 def _lengths(made: Iterable[Made], data: DataSettings) -> list[str]:
@@ -152,5 +152,6 @@ def _asking(
         return [*notes, f"questions are asked {how}, as trained"]
     return [
         *notes,
-        f"questions are asked with the prompt '{recipe.asked_with}' (evaluation.prompt), trained: '{trained_with}'",
+        f"questions are asked with the prompt '{recipe.asked_with}' (evaluation.prompt), training used"
+        f" '{trained_with}'",
     ]

@@ -63,7 +63,7 @@ class PictureSpeaker:
 
     def _prompt(self, asked: Asked) -> Prompt:
         if asked.messages or asked.request.get("system") or asked.request.get("history"):
-            raise ConfigError("a model that sees pictures is asked by one prompt: leave out system messages and chats")
+            raise ConfigError("a model that sees pictures takes a single prompt: leave out system messages and chats")
         text = asked.text if MARKER in asked.text else f"{MARKER}\n" * len(self.images) + asked.text
         if text.count(MARKER) != len(self.images):
             raise ConfigError(

@@ -125,7 +125,7 @@ class Speaker:
         self.vocabulary.check_row(ids, place=place)
         if self.room(ids) < self.max_new_tokens:
             raise DataError(
-                f"{place} has {len(ids)} tokens and its answer up to {self.max_new_tokens}, the model"
+                f"{place} has {len(ids)} tokens and its answer up to {self.max_new_tokens} more, but the model has only"
                 f" {positions_of(self.model)} positions; shorten it, or ask for fewer with --max-new-tokens"
             )
 

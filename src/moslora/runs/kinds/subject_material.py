@@ -94,7 +94,8 @@ def shots_of(photos: Sequence[Photo], shapes: Shapes, tokenizers: Any, model: Su
         ids = prompt_ids(photo.caption, tokenizers, layout)
         if ids.is_cut:
             raise DataError(
-                f"{photo.name}: its caption is longer than the text encoder reads: shorten it ('{photo.caption[:60]}…')"
+                f"{photo.name}: its caption is longer than the text encoder can read: shorten it"
+                f" ('{photo.caption[:60]}…')"
             )
         found.append(Shot(photo, shapes.of(photo), ids.by_encoder))
     return found

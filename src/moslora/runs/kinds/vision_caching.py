@@ -45,7 +45,7 @@ def check_cacheable(model: Any, tower: str) -> None:
     if drawn := [f"{name} {chance}" for name in CHANCES if (chance := getattr(config, name, 0))]:
         raise ConfigError(
             f"data.cache_features: the vision tower's features are partly drawn at random in training"
-            f" ({', '.join(drawn)}), and kept ones would not be; {ADVICE}"
+            f" ({', '.join(drawn)}), and stored ones would not be; {ADVICE}"
         )
 
 

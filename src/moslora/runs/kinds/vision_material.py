@@ -62,8 +62,8 @@ def _check_markers(test_set: TestSet) -> None:
     for question in test_set.samples:
         if question.content.count(MARKER) != len(question.images):
             raise DataError(
-                f"task {test_set.task.name}: question {question.index}: its own text names {MARKER}, which stands for a"
-                " picture; write it otherwise there, or take the question out"
+                f"task {test_set.task.name}: question {question.index}: its text contains {MARKER}, which stands for a"
+                " picture; reword it, or take the question out"
             )
 
 
@@ -71,7 +71,7 @@ def _test_file(task: VisionTask, settings: VisionEvaluationSettings) -> Path:
     if settings.data is None:
         if task.name in BUILT_IN:
             return easy_vqa.folder("test")
-        raise DataError(f"task {task.name}: say where it lies with evaluation.data (--data): {task.file}")
+        raise DataError(f"task {task.name}: say where it is with evaluation.data (--data): {task.file}")
     folder = Path(settings.data).expanduser()
     found = [path for path in (folder / task.name, *sorted(folder.glob(f"{task.name}.*"))) if path.exists()]
     if folder.is_file() and len(settings.tasks) == 1:
@@ -103,7 +103,7 @@ def rows_of(recipe: VisionRecipe, sources: Sources, processor: Any, *, vocabular
     trained, held_out = split(groups, data)
     chosen, validation = [rows[i] for i in trained], [rows[i] for i in held_out]
     remarks.append(_sizes(rows, processor.image_token_id))
-    remarks.append(f"the first sample learns: {_learned(chosen[0], processor.tokenizer)}")
+    remarks.append(f"learned from the first sample: {_learned(chosen[0], processor.tokenizer)}")
     of_rows = of_validation = None
     alike: list[tuple[Hashable, int]] | None = None
     if data.together is None:
@@ -189,7 +189,7 @@ def _row(
     if all(label == IGNORED for label in row["labels"]):
         reason = f"no answer is left in its first {data.max_length_tokens} tokens; raise data.max_length_tokens"
         if all(label == IGNORED for label in example["labels"]):
-            reason = "every answer is marked not to be learned; take a mark away"
+            reason = "every answer is marked as not to be learned; unmark one"
         raise DataError(f"{place}: {reason}, or leave such samples out (data.skip_bad)")
     return row, len(example["input_ids"]) > data.max_length_tokens
 
@@ -244,7 +244,7 @@ def _sizes(rows: Sequence[Mapping[str, Any]], image_token_id: int) -> str:
         if counts
     ]
     start = f"{len(pictures)} of {len(rows)} samples have pictures"
-    return f"{start}; tokens a sample, median and most: {', '.join(said)}"
+    return f"{start}; tokens per sample, median and most: {', '.join(said)}"
 
 
 def _learned(row: Mapping[str, Any], tokenizer: Any) -> str:
