@@ -1,6 +1,7 @@
 """A tiny tokenizer and a tiny random model, made here so that no test fetches anything; where real data lies."""
 
 import copy
+import gc
 import json
 import os
 import signal
@@ -40,6 +41,13 @@ from tests.subjects import photos, pipelines, write_subject  # noqa: F401 - fixt
 # A shell lets programs in the background ignore Ctrl-C, and what they start inherits that: tests interrupt theirs.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+@pytest.fixture(scope="module", autouse=True)
+def _libraries_out_of_the_collectors_sight() -> None:
+    """Every run of the Trainer collects garbage; of a million objects of imported libraries that takes longer than it."""
+    gc.collect()
+    gc.freeze()
+
 
 SPECIAL_TOKENS = ("<|pad|>", "<|start|>", "<|end|>")
 
