@@ -5,14 +5,13 @@ import gc
 import json
 import os
 import signal
-import subprocess
-import sys
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Iterator
+from functools import cache, partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
@@ -36,17 +35,27 @@ from transformers.models.siglip.image_processing_pil_siglip import SiglipImagePr
 from moslora.runs.model_names import DEMO_PACKAGE
 from tests.own_data import own_data  # noqa: F401 - a fixture
 from tests.pictures import CHAT_TEMPLATE, llava_folder, picture_data, write_vision  # noqa: F401 - fixtures
+from tests.processes import in_two_processes, start, start_two  # noqa: F401 - fixtures
 from tests.subjects import photos, pipelines, write_subject  # noqa: F401 - fixtures
 
 # A shell lets programs in the background ignore Ctrl-C, and what they start inherits that: tests interrupt theirs.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+
 @pytest.fixture(scope="module", autouse=True)
 def _libraries_out_of_the_collectors_sight() -> None:
-    """Every run of the Trainer collects garbage; of a million objects of imported libraries that takes longer than it."""
+    """Every run of the Trainer collects garbage: among a million objects of libraries that takes as long as the run."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_compiled_template_of_model_cards() -> Iterator[None]:
+    """PEFT saves a card with every checkpoint, and compiling its template is a fifth of a run of seconds."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jinja2, "Template", cache(jinja2.Template))
+        yield
 
 
 SPECIAL_TOKENS = ("<|pad|>", "<|start|>", "<|end|>")
@@ -200,24 +209,6 @@ def real_data() -> Callable[[str], Path]:
         return root / name
 
     return path
-
-
-@pytest.fixture(scope="session")
-def launcher() -> list[str]:
-    """The start of a command line that runs the program in two processes."""
-    return [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "moslora"]
-
-
-@pytest.fixture(scope="session")
-def launched(launcher: list[str]) -> Callable[..., str]:
-    """What the program prints when two processes of it are started, as `accelerate launch` does on accelerators."""
-
-    def run(*arguments: str) -> str:
-        done = subprocess.run([*launcher, *arguments], capture_output=True, text=True, timeout=300)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    return run
 
 
 @pytest.fixture(scope="session")

@@ -103,7 +103,7 @@ def step_flat(rank: int, folder: str) -> None:
 
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning", "ignore::DeprecationWarning")
 def test_a_trained_base_in_flat_shards_gets_all_of_its_gradients(tmp_path: Path) -> None:
-    mp.spawn(step_flat, args=(str(tmp_path),), nprocs=PROCESSES)
+    mp.start_processes(step_flat, args=(str(tmp_path),), nprocs=PROCESSES, start_method="forkserver")
     found = torch.load(tmp_path / "stepped.pt", weights_only=True)
     model = adapted(fused=False).requires_grad_(True)
     loss_of(model, rows()).backward()
@@ -116,7 +116,7 @@ def test_a_trained_base_in_flat_shards_gets_all_of_its_gradients(tmp_path: Path)
 
 @pytest.mark.parametrize("kind", ["ddp", "fsdp2"])
 def test_gradients_over_processes_are_those_of_one_process(kind: str, tmp_path: Path) -> None:
-    mp.spawn(run_process, args=(kind, str(tmp_path)), nprocs=PROCESSES)
+    mp.start_processes(run_process, args=(kind, str(tmp_path)), nprocs=PROCESSES, start_method="forkserver")
     found = torch.load(tmp_path / "gradients.pt", weights_only=True)
     model = adapted(fused=False)
     loss_of(model, rows()).backward()

@@ -1,9 +1,5 @@
 import json
-import os
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +8,7 @@ import yaml
 from typer.testing import Result
 
 from moslora.records import ComparisonRecord
+from tests.processes import Program
 
 Run = Callable[..., Result]
 
@@ -97,21 +94,14 @@ def test_mistakes_are_one_line(refused: Callable[..., str], plan: Path):
     assert "did you mean 'seeds'" in refused("compare", plan, "--set", "sedes=[1]")
 
 
-def test_control_c_saves_the_run_and_says_how_to_go_on(plan: Path, tmp_path: Path):
+def test_control_c_saves_the_run_and_says_how_to_go_on(plan: Path, tmp_path: Path, start: Callable[..., Program]):
     command = ["compare", str(plan), "--output", str(tmp_path / "c"), "--set", "recipe.training.max_steps=4000"]
     command += ["--set", "recipe.training.save_every_steps=3"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "moslora", *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    deadline = time.monotonic() + 180
-    while not list(tmp_path.glob("c/runs/lora-seed1/checkpoints/*/trainer_state.json")):
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
-    os.kill(process.pid, signal.SIGINT)
-    output, remarks = process.communicate(timeout=120)
-    assert (process.returncode, output) == (130, "")
-    last = remarks.splitlines()[-1]
+    program = start(*command)
+    program.reach(lambda: list(tmp_path.glob("c/runs/lora-seed1/checkpoints/*/trainer_state.json")))
+    program.send(signal.SIGINT)
+    assert (program.finish(), program.stdout) == (130, "")
+    last = program.stderr.splitlines()[-1]
     assert last.startswith("interrupted: stopped after step ")
     assert last.endswith(f"which is saved; to resume: moslora {' '.join(command)}")
     assert json.loads((tmp_path / "c/runs/lora-seed1/run.json").read_text())["status"] == "interrupted"

@@ -3,7 +3,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from moslora.comparison.sharding import Shard
 from moslora.errors import ConfigError, DataError
 from moslora.records import ComparisonRecord, RunRecord
 from moslora.training import language
+from tests.processes import Program
 
 BuildPlan = Callable[..., Plan]
 
@@ -127,18 +127,14 @@ def test_a_finished_comparison_repeats_nothing(whole: Whole, plan: Plan):
     assert numbers(again) == numbers(record)
 
 
-def test_a_killed_comparison_goes_on_to_the_same_table(whole: Whole, plan: Plan, recipe_folder: Path, tmp_path: Path):
+def test_a_killed_comparison_goes_on_to_the_same_table(
+    whole: Whole, plan: Plan, recipe_folder: Path, tmp_path: Path, start: Callable[..., Program]
+):
     folder = tmp_path / "killed"
-    command = [sys.executable, "-m", "moslora", "compare", recipe_folder / "plan.yaml", "--output", folder]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 180
-    while not list(folder.glob("runs/moslora-seed1/checkpoints/*/trainer_state.json")):
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
-    process.kill()
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL
+    program = start("compare", recipe_folder / "plan.yaml", "--output", folder)
+    program.reach(lambda: list(folder.glob("runs/moslora-seed1/checkpoints/*/trainer_state.json")))
+    program.send(signal.SIGKILL)
+    assert program.finish() == -signal.SIGKILL
     assert RunRecord.load(folder / "runs/moslora-seed1/run.json").status == "running"
     assert not (folder / "comparison.json").exists()
     lines: list[str] = []

@@ -1,11 +1,7 @@
 """Comparisons over several subjects, each learned in runs of its own: from plan to table, killed and resumed."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from statistics import mean
@@ -31,6 +27,7 @@ from moslora.reports.page import write_report
 from moslora.runs.folder import RunFolder
 from moslora.runs.run import plan_run, run_recipe
 from moslora.runs.scoring import answers_path, save_answers
+from tests.processes import Program
 
 Build = Callable[..., Plan]
 MEASURES = ["background", "size"]
@@ -220,12 +217,12 @@ def test_pictures_are_rehearsed_once_for_all_measures(build: Build, monkeypatch:
 
 
 def test_a_killed_comparison_goes_on_to_a_table_of_each_subject_and_the_average(
-    settings: dict[str, Any], tmp_path: Path
+    settings: dict[str, Any], tmp_path: Path, start: Callable[..., Program]
 ):
     path, folder = tmp_path / "emoji.yaml", tmp_path / "c"
     path.write_text(json.dumps(settings | {"tuning": ONE_RATE}))
     plan = load_plan(path)
-    _kill_within(path, folder, run="runs/moslora-seed1/fox")
+    _kill_within(start("compare", path, "--output", folder), folder, run="runs/moslora-seed1/fox")
     before = collect(plan, folder)
     assert not before.is_complete
     assert not any(row.runs or row.tasks for row in before.arms)  # no seed is done for both subjects
@@ -244,17 +241,11 @@ def test_a_killed_comparison_goes_on_to_a_table_of_each_subject_and_the_average(
     assert (folder / alone.folder / name).read_bytes() == (tmp_path / "alone" / name).read_bytes()
 
 
-def _kill_within(path: Path, folder: Path, *, run: str) -> None:
-    """Start the comparison, and kill it once the run has a checkpoint."""
-    command = [sys.executable, "-m", "moslora", "compare", str(path), "--output", str(folder)]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ) as process:
-        deadline = time.monotonic() + 400
-        while not list(folder.glob(f"{run}/checkpoints/*/trainer_state.json")):
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.002)
-        process.kill()
-    assert process.returncode == -signal.SIGKILL
+def _kill_within(program: Program, folder: Path, *, run: str) -> None:
+    """Kill the comparison once the run has a checkpoint."""
+    program.reach(lambda: list(folder.glob(f"{run}/checkpoints/*/trainer_state.json")))
+    program.send(signal.SIGKILL)
+    assert program.finish() == -signal.SIGKILL
 
 
 def _check_numbers(record: ComparisonRecord, folder: Path) -> None:

@@ -1,11 +1,7 @@
 """Comparisons of vision-language runs on a tiny LLaVA: each arm's options by part, controls, kill and resume."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +19,7 @@ from moslora.records import RunRecord
 from moslora.runs.adapters import load_adapted, open_adapter
 from moslora.runs.counting import count_methods, trainable_parameters
 from moslora.runs.recipe import load_recipe
+from tests.processes import Program
 
 SHARED = ("kind", "model", "data", "training", "evaluation")
 BY_PART = {
@@ -193,21 +190,16 @@ def test_a_mixer_folded_into_each_part_at_the_start_is_plain_lora(build: Callabl
 
 
 def test_a_killed_comparison_of_pictures_goes_on_to_the_same_table(
-    plan_settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    plan_settings: dict[str, Any], tmp_path: Path, start: Callable[..., Program]
 ):
     path = tmp_path / "pictures.yaml"
     path.write_text(json.dumps(plan_settings | {"seeds": [1], "tuning": ONE_RATE}))
     plan, folder = load_plan(path), tmp_path / "killed"
     whole = run_comparison(plan, tmp_path / "whole")
-    command = [sys.executable, "-m", "moslora", "compare", str(path), "--output", str(folder)]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ) as process:
-        deadline = time.monotonic() + 180
-        while not list(folder.glob("runs/moslora-seed1/checkpoints/*/trainer_state.json")):
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.002)
-        process.kill()
-    assert process.returncode == -signal.SIGKILL
+    program = start("compare", path, "--output", folder)
+    program.reach(lambda: list(folder.glob("runs/moslora-seed1/checkpoints/*/trainer_state.json")))
+    program.send(signal.SIGKILL)
+    assert program.finish() == -signal.SIGKILL
     lines: list[str] = []
     record = run_comparison(plan, folder, report=lines.append)
     assert lines[0] == "1 of 2 runs were finished before"

@@ -1,10 +1,9 @@
 """A run over several processes: one folder, one record, and the weights of a run in one process."""
 
 import json
-import os
 import signal
 import subprocess
-import time
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from moslora.runs.adapters import open_adapter
 from moslora.runs.language_settings import EvaluationSettings
 from moslora.runs.processes import follower_folder
 from moslora.runs.scoring import evaluate_adapter
+from tests.processes import Program
 
 ALIKE = {"adapter": {"lora_dropout": 0.0}, "data": {"together": "output"}}  # each process would drop other elements
 
@@ -27,12 +27,14 @@ def adapter(run: Path) -> dict[str, torch.Tensor]:
     return load_file(run / "adapter" / "adapter_model.safetensors")
 
 
-def test_two_processes_train_the_adapter_of_one(
-    tmp_path: Path, train: Callable[..., Any], write_recipe: Any, launched: Callable[..., str]
-):
+def test_two_processes_train_the_adapter_of_one(tmp_path: Path, train: Callable[..., Any], write_recipe: Any):
+    """Started by torchrun, as `accelerate launch` does on accelerators."""
     alone = train("alone", **ALIKE)
-    printed = launched("train", str(write_recipe(**ALIKE)), "--output", str(tmp_path / "two"), "--json")
-    record = RunRecord.model_validate(json.loads(printed))  # printed once
+    arguments = ["train", str(write_recipe(**ALIKE)), "--output", str(tmp_path / "two"), "--json"]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "moslora"]
+    done = subprocess.run([*launcher, *arguments], capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    record = RunRecord.model_validate(json.loads(done.stdout))  # printed once
     assert record == RunRecord.load(tmp_path / "two" / "run.json")
     assert (record.status, record.steps) == ("finished", alone.steps)
     assert record.evaluations[0].total == alone.evaluations[0].total
@@ -45,27 +47,23 @@ def test_two_processes_train_the_adapter_of_one(
 
 
 def test_a_killed_run_of_two_processes_goes_on_to_the_weights_of_an_uninterrupted_one(
-    tmp_path: Path, write_recipe: Any, launched: Callable[..., str], launcher: list[str]
+    tmp_path: Path, write_recipe: Any, in_two_processes: Callable[..., str], start_two: Callable[..., Program]
 ):
     recipe = str(write_recipe(data=ALIKE["data"], training={"max_steps": 40, "save_every_steps": 3}))
-    launched("train", recipe, "--output", str(tmp_path / "whole"))
-    arguments = ["train", recipe, "--output", str(tmp_path / "killed")]
-    process = subprocess.Popen([*launcher, *arguments], start_new_session=True, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while not list(tmp_path.glob("killed/checkpoints/checkpoint-*/trainer_state.json")):
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    in_two_processes("train", recipe, "--output", tmp_path / "whole")
+    arguments = ["train", recipe, "--output", tmp_path / "killed"]
+    program = start_two(*arguments)
+    program.reach(lambda: list(tmp_path.glob("killed/checkpoints/checkpoint-*/trainer_state.json")))
+    program.send(signal.SIGKILL)
+    assert program.finish() == -signal.SIGKILL
     assert RunRecord.load(tmp_path / "killed" / "run.json").status == "running"
-    launched(*arguments, "--resume")
+    in_two_processes(*arguments, "--resume")
     expected, found = adapter(tmp_path / "whole"), adapter(tmp_path / "killed")
     assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
 
 
 def test_two_processes_answer_as_one_and_the_first_alone_writes(
-    tmp_path: Path, train: Callable[..., Any], launched: Callable[..., str]
+    tmp_path: Path, train: Callable[..., Any], in_two_processes: Callable[..., str]
 ):
     """Choices by log-probability and by generation, short answers, and losses, with an odd number of rows."""
     train("run", evaluation={"tasks": []})
@@ -77,7 +75,7 @@ def test_two_processes_answer_as_one_and_the_first_alone_writes(
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         tasks += ["--task", str(tmp_path / f"{name}.jsonl")]
     asked = ["evaluate", str(tmp_path / "run"), *tasks, "--agreement", "--json"]
-    divided = json.loads(launched(*asked, "--answers", str(tmp_path / "two")))  # printed once
+    divided = json.loads(in_two_processes(*asked, "--answers", tmp_path / "two"))  # printed once
     settings = EvaluationSettings.model_validate({"tasks": tasks[1::2]})
     alone = evaluate_adapter(
         open_adapter(tmp_path / "run"),

@@ -1,10 +1,6 @@
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +14,9 @@ from moslora.runs import run as run_module
 from moslora.runs.recipe import load_recipe
 from moslora.runs.run import run_recipe
 from moslora.training import language
+from tests.processes import Program
 
+Begin = Callable[[Path, Path], Program]
 Train = Callable[..., RunRecord]
 Weights = Callable[[str], dict[str, torch.Tensor]]
 
@@ -55,29 +53,26 @@ def signal_at_batch(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     return arrange
 
 
-def start(recipe: Path, run: Path, *options: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "moslora", "train", str(recipe), "--output", str(run), *options]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+@pytest.fixture
+def until_a_checkpoint(start: Callable[..., Program]) -> Begin:
+    """The program in a process of its own, training, with a first checkpoint."""
 
+    def begin(recipe: Path, run: Path) -> Program:
+        program = start("train", recipe, "--output", run)
+        program.reach(lambda: list(run.glob("checkpoints/checkpoint-*/trainer_state.json")))
+        return program
 
-def wait_for_checkpoint(process: subprocess.Popen[str], run: Path) -> None:
-    deadline = time.monotonic() + 90
-    while not list(run.glob("checkpoints/checkpoint-*/trainer_state.json")):
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
+    return begin
 
 
 def test_a_killed_run_resumes_to_the_weights_of_an_uninterrupted_one(
-    tmp_path: Path, train: Train, weights: Weights, write_recipe: Callable[..., Path]
+    tmp_path: Path, train: Train, weights: Weights, write_recipe: Callable[..., Path], until_a_checkpoint: Begin
 ):
     whole = train("whole", **LONG)
     run = tmp_path / "killed"
-    process = start(write_recipe(**LONG), run)
-    wait_for_checkpoint(process, run)
-    process.kill()
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL
+    program = until_a_checkpoint(write_recipe(**LONG), run)
+    program.send(signal.SIGKILL)
+    assert program.finish() == -signal.SIGKILL
     assert RunRecord.load(run / "run.json").status == "running"
     assert not (run / "adapter").exists()
     record = train("killed", resume=True, **LONG)
@@ -88,15 +83,15 @@ def test_a_killed_run_resumes_to_the_weights_of_an_uninterrupted_one(
     assert record.evaluations[0].by_kind == whole.evaluations[0].by_kind
 
 
-def test_control_c_saves_the_step_and_says_how_to_go_on(tmp_path: Path, write_recipe: Callable[..., Path]):
+def test_control_c_saves_the_step_and_says_how_to_go_on(
+    tmp_path: Path, write_recipe: Callable[..., Path], until_a_checkpoint: Begin
+):
     recipe, run = write_recipe(training={"max_steps": 2000, "save_every_steps": 3}), tmp_path / "run"
-    process = start(recipe, run)
-    wait_for_checkpoint(process, run)
-    os.kill(process.pid, signal.SIGINT)
-    output, remarks = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert output == ""
-    *_, asked, last = [line for line in remarks.splitlines() if not line.startswith("training ")]
+    program = until_a_checkpoint(recipe, run)
+    program.send(signal.SIGINT)
+    assert program.finish() == 130
+    assert program.stdout == ""
+    *_, asked, last = [line for line in program.stderr.splitlines() if not line.startswith("training ")]
     assert asked == "finishing this step, then saving (once more: stop at once)"
     record = RunRecord.load(run / "run.json")
     assert record.status == "interrupted"

@@ -1,8 +1,6 @@
 """Runs that teach a text-to-image model a subject: what is trained, what is refused, and where a run goes on."""
 
-import subprocess
-import sys
-import time
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ from moslora.errors import ConfigError, DataError
 from moslora.records import RunRecord
 from moslora.runs.recipe import load_recipe
 from moslora.runs.run import run_recipe
+from tests.processes import Program
 from tests.subjects import ATTENTION
 
 Write = Callable[..., Path]
@@ -75,18 +74,15 @@ def test_a_batch_in_parts_gives_the_weights_of_a_whole_one(train: Callable[..., 
     assert all(torch.allclose(whole[name], parts[name], atol=2e-4) for name in whole)
 
 
-def test_an_interrupted_run_goes_on_to_the_same_weights(tmp_path: Path, write_subject: Write):
+def test_an_interrupted_run_goes_on_to_the_same_weights(
+    tmp_path: Path, write_subject: Write, start: Callable[..., Program]
+):
     recipe = write_subject(training={"max_steps": 16, "save_every_steps": 2})
     run_recipe(load_recipe(recipe), tmp_path / "whole", progress=False)
-    command = [sys.executable, "-m", "moslora", "train", str(recipe), "--output", str(tmp_path / "killed")]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 120
-    while not list((tmp_path / "killed").glob("checkpoints/checkpoint-*/trainer_state.json")):
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
-    process.kill()
-    process.communicate()
+    program = start("train", recipe, "--output", tmp_path / "killed")
+    program.reach(lambda: list((tmp_path / "killed").glob("checkpoints/checkpoint-*/trainer_state.json")))
+    program.send(signal.SIGKILL)
+    program.finish()
     resumed = run_recipe(load_recipe(recipe), tmp_path / "killed", resume=True, progress=False)
     assert resumed.status == "finished"
     assert resumed.steps == 16
@@ -178,11 +174,11 @@ def test_gradient_checkpointing_changes_no_gradient(train: Callable[..., RunReco
     assert all(torch.allclose(plain[name], kept[name], atol=1e-5) for name in plain)
 
 
-def test_two_processes_learn_what_one_learns(tmp_path: Path, write_subject: Write, launcher: list[str]):
+def test_two_processes_learn_what_one_learns(
+    tmp_path: Path, write_subject: Write, in_two_processes: Callable[..., str]
+):
     recipe = write_subject()
     run_recipe(load_recipe(recipe), tmp_path / "one", progress=False)
-    command = [*launcher, "train", str(recipe), "--output", str(tmp_path / "two")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr
+    in_two_processes("train", recipe, "--output", tmp_path / "two")
     one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
     assert all(torch.allclose(one[name], two[name], atol=2e-4) for name in one)

@@ -270,7 +270,11 @@ def test_models_of_tiles_and_towers_that_draw_at_random_are_refused(write_vision
 
 
 def test_two_processes_train_on_kept_features_as_one_does_on_pixels(
-    write_vision: Callable[..., Path], tmp_path: Path, picture_data: Path, cache: Path, launched: Callable[..., str]
+    write_vision: Callable[..., Path],
+    tmp_path: Path,
+    picture_data: Path,
+    cache: Path,
+    in_two_processes: Callable[..., str],
 ):
     source = picture_data / "pictures.json"
     source.write_text(json.dumps(json.loads((picture_data / "train.json").read_text())[:PICTURES]))
@@ -281,7 +285,7 @@ def test_two_processes_train_on_kept_features_as_one_does_on_pixels(
     plain = load_recipe(write_vision("plain", adapter=BOTH, data={"train": str(source)}, **changes))
     run_recipe(plain, tmp_path / "plain", progress=False)
     path = write_vision("two", adapter=BOTH, data={"train": str(source), "cache_features": True}, **changes)
-    launched("train", str(path), "--output", str(tmp_path / "two"))
+    in_two_processes("train", path, "--output", tmp_path / "two")
     assert len(files(cache)) == PICTURES
     torch.testing.assert_close(tensors(tmp_path / "two"), tensors(tmp_path / "plain"), rtol=1e-3, atol=1e-4)
 

@@ -1,11 +1,7 @@
 """How a vision-language model is trained: what a batch holds, what a run says of its data, and where it goes on."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,6 +23,7 @@ from moslora.runs.recipe import load_recipe
 from moslora.runs.run import run_recipe
 from moslora.training import vision_language
 from moslora.training.validation import sample_losses
+from tests.processes import Program
 
 QUIET = {"evaluation": {"tasks": []}}
 ONLY = {"adapter": {"parts": None, "projector": "only"}}
@@ -130,12 +127,12 @@ def test_two_processes_train_on_pictures_and_text_as_one_does(
     tmp_path: Path,
     write_vision: Callable[..., Path],
     picture_data: Path,
-    launched: Callable[..., str],
+    in_two_processes: Callable[..., str],
 ):
     data = {"train": mixed(picture_data, texts=10, pictures=10)}  # the fifth batch: half pictures, half text
     changes = {**QUIET, "data": data, "training": {"max_steps": 5, "optimizer": "sgd", "learning_rate": 0.5}}
     train_vision("alone", **changes)
-    launched("train", str(write_vision(**changes)), "--output", str(tmp_path / "two"))
+    in_two_processes("train", write_vision(**changes), "--output", tmp_path / "two")
     expected, found = tensors(tmp_path / "alone"), tensors(tmp_path / "two")
     assert expected.keys() == found.keys()
     for name, tensor in expected.items():
@@ -215,20 +212,18 @@ def test_a_stopped_run_goes_on_to_the_weights_of_an_uninterrupted_one(
 
 
 def test_a_killed_run_goes_on_to_the_weights_of_an_uninterrupted_one(
-    train_vision: Callable[..., RunRecord], write_vision: Callable[..., Path], tmp_path: Path
+    train_vision: Callable[..., RunRecord],
+    write_vision: Callable[..., Path],
+    tmp_path: Path,
+    start: Callable[..., Program],
 ):
     changes = {**QUIET, "training": {"max_steps": 40, "save_every_steps": 3}}
     train_vision("whole", **changes)
     run = tmp_path / "killed"
-    command = [sys.executable, "-m", "moslora", "train", str(write_vision(**changes)), "--output", str(run)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 120
-    while not list(run.glob("checkpoints/checkpoint-*/trainer_state.json")):
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
-    os.kill(process.pid, signal.SIGKILL)
-    process.communicate()
+    program = start("train", write_vision(**changes), "--output", run)
+    program.reach(lambda: list(run.glob("checkpoints/checkpoint-*/trainer_state.json")))
+    program.send(signal.SIGKILL)
+    program.finish()
     assert RunRecord.load(run / "run.json").status == "running"
     train_vision("killed", resume=True, **changes)
     assert same(run, tmp_path / "whole")
