@@ -16,7 +16,7 @@ import pytest
 
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["pytest", "moslora.cli", "moslora.comparison.compare", "transformers.trainer"])
-PATIENCE_SECONDS = 300
+PATIENCE_SECONDS = 600
 
 
 class Program:

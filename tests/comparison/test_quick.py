@@ -1,13 +1,13 @@
-"""The shipped plan `quick` on the real model, killed half-way: two methods, two seeds, two learning rates."""
+"""The shipped plan `quick` on the real model, killed half-way; with fewer steps and questions than it has."""
 
 import json
-import subprocess
-import sys
-import time
+import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from moslora.records import RunRecord
+from tests.processes import Program
 
 
 def finished(folder: Path) -> dict[Path, dict[str, Any]]:
@@ -17,22 +17,23 @@ def finished(folder: Path) -> dict[Path, dict[str, Any]]:
     return {path: record.model_dump(exclude={"artifacts", "notes"}) for path, record in kept.items()}
 
 
-def test_a_quick_comparison_of_the_real_model_goes_on_after_a_kill(tmp_path: Path, demo_model: None):
+FEWER = ["recipe.training.max_steps=4", "recipe.evaluation.limit=16", "tuning.validation_samples=16"]
+
+
+def test_a_quick_comparison_of_the_real_model_goes_on_after_a_kill(
+    tmp_path: Path, demo_model: None, start: Callable[..., Program]
+):
     folder = tmp_path / "quick"
-    command = [sys.executable, "-m", "moslora", "compare", "quick", "--output", str(folder)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 600
-    while len(finished(folder)) < 4:
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
-    process.kill()
-    process.wait()
+    command = ["compare", "quick", "--output", folder, *(word for value in FEWER for word in ("--set", value))]
+    killed = start(*command)
+    killed.reach(lambda: len(finished(folder)) >= 4)
+    killed.send(signal.SIGKILL)
+    assert killed.finish() == -signal.SIGKILL
     kept = finished(folder)
-    done = subprocess.run([*command, "--json"], capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr
+    again = start(*command, "--json")
+    assert again.finish() == 0, again.stderr
     assert finished(folder).items() >= kept.items()
-    record = json.loads(done.stdout)
+    record = json.loads(again.stdout)
     assert record["is_complete"]
     assert {arm["arm"]: sorted(arm["runs"]) for arm in record["arms"]} == {"lora": ["1", "2"], "moslora": ["1", "2"]}
     assert sum(found["is_chosen"] for found in record["tuning"]) == 2
