@@ -253,8 +253,8 @@ def test_a_pipeline_wears_an_adapter_for_a_while(pipeline_folder, model, base):
 
 
 REFUSED = {
-    "DoRA": (mixed(target_modules=FEW, use_dora=True), "use_dora has no form in .*train without it, or fold"),
-    "DoRA of plain LoRA": (LoraConfig(r=2, target_modules=FEW, use_dora=True), "use_dora has no form in"),
+    "DoRA": (mixed(target_modules=FEW, use_dora=True), "use_dora cannot be written to .*train without it, or fold"),
+    "DoRA of plain LoRA": (LoraConfig(r=2, target_modules=FEW, use_dora=True), "use_dora cannot be written to"),
     "LoHa": (LoHaConfig(r=2, target_modules=FEW), "adapter 'default' is of type LOHA, .*train MOSLORA or LORA"),
     "saved modules": (
         mixed(target_modules=FEW, modules_to_save=["conv_out"]),

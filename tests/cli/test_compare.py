@@ -90,7 +90,7 @@ def test_list_and_show_print_plans_that_can_be_used(moslora: Run, tmp_path: Path
 def test_mistakes_are_one_line(refused: Callable[..., str], plan: Path):
     assert refused("compare").startswith("compare needs a plan: give a name of `moslora compare --list`")
     assert refused("compare", "quikc").startswith("unknown plan 'quikc'; did you mean 'quick'?")
-    assert refused("compare", plan, "--shard", "3/2").startswith("--shard '3/2' is not one of so many")
+    assert refused("compare", plan, "--shard", "3/2").startswith("--shard '3/2' is not a share of the runs")
     assert "did you mean 'seeds'" in refused("compare", plan, "--set", "sedes=[1]")
 
 
