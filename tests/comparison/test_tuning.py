@@ -11,7 +11,7 @@ from moslora.errors import CheckpointError
 from moslora.records import RunRecord
 
 RATES = {"tuning": {"learning_rates": [0.01, 0.1, 1.0], "validation_samples": 4}}
-UNKNOWN = "runs kept no losses per sample, so whether rates are told apart is not known for lora"
+UNKNOWN = "not known, as runs kept no losses by sample: whether rates are told apart for lora"
 BuildPlan = Callable[..., Plan]
 
 

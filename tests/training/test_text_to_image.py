@@ -282,7 +282,7 @@ def test_captions_come_from_names_files_or_one_prompt(
         ({}, {}, "holds no picture"),
         ({"a.png": None, "b.png": None, "a.txt": "x"}, {}, "no caption .*b.txt"),
         ({"a.png": None, "a.txt": " "}, {}, "is empty"),
-        ({"123.png": None}, {}, "no caption"),
+        ({"123.png": None}, {}, "is not a caption"),
         ({"a.png": None}, {"captions": "prompt"}, "needs data.prompt"),
     ],
 )

@@ -109,7 +109,7 @@ def tuning_notes(plan: Plan, runs: Sequence[Run], *, folder: Path) -> list[str]:
         )
     if unknown:
         notes.append(
-            f"runs kept no losses per sample, so whether rates are told apart is not known for {', '.join(unknown)}"
+            f"not known, as runs kept no losses by sample: whether rates are told apart for {', '.join(unknown)}"
         )
     return notes
 
