@@ -73,7 +73,7 @@ def load_internlm2(place: str, *, dtype: torch.dtype) -> LlamaForCausalLM:
         if names := sorted(str(name) for name in info[kind]):
             raise CheckpointError(
                 f"{place} does not hold what its config.json says: {kind.replace('_', ' ')} {', '.join(names[:3])};"
-                " get the model again"
+                " get a fresh copy of the model"
             )
     return model.eval()
 

@@ -91,8 +91,9 @@ def load_model(settings: ModelSettings, head: Head | None = None) -> Any:
     model, missing = loaded[0].eval(), sorted(set(loaded[1]["missing_keys"]) - head.shapes.keys())
     if missing:  # transformers draws these at random, with a warning
         raise ConfigError(
-            f"model.path '{settings.path}' lacks {len(missing)} of its weights ({', '.join(missing[:3])}): get the"
-            f" model again, or check that it is for {head.class_name}, or that the adapter was saved with what it"
+            f"model.path '{settings.path}' lacks {len(missing)} of its weights ({', '.join(missing[:3])}): get a"
+            f" fresh copy of the model, or check that it is for {head.class_name}, or that the adapter was saved with"
+            " what it"
             " trained"
         )
     if settings.quantize != "none" and not any(map(is_quantised, model.modules())):
