@@ -182,7 +182,7 @@ def test_weights_come_from_pickles_of_tensors_too(write: Write):
             {"model.layers.1.attention.wk.weight": torch.zeros(8, 8)},
             "attention.wk.weight is not a tensor of an InternLM2",
         ),
-        ({"model.norm.weight": None}, "missing keys model.norm.weight; get the model again"),
+        ({"model.norm.weight": None}, "missing keys model.norm.weight; get a fresh copy of the model"),
         (
             {"model.layers.2.ffn_norm.weight": torch.zeros(48)},
             "unexpected keys model.layers.2.post_attention_layernorm",
