@@ -114,6 +114,24 @@ def test_a_merged_pipeline_draws_the_same_in_plain_diffusers(run: Path, tmp_path
     assert (tmp_path / "merged" / "model_index.json").is_file()
 
 
+def test_a_merged_pipeline_and_a_base_draw_as_the_run_does_with_and_without_its_adapter(run: Path, tmp_path: Path):
+    merged = tmp_path / "merged"
+    invoke("merge", run, "--output", merged)
+    base = open_adapter(run).model.path
+    invoke("generate", run, "a dog", "--compare-base", *DRAWN, "--output", tmp_path / "both")
+    for source, own in ((merged, "adapter"), (base, "base")):
+        invoke("generate", source, "a dog", *DRAWN, "--output", tmp_path / own)
+        expected, found = (read_pictures(tmp_path / place)[0].image for place in (f"both/{own}", f"{own}/model"))
+        # The run is in float32, these in half precision.
+        off = abs(np.asarray(expected, dtype=int) - np.asarray(found, dtype=int))
+        assert off.max() <= 8
+        assert off.mean() < 1
+    for option in (["--compare-base"], ["--weight", "0.5"], ["--sweep", "0,1"]):
+        result = CliRunner().invoke(app, ["generate", str(merged), "a dog", *option, *DRAWN])
+        assert result.exit_code == 2
+        assert "full model without an adapter" in result.output
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -61,9 +61,9 @@ def test_copies_never_touch_the_border_nor_each_other():
         ({"concept": "griffin"}, r"^concept is 'griffin'; "),
         (
             {"count": 3, "size": "medium"},
-            r"^3 copies, medium, centre leave the picture; choose a smaller size or count$",
+            r"^3 copies, medium, centre do not fit in the picture; choose a smaller size$",
         ),
-        ({"count": 2, "place": "left"}, r"^2 copies, medium, left leave the picture; "),
+        ({"count": 2, "place": "left"}, r"^2 copies, medium, left do not fit in the picture; "),
     ],
 )
 def test_a_scene_that_cannot_be_drawn_is_an_error(values, message):

@@ -24,7 +24,7 @@ from moslora.runs.groups import ModelSettings, Recipe
 from moslora.runs.kinds import Kind, kind_of
 from moslora.runs.model_names import is_hub_id
 from moslora.runs.models import load_model, meta_model
-from moslora.runs.origin import ORIGIN_NAME, base_noted, kind_noted, prompt_of, system_of
+from moslora.runs.origin import ORIGIN_NAME, PIPELINE_INDEX, base_noted, kind_noted, prompt_of, system_of
 from moslora.runs.recipe import LANGUAGE, model_settings, parse_recipe
 
 MOSLORA = "MOSLORA"  # PEFT's name for ours
@@ -114,8 +114,13 @@ def _is_base(source: str) -> bool:
         return is_hub_id(source)
     trained = [folder / name for name in ("run.json", "adapter_config.json", ORIGIN_NAME)]
     is_of_run = (folder.parent / "run.json").is_file()
-    is_model = source.endswith(".gguf") or (folder / "config.json").is_file()
+    is_model = source.endswith(".gguf") or _is_full_model(folder)
     return is_model and not is_of_run and not any(path.is_file() for path in trained)
+
+
+def _is_full_model(folder: Path) -> bool:
+    """Whether a folder is transformers' of a model, or diffusers' of a pipeline."""
+    return any((folder / name).is_file() for name in ("config.json", PIPELINE_INDEX))
 
 
 def _opened_base(source: Path, *, base: str | None, prompt: str | None) -> Opened:
@@ -146,7 +151,7 @@ def _opened(source: Path, *, base: str | None, prompt: str | None) -> Opened:
         model = recipe.model.model_copy(update={"path": base}) if base else recipe.model
         return Opened(run.adapter, model, fields["peft_type"], prompt or recipe.asked_with, run, recipe)
     prompt = prompt or prompt_of(source)
-    if (source / "config.json").is_file() and not (source / "adapter_config.json").is_file():
+    if _is_full_model(source) and not (source / "adapter_config.json").is_file():
         return _opened_folder(source, base=base, prompt=prompt)
     fields = _adapter_fields(source)
     path = base or fields.get("base_model_name_or_path") or base_noted(source)

@@ -5,6 +5,7 @@ Each method's pictures lie in a folder of their own, and all of them side by sid
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -21,11 +22,11 @@ from moslora.painting.reaching import check_reaches
 from moslora.painting.requests import Request
 from moslora.painting.sheet import Axis, contact_sheet, weights_axis
 from moslora.painting.side_by_side import side_by_side
-from moslora.runs.adapters import Opened, load_adapted
+from moslora.runs.adapters import FULL, Opened, load_adapted
 from moslora.runs.kinds.subject_drawing import drawing_bar
 from moslora.runs.pipelines import load_pipeline
 
-BASE, OWN = "base", "adapter"
+BASE, OWN, WHOLE = "base", "adapter", "model"
 SHEET = "sheet.png"
 MOST_ROWS = 12  # of a sheet
 
@@ -51,26 +52,26 @@ def draw_pictures(
 ) -> Path:
     """Draw the requests with an adapter into `folder/adapter`, and without it into `folder/base`; the sheet's path.
 
-    `files` mixes further LoRA files in. Raises OutputError for a folder that is not empty, and CheckpointError for an
-    adapter that changes nothing.
+    A full model, merged or as it is, draws into `folder/model`. `files` mixes further LoRA files in. Raises OutputError
+    for a folder that is not empty, CheckpointError for an adapter that changes nothing, and ConfigError where a full
+    model shall be compared or mixed.
     """
     check_new_folder(folder)
-    if files:
-        loaded = _weighted(opened, files)
-        pipe, unload = loaded.pipe, loaded.unload
-    else:
-        pipe, unload = _adapted(opened)
+    if opened.peft_type == FULL:
+        _check_alone(opened, files, with_base=with_base)
+    pipe, unload = _loaded(opened, files)
     with drawing_bar(progress=progress) as advance:
-        with_it = [*draw(pipe, requests, batch_size=batch_size, progress=advance)]
+        painted = partial(draw, pipe, batch_size=batch_size, progress=advance)
+        with_it = [*painted(requests)]
         unload()
-        again = requests if with_base else requests[:1]
-        without = [*draw(pipe, again, batch_size=batch_size, progress=advance)]
-    if files is None or files.weight or any(weight for _, weight in files.beside.values()):
+        without = [] if opened.peft_type == FULL else [*painted(requests if with_base else requests[:1])]
+    if without and (files is None or files.weight or any(weight for _, weight in files.beside.values())):
         check_reaches(with_it[: len(without)], without)
-    _write(folder / OWN, with_it, opened, files)
-    if with_base:
-        _write(folder / BASE, without, opened, None)
-    methods = {name: read_pictures(folder / name) for name in ((BASE, OWN) if with_base else (OWN,))}
+    drawn = {BASE: without} if with_base else {}
+    drawn[WHOLE if opened.peft_type == FULL else OWN] = with_it
+    for name, pictures in drawn.items():
+        _write(folder / name, pictures, opened, None if name == BASE else files)
+    methods = {name: read_pictures(folder / name) for name in drawn}
     sheet = side_by_side(methods, most_rows=MOST_ROWS, photos=photos)
     sheet.save(folder / SHEET)
     return folder / SHEET
@@ -89,6 +90,8 @@ def draw_sweep(
 ) -> Path:
     """Draw the requests with each weight of the adapter, the other files' as they are; the path of the sheet."""
     check_new_folder(folder)
+    if opened.peft_type == FULL:
+        raise ConfigError(f"{opened.adapter} is a full model without an adapter, whose weight could be swept")
     found: list[list[Image.Image]] = [[] for _ in requests]
     loaded = _weighted(opened, files)
     with drawing_bar(progress=progress) as advance:
@@ -104,11 +107,20 @@ def draw_sweep(
     return folder / SHEET
 
 
-def _adapted(opened: Opened) -> tuple[Any, Callable[[], Any]]:
-    """The pipeline that draws with the adapter, and what takes it off."""
+def _check_alone(opened: Opened, files: Files | None, *, with_base: bool) -> None:
+    if with_base or files:
+        option = "--compare-base" if with_base else "--weight and --with"
+        raise ConfigError(f"{opened.adapter} is a full model without an adapter: leave out {option}")
+
+
+def _loaded(opened: Opened, files: Files | None) -> tuple[Any, Callable[[], Any]]:
+    """The pipeline that draws with what was opened, and what takes the adapter off."""
+    if opened.peft_type == FULL:
+        return load_pipeline(opened.model), lambda: None  # pyright: ignore[reportArgumentType]
+    if files:
+        loaded = _weighted(opened, files)
+        return loaded.pipe, loaded.unload
     model, _ = load_adapted(opened)
-    if not hasattr(model, "disable_adapter_layers"):
-        raise ConfigError(f"{opened.adapter} is a full model without an adapter: draw with its pipeline in diffusers")
     return model.get_base_model().pipeline(), model.base_model.disable_adapter_layers
 
 
@@ -124,6 +136,7 @@ def _weighted(opened: Opened, files: Files) -> WeightedFiles:
 def _write(folder: Path, drawn: Sequence[Drawn], opened: Opened, files: Files | None) -> None:
     folder.mkdir(parents=True)
     weights = {OWN: files.weight, **{name: weight for name, (_, weight) in files.beside.items()}} if files else {}
-    about = {"model": opened.model.path, "adapter": folder.name if folder.name == BASE else str(opened.adapter)}
+    about = {"model": opened.model.path, "adapter": BASE if folder.name == BASE else str(opened.adapter)}
+    about |= {"adapter": "none"} if folder.name == WHOLE else {}
     for one in drawn:
         write_picture(folder, one.image, request=one.request, settings={**about, "weights": weights})

@@ -11,13 +11,14 @@ from moslora import __version__
 from moslora.data.prompts import STYLES
 from moslora.errors import CheckpointError
 from moslora.files import write_atomically
-from moslora.runs.model_names import VISION_DEMOS
+from moslora.runs.model_names import EMOJI_MODEL, VISION_DEMOS
 from moslora.runs.recipe import LANGUAGE, RECIPES
 from moslora.runs.subject_settings import CAPTION
 
 ORIGIN_NAME = "moslora.json"
 OF_TYPE = {"llava": "vision_language", "llava_next": "vision_language"}  # type of a model: the kind that runs it
-OF_NAME: dict[str, str] = dict.fromkeys(VISION_DEMOS, "vision_language")
+OF_NAME: dict[str, str] = {**dict.fromkeys(VISION_DEMOS, "vision_language"), EMOJI_MODEL: "subject"}
+PIPELINE_INDEX = "model_index.json"  # of diffusers, in the folder of a text-to-image model
 
 
 def write_origin(
@@ -41,6 +42,8 @@ def kind_noted(folder: str | Path, *, model: str) -> str:
     """
     noted = _noted(Path(folder))
     of_model = OF_NAME.get(model) or OF_TYPE.get(_model_type(Path(model)), LANGUAGE)
+    if (Path(model) / PIPELINE_INDEX).is_file():
+        of_model = "subject"
     kind = noted.get("kind", LANGUAGE) if noted else of_model
     if kind not in RECIPES:
         raise CheckpointError(
