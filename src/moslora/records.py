@@ -107,7 +107,7 @@ class RunRecord(_File):
     """One run from its resolved recipe to its numbers; the file `run.json` of a run's folder."""
 
     title = "run record"
-    written_if_set = ("validation_perplexity", "losses")
+    written_if_set = ("validation_perplexity", "losses", "planned_steps")
 
     moslora_version: str = __version__
     created: AwareDatetime = Field(default_factory=lambda: datetime.now(UTC).replace(microsecond=0))
@@ -124,6 +124,7 @@ class RunRecord(_File):
     validation_loss: float | None = None  # of the weights kept, where validation samples were set apart
     validation_perplexity: float | None = None  # exp of it, where it is the loss of a token
     steps: NonNegativeInt = 0
+    planned_steps: NonNegativeInt | None = None  # of the weights of a run that stopped at `steps`, before its end
     evaluations: list[EvaluationRecord] = []
     losses: list[LossRecord] = []  # of held-out samples
     artifacts: dict[str, str] = {}  # what was written, and where (relative to the run's folder)

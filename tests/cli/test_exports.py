@@ -1,6 +1,7 @@
 import json
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -141,13 +142,35 @@ def test_damaged_weights_are_refused(
     assert (finished / "run.json").read_bytes() == before
 
 
+def stopped(run: Path) -> None:
+    """Leave of a finished run what one that was killed after its last checkpoint leaves."""
+    record = RunRecord.load(run / "run.json")
+    record.artifacts, record.status, record.evaluations = {}, "running", []
+    record.save(run / "run.json")
+    shutil.rmtree(run / "adapter")
+
+
+@pytest.mark.parametrize("command", ["fold", "merge", "evaluate", "inspect", "generate"])
+def test_of_a_run_that_was_killed_the_newest_checkpoint_is_used_and_said_so(
+    command: str, finished: Path, moslora: Moslora
+):
+    stopped(finished)
+    given = ("Say a.", "--max-new-tokens", "2") if command == "generate" else ()
+    result = moslora(command, finished, *given)
+    place = finished / "step-4"
+    assert f"this run stopped at step 4 of 4: using what it had learned by then, in {place}; to fin" in result.stderr
+    assert result.stdout
+    if command in ("fold", "merge"):
+        assert (place / {"fold": "folded", "merge": "merged"}[command]).is_dir()
+    assert RunRecord.load(finished / "run.json").status == "running"
+
+
 @pytest.mark.parametrize("command", ["fold", "merge", "evaluate", "inspect"])
-def test_a_run_without_adapter_says_how_to_finish_it(command: str, finished: Path, refused: Refused):
-    record = RunRecord.load(finished / "run.json")
-    record.artifacts, record.status = {}, "interrupted"
-    record.save(finished / "run.json")
+def test_a_run_without_adapter_and_checkpoint_says_how_to_finish_it(command: str, finished: Path, refused: Refused):
+    stopped(finished)
+    shutil.rmtree(finished / "checkpoints")
     assert refused(command, finished) == (
-        f"the run {finished} is interrupted and has no trained adapter yet: finish it with `moslora train "
+        f"the run {finished} has no trained adapter yet: finish it with `moslora train "
         f"{finished / 'recipe.yaml'} --output {finished} --resume`"
     )
 

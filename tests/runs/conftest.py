@@ -1,5 +1,6 @@
 """Runs of the tiny recipe, and their weights."""
 
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from safetensors.torch import load_file
 from moslora.records import RunRecord
 from moslora.runs.recipe import load_recipe
 from moslora.runs.run import run_recipe
+from moslora.training import language
 
 
 @pytest.fixture
@@ -28,3 +30,23 @@ def train(tmp_path: Path, write_recipe: Callable[..., Path]) -> Callable[..., Ru
 def weights(tmp_path: Path) -> Callable[[str], dict[str, torch.Tensor]]:
     """The adapter's tensors of the run in the folder of this name."""
     return lambda name: load_file(tmp_path / name / "adapter" / "adapter_model.safetensors")
+
+
+@pytest.fixture
+def signal_at_batch(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Sends this process a signal when the Trainer makes its n-th batch."""
+
+    def arrange(number: int, times: int = 1) -> None:
+        made = 0
+
+        def counting(*arguments: Any, **options: Any) -> Any:
+            nonlocal made
+            made += 1
+            for _ in range(times if made == number else 0):
+                signal.raise_signal(signal.SIGINT)
+            return original(*arguments, **options)
+
+        original = language.collate
+        monkeypatch.setattr(language, "collate", counting)
+
+    return arrange

@@ -13,7 +13,6 @@ from moslora.records import RunRecord
 from moslora.runs import run as run_module
 from moslora.runs.recipe import load_recipe
 from moslora.runs.run import run_recipe
-from moslora.training import language
 from tests.processes import Program
 
 Begin = Callable[[Path, Path], Program]
@@ -31,26 +30,6 @@ def metrics(run: Path) -> list[dict[str, float]]:
     """The logged values without the speeds."""
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     return [{k: v for k, v in line.items() if "runtime" not in k and "per_second" not in k} for line in lines]
-
-
-@pytest.fixture
-def signal_at_batch(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Sends this process a signal when the Trainer makes its n-th batch."""
-
-    def arrange(number: int, times: int = 1) -> None:
-        made = 0
-
-        def counting(*arguments: Any, **options: Any) -> Any:
-            nonlocal made
-            made += 1
-            for _ in range(times if made == number else 0):
-                signal.raise_signal(signal.SIGINT)
-            return original(*arguments, **options)
-
-        original = language.collate
-        monkeypatch.setattr(language, "collate", counting)
-
-    return arrange
 
 
 @pytest.fixture
@@ -192,7 +171,7 @@ def test_a_run_killed_before_its_adapter_is_saved_takes_the_last_or_the_best_che
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(run_module, "_save_trained", killed)
+        patch.setattr(run_module, "save_learned", killed)
         with pytest.raises(KeyboardInterrupt):
             train("killed", **changes)
     record = train("killed", resume=True, **changes)

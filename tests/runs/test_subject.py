@@ -1,5 +1,6 @@
 """Runs that teach a text-to-image model a subject: what is trained, what is refused, and where a run goes on."""
 
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ from moslora.errors import ConfigError, DataError
 from moslora.records import RunRecord
 from moslora.runs.recipe import load_recipe
 from moslora.runs.run import run_recipe
+from moslora.runs.unfinished import open_reached
 from tests.processes import Program
 from tests.subjects import ATTENTION
 
@@ -125,7 +127,6 @@ def test_a_pipeline_that_is_not_trained_here_is_refused_by_name(
     tmp_path: Path, write_subject: Write, pipelines: Callable[[str], Path]
 ):
     import json
-    import shutil
 
     folder = tmp_path / "other"
     shutil.copytree(pipelines("sd15"), folder)
@@ -152,8 +153,6 @@ def test_an_average_of_the_weights_is_what_the_run_ends_with(train: Callable[...
 
 
 def test_an_average_goes_on_where_a_stopped_run_left_it(tmp_path: Path, write_subject: Write):
-    import shutil
-
     recipe = load_recipe(write_subject(training={"max_steps": 4, "save_every_steps": 2, "ema_decay": 0.9}))
     run_recipe(recipe, tmp_path / "whole", progress=False)
     shutil.copytree(tmp_path / "whole", tmp_path / "stopped")
@@ -164,6 +163,18 @@ def test_an_average_goes_on_where_a_stopped_run_left_it(tmp_path: Path, write_su
     record.save(tmp_path / "stopped" / "run.json")
     run_recipe(recipe, tmp_path / "stopped", resume=True, progress=False)
     assert same(weights(tmp_path / "whole"), weights(tmp_path / "stopped"))
+
+
+def test_a_stopped_run_gives_the_average_of_its_step(tmp_path: Path, write_subject: Write):
+    given = {"save_every_steps": 2, "ema_decay": 0.9, "schedule": "constant"}
+    run_recipe(load_recipe(write_subject(training={"max_steps": 4, **given})), tmp_path / "stopped", progress=False)
+    run_recipe(load_recipe(write_subject(training={"max_steps": 2, **given})), tmp_path / "short", progress=False)
+    shutil.rmtree(tmp_path / "stopped" / "checkpoints" / "checkpoint-4")
+    record = RunRecord.load(tmp_path / "stopped" / "run.json")
+    record.status, record.artifacts = "interrupted", {}
+    record.save(tmp_path / "stopped" / "run.json")
+    assert open_reached(tmp_path / "stopped").home == tmp_path / "stopped" / "step-2"
+    assert same(weights(tmp_path / "stopped" / "step-2"), weights(tmp_path / "short"))
 
 
 def test_gradient_checkpointing_changes_no_gradient(train: Callable[..., RunRecord], tmp_path: Path):

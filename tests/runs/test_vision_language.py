@@ -26,6 +26,7 @@ from moslora.runs.recipe import load_recipe
 from moslora.runs.run import plan_run, run_recipe
 from moslora.runs.scoring import evaluate_adapter
 from moslora.runs.steps import as_loaded, gradient_check, prepared
+from moslora.runs.unfinished import open_reached
 from moslora.runs.vision_settings import VisionEvaluationSettings
 
 WriteVision = Callable[..., Path]
@@ -233,6 +234,25 @@ def test_the_mixers_of_both_parts_are_in_the_path_of_a_4_bit_model(write_vision:
             changed = model(**inputs).logits
             assert (changed - before).abs().max() > 1e-4
             before = changed
+
+
+@pytest.mark.parametrize(
+    "settings", [["adapter.projector=trained"], ["adapter.projector=only", "adapter.parts=null", "adapter.method=lora"]]
+)
+def test_all_parts_of_a_stopped_run_are_taken_from_its_checkpoint(
+    settings: list[str], write_vision: WriteVision, tmp_path: Path
+):
+    recipe = load_recipe(write_vision(), [*settings, "evaluation.tasks=[]"])
+    record = run_recipe(recipe, tmp_path / "run", progress=False)
+    (kept,) = record.artifacts
+    record.status, record.artifacts = "interrupted", {}
+    record.save(tmp_path / "run" / "run.json")
+    taken = open_reached(tmp_path / "run").adapter
+    assert taken == tmp_path / "run" / f"step-{record.steps}" / kept
+    (file,) = (path.name for path in taken.glob("*.safetensors"))
+    ours, theirs = load_file(taken / file), load_file(tmp_path / "run" / kept / file)
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
 @pytest.mark.filterwarnings("ignore:.*bitsandbytes:UserWarning")

@@ -7,8 +7,9 @@ import torch
 from transformers import LlamaForCausalLM, RecurrentGemmaConfig, RecurrentGemmaForCausalLM, TrainingArguments
 
 from moslora.training import language
+from moslora.training.checkpoints import newest_checkpoint
 from moslora.training.language import collator
-from moslora.training.trainer import forget_after, mean_loss, newest_checkpoint, train
+from moslora.training.trainer import forget_after, mean_loss, train
 
 EXAMPLES = [{"input_ids": [5, 6, 7, number], "labels": [5, 6, 7, number]} for number in range(8, 20)]
 

@@ -40,6 +40,14 @@ def add_loading_section(folder: str, *, task_type: Any = "CAUSAL_LM") -> None:
         path.write_text(text.rstrip("\n") + ("\n" if text else "") + section, encoding="utf-8")
 
 
+def add_unfinished_section(folder: str | Path, *, step: int, steps: int) -> None:
+    """Append to the card in `folder`, or to a new one, that training stopped early."""
+    path = Path(folder) / "README.md"
+    text = path.read_text(encoding="utf-8").rstrip("\n") + "\n\n" if path.exists() else ""
+    said = f"These are the weights of step {step} of {steps}: the run had not finished when they were taken."
+    path.write_text(f"{text}## Unfinished training\n\n{said}\n", encoding="utf-8")
+
+
 def folded_card(config: LoraConfig, model: Any) -> str:
     """The card of an adapter that was folded into plain LoRA; `model` is the one with the mixers."""
     base = json.dumps(config.base_model_name_or_path or "BASE_MODEL")

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from moslora.cli.options import JsonOption, OutputOption, print_json, print_table, remarks, results
+from moslora.cli.options import JsonOption, OutputOption, print_json, print_table, remark, remarks, results
 from moslora.errors import ConfigError
 
 EXAMPLES = (
@@ -146,7 +146,7 @@ def _pack(plan: Any, folder: Path) -> None:
 def _dry_run(plan: Any, *, as_json: bool) -> None:
     from moslora.comparison.estimate import estimate
 
-    found = estimate(plan, report=lambda line: remarks.print(line, style="dim"))
+    found = estimate(plan, report=remark)
     if as_json:
         print_json(found.to_dict())
         return

@@ -6,7 +6,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from moslora.cli.options import BaseOption, JsonOption, ModelArgument, PromptOption, print_json, remarks, results
+from moslora.cli.options import (
+    BaseOption,
+    JsonOption,
+    ModelArgument,
+    PromptOption,
+    print_json,
+    remark,
+    remarks,
+    results,
+)
 from moslora.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -66,11 +75,12 @@ def evaluate(
 
     quiet_libraries()
     from moslora.launch import is_first
-    from moslora.runs.adapters import open_adapter, require_language_model
+    from moslora.runs.adapters import require_language_model
     from moslora.runs.kinds import kind_of
     from moslora.runs.scoring import evaluate_adapter
+    from moslora.runs.unfinished import open_reached
 
-    opened = open_adapter(adapter, base=base, prompt=prompt_style, or_base=True)
+    opened = open_reached(adapter, base=base, prompt=prompt_style, or_base=True, report=remark)
     if not kind_of(opened.model.kind).draws:
         require_language_model(opened, "evaluate")
     chosen = {"tasks": task, "data": data and str(data), "scoring": scoring, "limit": limit, "batch_size": batch_size}
@@ -83,7 +93,7 @@ def evaluate(
         settings,
         with_agreement=agreement,
         answers_folder=answers,
-        report=lambda line: remarks.print(line, style="dim"),
+        report=remark,
     )
     if is_first():
         _print(found, opened.run, answers, as_json=as_json)
@@ -110,7 +120,7 @@ def _predict(opened: "Opened", settings: "ScoringSettings", folder: Path, *, as_
     from moslora.launch import is_first
     from moslora.runs.predicting import predict
 
-    written = predict(opened, settings, folder, report=lambda line: remarks.print(line, style="dim"))
+    written = predict(opened, settings, folder, report=remark)
     if not is_first():
         return
     if as_json:

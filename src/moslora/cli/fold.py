@@ -4,7 +4,16 @@ from typing import Annotated
 
 import typer
 
-from moslora.cli.options import AdapterArgument, BaseOption, DriftOption, JsonOption, OutputOption, print_json, results
+from moslora.cli.options import (
+    AdapterArgument,
+    BaseOption,
+    DriftOption,
+    JsonOption,
+    OutputOption,
+    print_json,
+    remark,
+    results,
+)
 from moslora.errors import python_line
 
 EXAMPLES = (
@@ -30,11 +39,11 @@ def fold(
     from moslora.cli.quiet import quiet_libraries
 
     quiet_libraries()
-    from moslora.runs.adapters import open_adapter
     from moslora.runs.exporting import fold_adapter
     from moslora.runs.kinds import kind_of
+    from moslora.runs.unfinished import open_reached
 
-    opened = open_adapter(adapter, base=base)
+    opened = open_reached(adapter, base=base, report=remark)
     folder = output or opened.home / "folded"
     export = fold_adapter(opened, folder, format=format, allow_drift=allow_drift)
     if as_json:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from moslora.cli import answering, drawing
-from moslora.cli.options import BaseOption, JsonOption, ModelArgument, PromptOption
+from moslora.cli.options import BaseOption, JsonOption, ModelArgument, PromptOption, remark
 from moslora.errors import ConfigError
 
 EXAMPLES = (
@@ -67,10 +67,10 @@ def generate(
     from moslora.cli.quiet import quiet_libraries
 
     quiet_libraries()
-    from moslora.runs.adapters import open_adapter
     from moslora.runs.kinds import kind_of
+    from moslora.runs.unfinished import open_reached
 
-    opened = open_adapter(adapter, base=base, prompt=prompt_style, or_base=True)
+    opened = open_reached(adapter, base=base, prompt=prompt_style, or_base=True, report=remark)
     if not kind_of(opened.model.kind).draws:
         sampling = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed}
         answering.answer(opened, asking, sampling, batch_size=batch_size)

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from moslora.cli.options import BaseOption, JsonOption, SetOption, print_json, print_table, remarks, results
+from moslora.cli.options import BaseOption, JsonOption, SetOption, print_json, print_table, remark, remarks, results
 from moslora.cli.parts import print_parts
 from moslora.errors import ConfigError
 
@@ -50,7 +50,7 @@ def inspect(
         return
     from moslora.runs.inspecting import inspect_source
 
-    found = inspect_source(source, settings or [], base=base)
+    found = inspect_source(source, settings or [], base=base, report=remark)
     if as_json:
         print_json(found.to_dict())
         return

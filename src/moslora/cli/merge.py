@@ -4,7 +4,16 @@ from typing import Annotated
 
 import typer
 
-from moslora.cli.options import AdapterArgument, BaseOption, DriftOption, JsonOption, OutputOption, print_json, results
+from moslora.cli.options import (
+    AdapterArgument,
+    BaseOption,
+    DriftOption,
+    JsonOption,
+    OutputOption,
+    print_json,
+    remark,
+    results,
+)
 from moslora.errors import ConfigError, python_line
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -31,11 +40,11 @@ def merge(
     from moslora.cli.quiet import quiet_libraries
 
     quiet_libraries()
-    from moslora.runs.adapters import open_adapter
     from moslora.runs.exporting import merge_adapter
     from moslora.runs.kinds import kind_of
+    from moslora.runs.unfinished import open_reached
 
-    opened = open_adapter(adapter, base=base)
+    opened = open_reached(adapter, base=base, report=remark)
     folder = output or opened.home / "merged"
     export = merge_adapter(opened, folder, dtype=dtype, allow_drift=allow_drift)
     if as_json:

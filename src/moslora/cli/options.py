@@ -74,6 +74,11 @@ def examples(*lines: str) -> str:
     return "\n".join(["[bold]Examples[/bold]", *shown])
 
 
+def remark(line: str) -> None:
+    """Tell what a command does, beside its result."""
+    remarks.print(line, style="dim")
+
+
 def print_json(value: Any) -> None:
     """Print a result for machines; numbers that JSON does not know are written as text."""
     results.print(json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False))

@@ -143,7 +143,7 @@ def _opened(source: Path, *, base: str | None, prompt: str | None) -> Opened:
         if "projector" in record.artifacts:
             return Opened(run.projector, recipe.model, PROJECTOR_ONLY, prompt or recipe.asked_with, run, recipe)
         if "adapter" not in record.artifacts:
-            raise CheckpointError(_without_weights(run, record.status))
+            raise CheckpointError(_without_weights(run, is_finished=record.status == "finished"))
         fields = _adapter_fields(run.adapter)
         recorded = fields.get("base_model_name_or_path")
         if base is None and recorded and Path(recorded).is_dir() and not Path(recipe.model.path).exists():
@@ -242,12 +242,12 @@ def text_probe(opened: Opened, tokenizer: Any, model: Any = None) -> dict[str, t
     return kind_of(opened.model.kind).probe(tokenizer, model, prompt=opened.prompt_style)
 
 
-def _without_weights(run: RunFolder, status: str) -> str:
-    if status == "finished":
+def _without_weights(run: RunFolder, *, is_finished: bool) -> str:
+    if is_finished:
         again = command("train", run.recipe_path, "--output", "FOLDER")
         return f"the weights of the run {run.path} were removed: train it again with `{again}`"
     onward = command("train", run.recipe_path, "--output", run.path, "--resume")
-    return f"the run {run.path} is {status} and has no trained adapter yet: finish it with `{onward}`"
+    return f"the run {run.path} has no trained adapter yet: finish it with `{onward}`"
 
 
 def _opened_folder(folder: Path, *, base: str | None, prompt: str | None) -> Opened:

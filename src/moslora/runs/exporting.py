@@ -18,7 +18,7 @@ from moslora.files import check_new_folder, check_writable
 from moslora.runs.adapters import FULL, MOSLORA, PROJECTOR_ONLY, Opened, load_adapted, text_probe
 from moslora.runs.kinds import kind_of
 from moslora.runs.models import load_model, resolve_model
-from moslora.runs.origin import write_origin
+from moslora.runs.origin import reached_in, write_origin
 from moslora.runs.ownership import check_unowned
 
 
@@ -104,7 +104,7 @@ def fold_adapter(opened: Opened, folder: Path, *, format: str | None = None, all
     given: dict[str, Any] = {"format": chosen, "probe": probe, "allow_drift": allow_drift}
     drift = kind.write_folded(opened.model, model, processor, folder, **given)
     base = None if kind.fold_formats[0] == "peft" else opened.model.path
-    write_origin(folder, prompt=opened.prompt_style, kind=opened.model.kind, base=base, system=opened.system)
+    write_origin(folder, base=base, **_origin(opened))
     export = replace(_export(opened, folder, drift, num_labels=labels), note=note)
     return _noted(opened, export, name="folded")
 
@@ -146,8 +146,14 @@ def merge_adapter(opened: Opened, folder: Path, *, dtype: str | None, allow_drif
             allow_drift=allow_drift,
             tokenizer=processor,
         )
-    write_origin(folder, prompt=opened.prompt_style, kind=opened.model.kind, system=opened.system)
+    write_origin(folder, **_origin(opened))
     return _noted(opened, _export(opened, folder, drift, num_labels=labels), name="merged")
+
+
+def _origin(opened: Opened) -> dict[str, Any]:
+    """What an export notes of the adapter that it is of."""
+    noted = {"prompt": opened.prompt_style, "kind": opened.model.kind, "system": opened.system}
+    return {**noted, "reached": reached_in(opened.adapter)}
 
 
 def _merged(opened: Opened, model: Any, *, dtype: torch.dtype | None) -> Any:

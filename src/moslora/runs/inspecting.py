@@ -18,7 +18,8 @@ from moslora.adapter.targets import unmatched_patterns
 from moslora.adapter.twin import base_of
 from moslora.errors import ConfigError
 from moslora.records import PartRecord
-from moslora.runs.adapters import FULL, PROJECTOR_ONLY, adapted_on_meta, load_adapted, open_adapter
+from moslora.runs.active import Reporter
+from moslora.runs.adapters import FULL, PROJECTOR_ONLY, adapted_on_meta, load_adapted
 from moslora.runs.covering import part_records, replaced_notes
 from moslora.runs.folder import check_there
 from moslora.runs.groups import Recipe
@@ -26,6 +27,7 @@ from moslora.runs.kinds import kind_of
 from moslora.runs.models import layers_to_quantise, meta_model, resolve_model
 from moslora.runs.recipe import load_recipe
 from moslora.runs.shipped import SUFFIXES
+from moslora.runs.unfinished import open_reached
 
 STATISTICS = ("mixer_condition", "mixer_from_identity", "mixer_from_orthogonal", "update_norm", "effective_rank")
 
@@ -66,12 +68,18 @@ class Inspection:
         return [_kind(name, rows) | ({"part": part} if part else {}) for (part, name), rows in alike.items()]
 
 
-def inspect_source(source: str, overrides: Sequence[str] = (), *, base: str | None = None) -> Inspection:
+def inspect_source(
+    source: str,
+    overrides: Sequence[str] = (),
+    *,
+    base: str | None = None,
+    report: Reporter = lambda _line: None,
+) -> Inspection:
     """Inspect a run's or adapter's folder, or a recipe by name or file. Raises the errors of what it opens."""
     if Path(source).is_dir():
         if overrides:
             raise ConfigError(f"--set changes a recipe, and {source} is a folder")
-        return _inspect_folder(source, base=base)
+        return _inspect_folder(source, base=base, report=report)
     if "/" in source and not source.endswith(SUFFIXES):
         check_there(source)
     if base is not None:
@@ -81,8 +89,8 @@ def inspect_source(source: str, overrides: Sequence[str] = (), *, base: str | No
     return _inspect_recipe(load_recipe(source, overrides))
 
 
-def _inspect_folder(source: str, *, base: str | None) -> Inspection:
-    opened = open_adapter(source, base=base)
+def _inspect_folder(source: str, *, base: str | None, report: Reporter) -> Inspection:
+    opened = open_reached(source, base=base, report=report)
     model, _ = load_adapted(opened, is_trainable=True)  # so that what was trained can be told from what was not
     parts = kind_of(opened.model.kind).parts(model)
     covered = opened.run.record().coverage if opened.run else None

@@ -1,13 +1,14 @@
-"""What a folder that leaves its run says of it: the prompt that its model was trained with.
+"""What a folder that leaves its run says of it: the prompt that its model was trained with, and how far it was trained.
 
 PEFT, transformers and others do not look at the file.
 """
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from moslora import __version__
+from moslora.adapter.card import add_unfinished_section
 from moslora.data.prompts import STYLES
 from moslora.errors import CheckpointError
 from moslora.files import write_atomically
@@ -21,15 +22,31 @@ OF_NAME: dict[str, str] = {**dict.fromkeys(VISION_DEMOS, "vision_language"), EMO
 PIPELINE_INDEX = "model_index.json"  # of diffusers, in the folder of a text-to-image model
 
 
+class Reached(NamedTuple):
+    """The optimiser step of the weights of a run that stopped early, and how many steps it was to do."""
+
+    step: int
+    steps: int
+
+
 def write_origin(
-    folder: str | Path, *, prompt: str | None, kind: str, base: str | None = None, system: str | None = None
+    folder: str | Path,
+    *,
+    prompt: str | None,
+    kind: str,
+    base: str | None = None,
+    system: str | None = None,
+    reached: Reached | None = None,
 ) -> None:
     """Note in a folder how its model is asked, where that is known, of what kind it is, and its base if PEFT cannot.
 
-    `system` is the message that instructions were trained with; that of chats is in the chat template.
+    `system` is the message that instructions were trained with; that of chats is in the chat template. `reached`, of a
+    run that stopped early, stands on the model card too.
     """
+    if reached is not None:
+        add_unfinished_section(folder, step=reached.step, steps=reached.steps)
     if prompt is not None:
-        others = {"kind": None if kind == LANGUAGE else kind, "base": base, "system": system}
+        others = {"kind": None if kind == LANGUAGE else kind, "base": base, "system": system, "reached": reached}
         noted = {"prompt": prompt, **{name: value for name, value in others.items() if value}}
         text = json.dumps({**noted, "moslora_version": __version__}, indent=2)
         write_atomically(Path(folder) / ORIGIN_NAME, text + "\n")
@@ -69,6 +86,15 @@ def base_noted(folder: str | Path) -> str | None:
 def system_of(folder: str | Path) -> str | None:
     """The system message that a folder notes for instructions. Raises CheckpointError for a damaged note."""
     return _noted(Path(folder)).get("system")
+
+
+def reached_in(folder: str | Path) -> Reached | None:
+    """How far the run was that a folder's weights are from; None of a finished one. Raises CheckpointError."""
+    noted = _noted(Path(folder)).get("reached")
+    try:
+        return Reached(*map(int, noted)) if noted is not None else None
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{Path(folder) / ORIGIN_NAME}: reached is {noted!r}: give [step, steps]") from error
 
 
 def _model_type(folder: Path) -> str:

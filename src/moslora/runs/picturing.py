@@ -5,7 +5,8 @@ from pathlib import Path
 from moslora.adapter.pictures import picture_adapter
 from moslora.errors import ConfigError
 from moslora.records import AdapterPictures
-from moslora.runs.adapters import load_adapted, open_adapter
+from moslora.runs.adapters import load_adapted
+from moslora.runs.unfinished import open_reached
 
 
 def pictures_of(source: str, *, base: str | None = None) -> AdapterPictures:
@@ -15,7 +16,7 @@ def pictures_of(source: str, *, base: str | None = None) -> AdapterPictures:
     """
     if not Path(source).is_dir():
         raise ConfigError(f"--plot draws a trained adapter, and {source} is not a folder; give a run's or an adapter's")
-    opened = open_adapter(source, base=base)
+    opened = open_reached(source, base=base)
     if opened.run and opened.run.pictures_path.is_file():
         return AdapterPictures.load(opened.run.pictures_path)
     model, _ = load_adapted(opened)

@@ -17,18 +17,14 @@ from transformers import PreTrainedModel
 
 from moslora.adapter.inspection import count_parameters
 from moslora.adapter.methods import METHODS, method_config
-from moslora.adapter.part_layers import PROJECTOR
 from moslora.adapter.parts import ONLY, projector_choice
 from moslora.adapter.pictures import mixers_of, picture_adapter
-from moslora.adapter.preparing import check_quantisable, save_trained, starting_tensors, trained_tensors
-from moslora.adapter.projector import FILE as PROJECTOR_FILE
-from moslora.adapter.projector import save_projector
+from moslora.adapter.preparing import check_quantisable, starting_tensors, trained_tensors
 from moslora.adapter.storage import load_adapter
-from moslora.adapter.twin import base_of
 from moslora.core.folding import is_finite
 from moslora.errors import ConfigError
 from moslora.evaluation.scores import perplexity
-from moslora.files import check_writable, new_folder, write_atomically
+from moslora.files import check_writable, write_atomically
 from moslora.launch import is_first
 from moslora.records import Parameters, RunRecord
 from moslora.runs.abilities import check_abilities
@@ -41,10 +37,10 @@ from moslora.runs.folder import RunFolder
 from moslora.runs.groups import Recipe
 from moslora.runs.kinds import kind_of
 from moslora.runs.models import choose_dtype, load_model
-from moslora.runs.origin import write_origin
 from moslora.runs.ownership import owned
 from moslora.runs.processes import follower_folder
 from moslora.runs.recipe import parse_recipe
+from moslora.runs.saving import learned_folder, save_learned
 from moslora.runs.scoring import score
 from moslora.runs.settings import changed_settings
 from moslora.runs.steps import RunPlan, as_loaded, gradient_check, prepared, trained
@@ -248,26 +244,10 @@ def _save_trained(
             f"training diverged (loss {run.record.train_loss}): the adapter holds numbers that are not finite; lower"
             " training.learning_rate, or choose a wider model.dtype or training.precision"
         )
-    method = run.recipe.adapter.method
-    place = run.place.model if METHODS[method].config_class is None else run.place.adapter
-    place = run.place.projector if plan.is_projector_only else place
-    shutil.rmtree(place, ignore_errors=True)
-    with new_folder(place) as staged:
-        if plan.is_projector_only:
-            prefix = kind_of(run.recipe.kind).parts(model)[PROJECTOR]
-            save_projector(model, prefix, staged / PROJECTOR_FILE)
-        else:
-            save_trained(model, staged, method=method, start=start)
-        plan.processor.save_pretrained(str(staged))
-        write_origin(
-            staged,
-            prompt=run.recipe.asked_with,
-            kind=run.recipe.kind,
-            base=getattr(base_of(model), "path", None),
-            system=run.recipe.data.asked_system,
-        )
+    shutil.rmtree(learned_folder(run.recipe, plan, run.place), ignore_errors=True)
+    place = save_learned(run.recipe, plan, model, run.place, start=start)
     run.record.artifacts[place.name] = place.name
-    if METHODS[method].changes_base:
+    if METHODS[run.recipe.adapter.method].changes_base:
         return load_adapter(load_model(run.recipe.model), place)
     return as_loaded(run.recipe, model)
 
@@ -286,8 +266,13 @@ def _new_record(recipe: Recipe) -> RunRecord:
 
 
 def _former_record(recipe: Recipe, place: RunFolder) -> RunRecord:
-    """The record of the run to resume. Raises ConfigError if it was started with other settings."""
+    """The record of the run to resume. Raises ConfigError for other settings, and for weights taken on the way."""
     record = place.record()
+    if record.planned_steps is not None:
+        raise ConfigError(
+            f"{place.path} holds the weights of step {record.steps} of {record.planned_steps} of the run"
+            f" {place.path.parent}: resume that one"
+        )
     changed = changed_settings(parse_recipe(record.recipe, source=str(place.record_path)).to_dict(), recipe.to_dict())
     if changed:
         name, (was, wanted) = next(iter(changed.items()))

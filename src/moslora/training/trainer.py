@@ -4,7 +4,6 @@ Read from top to bottom: `train` builds the Trainer, finds where to resume, runs
 """
 
 import json
-import shutil
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,13 +28,13 @@ from transformers.utils import SAFE_WEIGHTS_NAME
 from moslora.adapter.head import contiguous_head_input
 from moslora.files import write_atomically
 from moslora.training.averaging import Average
+from moslora.training.checkpoints import newest_checkpoint, read_state, step_of
 from moslora.training.grouping import AlikeSampler, GroupSampler
 from moslora.training.quantised import whole_parts_may_train
 from moslora.training.validation import SampleLoss, mean_over_tokens, sample_losses
 from moslora.training.visits import Visits
 from moslora.training.watching import ShowProgress, StopAfterStep
 
-STATE_FILE = "trainer_state.json"  # written last, so a checkpoint that has it is complete
 MakeOptimizer = Callable[[nn.Module, type[Optimizer], dict[str, Any]], Optimizer]
 Collate = Callable[[list[Any]], dict[str, Any]]  # rows to the arguments of a forward pass, `labels` among them
 
@@ -92,7 +91,7 @@ def train(
     KeyboardInterrupt at once.
     """
     checkpoint = newest_checkpoint(Path(str(arguments.output_dir))) if resume else None
-    forget_after(metrics_path, step=_step(checkpoint))
+    forget_after(metrics_path, step=step_of(checkpoint) if checkpoint else 0)
     with StopAfterStep() as stop, ShowProgress(is_hidden=not progress) as bar, contiguous_head_input(model):
         with whole_parts_may_train(model):
             trainer = MethodTrainer(
@@ -196,19 +195,6 @@ def _samples_a_step(arguments: TrainingArguments) -> int:
     return arguments.train_batch_size * arguments.world_size * arguments.gradient_accumulation_steps
 
 
-def newest_checkpoint(folder: Path) -> Path | None:
-    """The checkpoint of the highest step that was written to its end; half-written ones are removed."""
-    complete = []
-    for checkpoint in sorted(folder.glob("checkpoint-*"), key=_step):
-        try:
-            _read_state(checkpoint)
-        except (OSError, ValueError, TypeError):
-            shutil.rmtree(checkpoint, ignore_errors=True)  # another process may be at it too
-        else:
-            complete.append(checkpoint)
-    return complete[-1] if complete else None
-
-
 def forget_after(metrics_path: Path, *, step: int) -> None:
     """Drop the metrics logged after `step`, which the resumed run logs again, and a half-written line."""
     if metrics_path.exists():
@@ -247,7 +233,7 @@ def _steps_done(trainer: Trainer, checkpoint: Path | None) -> int | None:
 
     transformers 5.23 would do one step more than there are.
     """
-    state = _read_state(checkpoint) if checkpoint else None
+    state = read_state(checkpoint) if checkpoint else None
     if checkpoint is None or state is None or state.global_step < state.max_steps:
         return None
     best = f"checkpoint-{state.best_global_step}" if trainer.args.load_best_model_at_end else checkpoint.name
@@ -256,18 +242,9 @@ def _steps_done(trainer: Trainer, checkpoint: Path | None) -> int | None:
     return state.global_step
 
 
-def _read_state(checkpoint: Path) -> TrainerState:
-    return TrainerState.load_from_json(str(checkpoint / STATE_FILE))
-
-
 def _read_metrics(path: Path) -> list[dict[str, Any]]:
     """The whole lines of the metrics."""
     if not path.exists():
         return []
     whole, _, _ = path.read_text(encoding="utf-8").rpartition("\n")
     return [json.loads(line) for line in whole.split("\n") if line]
-
-
-def _step(checkpoint: Path | None) -> int:
-    number = checkpoint.name.rpartition("-")[2] if checkpoint else "0"
-    return int(number) if number.isdigit() else -1
