@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from moslora.errors import CheckpointError
 from moslora.records import (
+    RESUMED,
     ComparisonRecord,
     CoverageRecord,
     EvaluationRecord,
@@ -123,3 +124,14 @@ def test_parts_are_written_only_for_a_model_made_of_parts(tmp_path: Path):
     record.coverage = CoverageRecord(adapted=1, total=2, parts=[part])
     record.save(tmp_path / "run.json")
     assert RunRecord.load(tmp_path / "run.json") == record
+
+
+def test_what_former_records_told_in_notes_alone_is_a_field_now(tmp_path: Path):
+    notes = ["2 samples were cut", f"{RESUMED}; versions changed: torch 1 to 2", "folded: verified: tensors; verified"]
+    record = make_record().model_copy(update={"notes": notes})
+    record.save(tmp_path / "run.json")
+    assert not {"exports", "resumptions"} & json.loads((tmp_path / "run.json").read_text()).keys()
+    found = RunRecord.load(tmp_path / "run.json")
+    assert (found.resumptions, found.exports) == (1, {"folded": "verified: tensors; verified"})
+    assert found.notes == notes[:2]
+    assert found.told == notes

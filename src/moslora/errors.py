@@ -18,6 +18,10 @@ class ConfigError(MosloraError, ValueError):
     """An option, a recipe field or a name is not allowed."""
 
 
+class DivergedError(ConfigError):
+    """Training came to numbers that are not finite."""
+
+
 class UnsupportedLayerError(MosloraError, ValueError):
     """A target layer cannot carry the mixer."""
 

@@ -36,6 +36,8 @@ __all__ = [
 ]
 
 Status = Literal["running", "finished", "interrupted", "failed"]
+RESUMED = "resumed after an interruption; the times leave out a process that was killed"
+EXPORTS = ("folded", "merged")  # the artifacts that are compared with the adapter
 
 
 class _File(Record):
@@ -107,7 +109,7 @@ class RunRecord(_File):
     """One run from its resolved recipe to its numbers; the file `run.json` of a run's folder."""
 
     title = "run record"
-    written_if_set = ("validation_perplexity", "losses", "planned_steps")
+    written_if_set = ("validation_perplexity", "losses", "planned_steps", "resumptions", "exports")
 
     moslora_version: str = __version__
     created: AwareDatetime = Field(default_factory=lambda: datetime.now(UTC).replace(microsecond=0))
@@ -128,7 +130,25 @@ class RunRecord(_File):
     evaluations: list[EvaluationRecord] = []
     losses: list[LossRecord] = []  # of held-out samples
     artifacts: dict[str, str] = {}  # what was written, and where (relative to the run's folder)
+    exports: dict[str, str] = {}  # by artifact: how far its tensors and outputs are from the adapter's, in words
+    resumptions: NonNegativeInt | None = None  # how often it was resumed; former records know that it was
     notes: list[str] = []
+
+    @property
+    def told(self) -> list[str]:
+        """What a reader should know of the run: its notes, and how its exports were verified."""
+        return [*self.notes, *(f"{name}: {verdict}" for name, verdict in self.exports.items())]
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """As any record; what former ones told in notes alone becomes fields."""
+        record = super().load(path)
+        if record.resumptions is None and any(note.startswith(RESUMED) for note in record.notes):
+            record.resumptions = 1
+        verdicts = {name: note for note in record.notes for name in EXPORTS if note.startswith(f"{name}: ")}
+        record.exports = {name: note.removeprefix(f"{name}: ") for name, note in verdicts.items()} | record.exports
+        record.notes = [note for note in record.notes if note not in verdicts.values()]
+        return record
 
 
 class LayerPicture(Record):

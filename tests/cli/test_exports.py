@@ -40,7 +40,8 @@ def test_folding_a_run_writes_plain_lora_and_prints_how_to_load_it(finished: Pat
     assert not any("mixer" in key for key in load_file(folded / "adapter_model.safetensors"))
     record = RunRecord.load(finished / "run.json")
     assert record.artifacts == {"adapter": "adapter", "folded": "folded"}
-    assert record.notes[-1] == f"folded: {of_tensors}; {of_outputs}"
+    assert record.exports == {"folded": f"{of_tensors}; {of_outputs}"}
+    assert record.told[-1] == f"folded: {of_tensors}; {of_outputs}"
 
 
 def test_merging_a_run_writes_a_full_model_of_the_chosen_dtype(tmp_path: Path, finished: Path, moslora: Moslora):

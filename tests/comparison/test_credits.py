@@ -7,11 +7,14 @@ import numpy as np
 import pytest
 
 from moslora.comparison.compare import collect
+from moslora.comparison.execution import keep_failure
 from moslora.comparison.matrix import arms_of, final_run
 from moslora.comparison.plan import Plan
+from moslora.errors import DivergedError
 from moslora.evaluation.recording import evaluation_record
 from moslora.evaluation.scores import Answer
 from moslora.records import RunRecord
+from moslora.runs.folder import RunFolder
 from moslora.runs.scoring import answers_path, save_answers
 
 BuildPlan = Callable[..., Plan]
@@ -65,7 +68,7 @@ def leave(plan: Plan, folder: Path, answers: Sequence[Answer], *, arm: str, seed
         path = answers_path(place / "answers", task="everyday", when="after", scoring=SCORING)
         save_answers(path, answers)
     else:
-        place.with_name(f"{place.name}.failed").write_text("training diverged (loss nan): lower it\n")
+        keep_failure(RunFolder(place), DivergedError("training diverged (loss nan): lower it"))
     record.save(place / "run.json")
     return record.evaluations[0].accuracy if answers else np.nan
 

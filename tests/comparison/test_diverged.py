@@ -6,11 +6,14 @@ from pathlib import Path
 import pytest
 
 from moslora.comparison.compare import collect, run_comparison
+from moslora.comparison.execution import keep_failure, outcome
 from moslora.comparison.matrix import arms_of, final_run
 from moslora.comparison.plan import Plan
 from moslora.comparison.tables import markdown
+from moslora.errors import ConfigError, DivergedError
 from moslora.evaluation.scores import Answer
 from moslora.records import RunRecord
+from moslora.runs.folder import RunFolder
 from moslora.runs.scoring import answers_path, save_answers
 
 BuildPlan = Callable[..., Plan]
@@ -26,7 +29,7 @@ def leave(plan: Plan, folder: Path, *, arm: str, seed: int, right: int | None) -
     status = "failed" if right is None else "finished"
     RunRecord(recipe=run.recipe.to_dict(), seed=seed, status=status).save(place / "run.json")
     if right is None:
-        place.with_name(f"{place.name}.failed").write_text("training diverged (loss nan): lower it\n")
+        keep_failure(RunFolder(place), DivergedError("training diverged (loss nan): lower it"))
         return
     answers = [Answer(n, "answer1", None, n < right, options=4) for n in range(20)]
     save_answers(answers_path(place / "answers", task="everyday", when="after", scoring="log_probability"), answers)
@@ -70,3 +73,21 @@ def test_a_seed_that_diverged_is_not_trained_again(tiny_plan: BuildPlan, tmp_pat
     record = run_comparison(plan, tmp_path, report=lines.append)
     assert lines == ["1 of 1 runs were finished before"]
     assert (record.arms[0].diverged, record.arms[0].tasks) == (["1"], {})
+
+
+@pytest.mark.parametrize(
+    ("text", "state"), [("training diverged (loss nan): lower it\n", "diverged"), ("no room: free some\n", "failed")]
+)
+def test_a_failure_that_a_former_version_wrote_as_its_reason_alone_is_read(
+    text: str, state: str, tiny_plan: BuildPlan, tmp_path: Path
+):
+    plan = tiny_plan(tuning=ONE_RATE)
+    run = final_run(plan, arms_of(plan)[0], seed=1, learning_rate=0.1)
+    path = (tmp_path / run.folder).with_name(f"{Path(run.folder).name}.failed")
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+    found = outcome(run, tmp_path)
+    assert (found.state, found.reason) == (state, text.strip())
+    reason = ConfigError("data.path: the folder 'training diverged' is not there")
+    keep_failure(RunFolder(tmp_path / run.folder), reason)
+    assert (outcome(run, tmp_path).state, outcome(run, tmp_path).reason) == ("failed", str(reason))

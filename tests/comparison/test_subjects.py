@@ -14,13 +14,14 @@ from moslora.comparison import estimate as estimate_module
 from moslora.comparison.compare import collect, run_comparison
 from moslora.comparison.cost import Measured
 from moslora.comparison.estimate import estimate
+from moslora.comparison.execution import keep_failure
 from moslora.comparison.matrix import Run, arms_of, final_run, final_seeds, tuning_runs
 from moslora.comparison.plan import Plan, load_plan, parse_plan
 from moslora.comparison.rehearsal import Rehearsal
 from moslora.comparison.sharding import Shard
 from moslora.comparison.tables import csv_text, markdown
 from moslora.comparison.tuning import doubts_of
-from moslora.errors import ConfigError
+from moslora.errors import ConfigError, DivergedError
 from moslora.evaluation.scores import Answer
 from moslora.records import ComparisonRecord, RunRecord
 from moslora.reports.page import write_report
@@ -307,26 +308,26 @@ def leave(run: Run, folder: Path, *, right: int | None) -> None:
 
 
 @pytest.fixture
-def left(build: Build, tmp_path: Path) -> Callable[[str], ComparisonRecord]:
+def left(build: Build, tmp_path: Path) -> Callable[[Exception], ComparisonRecord]:
     """A comparison in which seed 2 of castle failed in moslora, for a reason."""
 
-    def collected(reason: str) -> ComparisonRecord:
+    def collected(reason: Exception) -> ComparisonRecord:
         plan = build(tuning=ONE_RATE)
         for one in final_seeds(plan, arms_of(plan)):
             run = final_run(plan, one.arm, seed=one.seed, learning_rate=0.01, subject=one.subject)
             is_odd = run.title == "moslora, seed 2 of castle"
             leave(run, tmp_path, right=None if is_odd else {"fox": 6, "castle": 8}[str(one.subject)])
             if is_odd:
-                (tmp_path / f"{run.folder}.failed").write_text(reason)
+                keep_failure(RunFolder(tmp_path / run.folder), reason)
         return collect(plan, tmp_path)
 
     return collected
 
 
 def test_a_subject_that_diverged_counts_as_nothing_right_and_the_other_as_it_is(
-    left: Callable[[str], ComparisonRecord],
+    left: Callable[[Exception], ComparisonRecord],
 ):
-    record = left("training diverged (loss nan): lower it")
+    record = left(DivergedError("training diverged (loss nan): lower it"))
     moslora = record.arms[1]
     assert (record.is_complete, moslora.diverged, moslora.runs) == (True, ["2 of castle"], {"1": "runs/moslora-seed1"})
     assert moslora.tasks["castle: size"].per_seed == {"1": 0.8, "2": 0}
@@ -336,8 +337,8 @@ def test_a_subject_that_diverged_counts_as_nothing_right_and_the_other_as_it_is(
     assert "counted as guessing: moslora (seed 2 of castle)." in record.verdict
 
 
-def test_a_seed_of_which_a_subject_failed_is_left_out_and_told(left: Callable[[str], ComparisonRecord]):
-    record = left("no room on the disk")
+def test_a_seed_of_which_a_subject_failed_is_left_out_and_told(left: Callable[[Exception], ComparisonRecord]):
+    record = left(ValueError("no room on the disk"))
     moslora = record.arms[1]
     assert (record.is_complete, moslora.failed, moslora.cannot) == (False, {"2 of castle": "no room on the disk"}, None)
     assert moslora.tasks["fox: size"].per_seed == {"1": 0.6}

@@ -4,23 +4,25 @@ from pathlib import Path
 
 import pytest
 
+from moslora.comparison.execution import keep_failure
 from moslora.comparison.matrix import Run, arms_of, final_run, tuning_runs
 from moslora.comparison.plan import Plan
 from moslora.comparison.tuning import Choice, choose, doubts_of, tuning_notes, tuning_results
-from moslora.errors import CheckpointError
+from moslora.errors import CheckpointError, ConfigError, DivergedError
 from moslora.records import RunRecord
+from moslora.runs.folder import RunFolder
 
 RATES = {"tuning": {"learning_rates": [0.01, 0.1, 1.0], "validation_samples": 4}}
 UNKNOWN = "not known, as runs kept no losses by sample: whether rates are told apart for lora"
 BuildPlan = Callable[..., Plan]
 
 
-def leave(run: Run, folder: Path, *, loss: float | None = None, failure: str = "") -> None:
+def leave(run: Run, folder: Path, *, loss: float | None = None, failure: Exception | None = None) -> None:
     """What a finished or failed tuning run leaves on the disk."""
     place = folder / run.folder
     place.mkdir(parents=True)
     if failure:
-        place.with_name(f"{place.name}.failed").write_text(f"{failure}\n")
+        keep_failure(RunFolder(place), failure)
         return
     record = RunRecord(recipe=run.recipe.to_dict(), seed=0, status="finished", validation_loss=loss)
     record.save(place / "run.json")
@@ -46,7 +48,7 @@ def test_a_loss_that_is_no_number_is_the_worst_and_an_edge_is_told_of(tiny_plan:
     runs = tuning_runs(plan, arms)
     for run, loss in zip(runs[:2], [9.0, float("nan")], strict=True):
         leave(run, tmp_path, loss=loss)
-    leave(runs[2], tmp_path, failure="training diverged (loss nan): lower it")
+    leave(runs[2], tmp_path, failure=DivergedError("training diverged (loss nan): lower it"))
     assert choose(plan, lora, runs, folder=tmp_path) == Choice(rate=0.01)
     assert [result.validation_loss for result in tuning_results(plan, runs, folder=tmp_path)][:3] == [9.0, None, None]
     assert tuning_notes(plan, runs, folder=tmp_path) == [
@@ -62,7 +64,7 @@ def test_there_is_no_choice_before_every_rate_was_tried(tiny_plan: BuildPlan, tm
     lora, _ = arms = arms_of(plan)
     runs = tuning_runs(plan, arms)
     leave(runs[0], tmp_path, loss=0.5)
-    leave(runs[1], tmp_path, failure="the disk was full")
+    leave(runs[1], tmp_path, failure=ConfigError("the disk was full"))
     found = choose(plan, lora, runs, folder=tmp_path)
     assert found == Choice(missing="learning rate 0.1 failed (the disk was full), learning rate 1 not tried yet")
 
@@ -72,7 +74,7 @@ def test_an_arm_that_fails_at_every_rate_cannot_be_compared(tiny_plan: BuildPlan
     lora, _ = arms = arms_of(plan)
     runs = tuning_runs(plan, arms)
     for run in runs[:3]:
-        leave(run, tmp_path, failure="no such layer")
+        leave(run, tmp_path, failure=ConfigError("no such layer"))
     assert choose(plan, lora, runs, folder=tmp_path) == Choice(cannot="no such layer")
 
 

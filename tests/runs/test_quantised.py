@@ -23,7 +23,7 @@ def test_a_quantised_base_trains_folds_and_merges_into_a_chosen_dtype(
     with pytest.raises(ConfigError, match=r"merging does not quantise again: choose the dtype .* with --dtype"):
         merge_adapter(opened, tmp_path / "merged", dtype=None)
     export = merge_adapter(opened, tmp_path / "merged", dtype="float32")
-    assert RunRecord.load(tmp_path / "run" / "run.json").notes[-1].startswith("merged: verified: ")
+    assert RunRecord.load(tmp_path / "run" / "run.json").exports["merged"].startswith("verified: ")
     assert export.drift.max_difference < 0.05 * export.drift.largest_output
 
 

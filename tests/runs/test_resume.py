@@ -59,6 +59,7 @@ def test_a_killed_run_resumes_to_the_weights_of_an_uninterrupted_one(
     assert metrics(run) == metrics(tmp_path / "whole")
     assert (record.status, record.steps, record.train_loss) == ("finished", 40, whole.train_loss)
     assert record.notes[-1] == "resumed after an interruption; the times leave out a process that was killed"
+    assert record.resumptions == 1
     assert record.evaluations[0].by_kind == whole.evaluations[0].by_kind
 
 

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from moslora.adapter.methods import METHODS, known_options
-from moslora.errors import CheckpointError, ConfigError, InUseError
+from moslora.errors import CheckpointError, ConfigError, DivergedError, InUseError
 from moslora.records import RunRecord
 from moslora.runs.adapters import load_adapted, open_adapter
 from moslora.runs.exporting import fold_adapter, merge_adapter
@@ -146,7 +146,7 @@ def test_of_a_run_that_diverged_the_newest_finite_weights_are_taken(stop: Stop):
     assert f"using its newest weights that are finite, those of step {older.name[-1]}, in" in said[0]
     not_finite(older)
     shutil.rmtree(run / f"step-{older.name[-1]}")
-    with pytest.raises(CheckpointError, match=r"diverged, every checkpoint holds numbers that are not finite: "):
+    with pytest.raises(DivergedError, match=r"diverged, every checkpoint holds numbers that are not finite: "):
         open_reached(run)
 
 

@@ -30,7 +30,7 @@ def print_run(console: Console, record: RunRecord, folder: Path, *, said: Collec
     if record.coverage and record.coverage.parts:
         print_parts(console, (part.model_dump() for part in record.coverage.parts))
         console.print()
-    notes = [("note", note) for note in record.notes if note not in said]
+    notes = [("note", note) for note in record.told if note not in said]
     for name, value in [*_losses(record), *_facts(record), *notes, *_places(record, folder)]:
         print_line(console, f"{name:<{FACT}}{value}", indent=FACT)
 

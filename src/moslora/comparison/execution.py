@@ -1,9 +1,10 @@
 """One run of a comparison: at most one process does it, a failure is kept as a line, and what is not needed goes.
 
 Beside a run's folder lie its lock (`moslora.runs.ownership`), `.NAME.begun` (removed at its end, but for
-a kill) and, after a failure, `NAME.failed` (the reason).
+a kill) and, after a failure, `NAME.failed` (a JSON object: `reason` in a line, and whether training `diverged`).
 """
 
+import json
 import math
 import shutil
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from typing import Literal
 
 from moslora.comparison.matrix import Run
 from moslora.comparison.memory import forget_peak_memory, release_memory
-from moslora.errors import CheckpointError, InUseError, MosloraError, OutputError
+from moslora.errors import CheckpointError, DivergedError, InUseError, MosloraError, OutputError
 from moslora.files import write_atomically
 from moslora.launch import agreed, are_several, is_first
 from moslora.records import RunRecord
@@ -52,11 +53,7 @@ def outcome(run: Run, folder: Path) -> Outcome:
         if run.kind == "tuning" and (loss is None or not math.isfinite(loss)):
             return Outcome("diverged", record, f"the validation loss is {loss}")
         return Outcome("finished", record)
-    failure = _failure_file(place)
-    if not failure.is_file():
-        return Outcome("open")
-    reason = failure.read_text(encoding="utf-8").strip()
-    return Outcome("diverged" if "training diverged" in reason else "failed", None, reason)
+    return _failure(place) or Outcome("open")
 
 
 def execute(run: Run, folder: Path) -> Outcome:
@@ -122,7 +119,7 @@ def _can_start(place: RunFolder, *, resume: bool) -> bool:
     try:
         RunFolder.check(place.path, resume=resume)
     except MosloraError as error:
-        _write_failure(place, error)
+        keep_failure(place, error)
         return False
     return True
 
@@ -140,7 +137,7 @@ def _failure_kept(place: RunFolder) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # whatever it is, the other runs go on
-        _write_failure(place, error)
+        keep_failure(place, error)
         if not _is_in_all(error):
             raise
     else:
@@ -150,10 +147,26 @@ def _failure_kept(place: RunFolder) -> Iterator[None]:
         release_memory()  # or this run's model would stay beside the next one's
 
 
-def _write_failure(place: RunFolder, error: Exception) -> None:
+def keep_failure(place: RunFolder, error: Exception) -> None:
+    """Write down beside a run's folder why it failed."""
     first_line = next(iter(str(error).splitlines()), "")
     kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
-    write_atomically(_failure_file(place), f"{kind}{first_line}\n")
+    failure = {"reason": f"{kind}{first_line}", "diverged": isinstance(error, DivergedError)}
+    write_atomically(_failure_file(place), json.dumps(failure, ensure_ascii=False) + "\n")
+
+
+def _failure(place: RunFolder) -> Outcome | None:
+    """What a run's failure left; None without one. Former ones are the reason alone."""
+    path = _failure_file(place)
+    if not path.is_file():
+        return None
+    text = path.read_text(encoding="utf-8").strip()
+    try:
+        failure = json.loads(text)
+        reason, is_diverged = failure["reason"], failure["diverged"]
+    except (ValueError, TypeError, KeyError):
+        reason, is_diverged = text, text.startswith("training diverged")
+    return Outcome("diverged" if is_diverged else "failed", None, reason)
 
 
 def _keep_what_is_needed(run: Run, place: RunFolder) -> None:

@@ -16,8 +16,7 @@ from moslora.comparison.results import arm_result, guesses, read_questions, read
 from moslora.comparison.statistics import Questions
 from moslora.comparison.subjects import task_of
 from moslora.comparison.tuning import choose, doubts_of
-from moslora.records import ArmResult, RunRecord
-from moslora.runs.run import RESUMED
+from moslora.records import RESUMED, ArmResult, RunRecord
 
 Scores = dict[str, dict[int, dict[str, np.ndarray]]]  # by arm, seed and task: the credit of each question
 BySubject = dict[str | None, dict[str, dict[int, Path]]]  # then by arm and seed: the folder of a run
@@ -44,7 +43,7 @@ def gather(plan: Plan, arms: Sequence[Arm], tuning: Sequence[Run], *, folder: Pa
     done.notes += coverage_notes(
         {arm: next((one.coverage for one in own.values()), None) for arm, own in records.items()}
     )
-    resumed = [f"{arm} (seed {name})" for arm, own in records.items() for name, one in own.items() if _is_resumed(one)]
+    resumed = [f"{arm} (seed {name})" for arm, own in records.items() for name, one in own.items() if one.resumptions]
     if resumed:
         done.notes.append(f"{RESUMED}: {', '.join(resumed)}")
     every = [one for own in records.values() for one in own.values()]
@@ -157,10 +156,6 @@ def _whole_seeds(plan: Plan, arm: Arm, found: Sequence[tuple[Run, Outcome]]) -> 
 
 def _is_finished(found: Outcome) -> bool:
     return found.state == "finished" and found.record is not None
-
-
-def _is_resumed(record: RunRecord) -> bool:
-    return any(note.startswith(RESUMED) for note in record.notes)
 
 
 def _same_reason(row: ArmResult, runs: int) -> str | None:

@@ -44,7 +44,7 @@ def runs_chapter(runs: Sequence[StoredRun], *, name: str) -> Chapter:
     chapter.add("learning", "Learning curves", Plots(drawn), is_folded=is_scored)
     chapter.add("inside", "Inside the adapter" if len(runs) == 1 else "Inside the adapters", *_inside(runs, name))
     chapter.add("answers", "Wrong answers side by side", *_answers(runs))
-    notes = [f"{run.label}: {note}" for run in runs for note in run.record.notes]
+    notes = [f"{run.label}: {note}" for run in runs for note in run.record.told]
     unfinished = [f"{run.label} is {run.record.status}." for run in runs if run.record.status != "finished"]
     chapter.add("limits", "Limits", Points([LIMIT.format(_units(runs)), *_groups(runs), *unfinished, *notes]))
     chapter.add("settings", "Settings, versions and seeds", *_settings(runs))

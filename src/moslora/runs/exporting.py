@@ -186,6 +186,5 @@ def _noted(opened: Opened, export: Export, *, name: str) -> Export:
     home, folder = opened.run.path.absolute(), export.folder.absolute()
     with opened.run.changing_record() as record:
         record.artifacts[name] = str(folder.relative_to(home) if folder.is_relative_to(home) else folder)
-        notes = [note for note in record.notes if not note.startswith(f"{name}: ")]
-        record.notes = [*notes, f"{name}: {'; '.join(export.verdicts())}"]
+        record.exports[name] = "; ".join(export.verdicts())
     return export

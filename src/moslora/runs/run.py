@@ -22,11 +22,11 @@ from moslora.adapter.pictures import mixers_of, picture_adapter
 from moslora.adapter.preparing import check_quantisable, starting_tensors, trained_tensors
 from moslora.adapter.storage import load_adapter
 from moslora.core.folding import is_finite
-from moslora.errors import ConfigError
+from moslora.errors import ConfigError, DivergedError
 from moslora.evaluation.scores import perplexity
 from moslora.files import check_writable, write_atomically
 from moslora.launch import is_first
-from moslora.records import Parameters, RunRecord
+from moslora.records import RESUMED, Parameters, RunRecord
 from moslora.runs.abilities import check_abilities
 from moslora.runs.active import ActiveRun, Reporter
 from moslora.runs.adapters import adapted_on_meta, check_options, load_adapted, open_adapter, whole_options
@@ -48,7 +48,6 @@ from moslora.training.validation import SampleLoss
 
 BYTES_BESIDE_WEIGHTS = 2**26  # tokenizer, answers, metrics
 FULL_DISK_BYTES = 2**20
-RESUMED = "resumed after an interruption; the times leave out a process that was killed"
 BYTES_A_PARAMETER = 4 + 3 * 12  # the adapter, and three checkpoints of it with two moments each, in float32
 
 
@@ -89,7 +88,10 @@ def _run(
         record = _former_record(recipe, place) if resume else _new_record(recipe)  # as it is now that it is ours
         seen = record.coverage.parts if record.coverage else None  # by the processes before this one
         record.coverage = plan.coverage.model_copy(update={"parts": seen})
-        record.notes = plan.material.notes() + plan.coverage_notes + (_resume_notes(record) if resume else [])
+        record.notes = plan.material.notes() + plan.coverage_notes
+        if resume:
+            record.notes = [*record.notes, _resume_note(record)]
+            record.resumptions = (record.resumptions or 0) + 1
         return _do(ActiveRun(recipe, place, record, report, progress), plan)
 
 
@@ -240,7 +242,7 @@ def _save_trained(
 ) -> nn.Module:
     """Save the adapter, the model of `full`, or a projector; returns the model, with an adapter that was converted."""
     if not all(is_finite(tensor) for tensor in trained_tensors(model).values()):
-        raise ConfigError(
+        raise DivergedError(
             f"training diverged (loss {run.record.train_loss}): the adapter holds numbers that are not finite; lower"
             " training.learning_rate, or choose a wider model.dtype or training.precision"
         )
@@ -283,8 +285,8 @@ def _former_record(recipe: Recipe, place: RunFolder) -> RunRecord:
     return record
 
 
-def _resume_notes(record: RunRecord) -> list[str]:
+def _resume_note(record: RunRecord) -> str:
     now = describe_versions()
     changed = [f"{name} {was} to {now.get(name)}" for name, was in record.versions.items() if now.get(name) != was]
     versions = f"; versions changed: {', '.join(changed)}" if changed else ""
-    return [f"{RESUMED}{versions}"]
+    return f"{RESUMED}{versions}"

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from moslora.adapter.preparing import starting_tensors, trained_tensors
 from moslora.core.folding import is_finite
-from moslora.errors import CheckpointError, ConfigError, command
+from moslora.errors import ConfigError, DivergedError, command
 from moslora.files import new_folder
 from moslora.launch import are_several, is_first
 from moslora.records import RunRecord
@@ -41,7 +41,7 @@ class Checkpoint(NamedTuple):
 def open_reached(source: str | Path, *, report: Reporter = lambda _line: None, **given: Any) -> Opened:
     """As `open_adapter`; of a run that stopped before its weights were saved, those of its newest good checkpoint.
 
-    `report` is told so in a line. Raises CheckpointError also where no checkpoint is of use, ConfigError where several
+    `report` is told so in a line. Raises DivergedError where no checkpoint is of use, ConfigError where several
     processes were launched together, InUseError while a process is at the run, and what planning the run raises.
     """
     run = RunFolder(Path(source))
@@ -96,7 +96,7 @@ def _taken(run: RunFolder, recipe: Recipe, found: list[Checkpoint]) -> Checkpoin
                     saved = save_learned(recipe, plan, model, place, start=start, reached=one.reached)
                     _write_record(run.record(), place, weights=saved.name, reached=one.reached)
                 return one
-    raise CheckpointError(
+    raise DivergedError(
         f"the run {run.path} diverged, every checkpoint holds numbers that are not finite: train it into another folder"
         " with a lower training.learning_rate"
     )
