@@ -61,7 +61,7 @@ def test_copies_never_touch_the_border_nor_each_other():
         ({"concept": "griffin"}, r"^concept is 'griffin'; "),
         (
             {"count": 3, "size": "medium"},
-            r"^3 copies, medium, centre do not fit in the picture; choose a smaller size$",
+            r"^3 copies, medium, centre do not fit in the picture; choose a smaller size or count$",
         ),
         ({"count": 2, "place": "left"}, r"^2 copies, medium, left do not fit in the picture; "),
     ],

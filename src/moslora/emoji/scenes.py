@@ -58,7 +58,8 @@ class Scene:
                 raise ConfigError(f"{name} is {getattr(self, name)!r}; choose one of {', '.join(map(str, values))}")
         if (self.place, self.size) not in places_and_sizes(self.count):
             raise ConfigError(
-                f"{self.count} copies, {self.size}, {self.place} do not fit in the picture; choose a smaller size"
+                f"{self.count} copies, {self.size}, {self.place} do not fit in the picture;"
+                " choose a smaller size or count"
             )
 
     def prompt(self, *, name: str | None = None, clauses: Collection[str] = CLAUSES) -> str:
