@@ -1,6 +1,7 @@
 """Lines that are printed to be copied: each is put into a shell as it stands, with paths that need quotes."""
 
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -63,13 +64,20 @@ def test_the_next_step_of_a_run_without_tasks_names_one(
     moslora(*shlex.split(line)[1:], "--limit", "1")
 
 
-def test_an_unfinished_run_prints_the_line_that_finishes_it(run: Path, refused: Refused, moslora: Moslora):
+@pytest.mark.parametrize("has_checkpoints", [True, False])
+def test_an_unfinished_run_prints_the_line_that_finishes_it(
+    has_checkpoints: bool, run: Path, refused: Refused, moslora: Moslora
+):
     record = RunRecord.load(run / "run.json")
     record.artifacts, record.status, record.evaluations = {}, "interrupted", []
     record.save(run / "run.json")
     target = f"./{run}" if str(run).startswith("-") else run
-    line = refused("fold", target).rpartition(" finish it with ")[2]
-    in_shell(line[1:-1])
+    if has_checkpoints:
+        line = moslora("fold", target).stderr.rstrip().rpartition("; to finish it: ")[2]
+    else:
+        shutil.rmtree(run / "checkpoints")
+        line = refused("fold", target).rpartition(" finish it with ")[2][1:-1]
+    in_shell(line)
     assert RunRecord.load(run / "run.json").status == "finished"
 
 

@@ -287,9 +287,9 @@ def test_a_message_that_says_nothing_without_its_ignored_calls_is_refused_or_lef
         (
             {"format": "chat"},
             "alpaca",
-            ["questions are asked with the prompt 'alpaca' (evaluation.prompt), trained: 'chat'"],
+            ["questions are asked with the prompt 'alpaca' (evaluation.prompt), training used 'chat'"],
         ),
-        ({}, "chat", ["questions are asked with the prompt 'chat' (evaluation.prompt), trained: 'plain'"]),
+        ({}, "chat", ["questions are asked with the prompt 'chat' (evaluation.prompt), training used 'plain'"]),
     ],
 )
 def test_the_prompt_of_the_questions_is_noted(
