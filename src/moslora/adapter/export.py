@@ -50,6 +50,20 @@ def fold(model: nn.Module, adapter_name: str = "default") -> tuple[LoraConfig, d
     return plain, _apart(folded)
 
 
+def plain_lora(model: nn.Module, adapter_name: str = "default") -> tuple[LoraConfig, dict[str, torch.Tensor]]:
+    """As `fold`; an adapter that is plain LoRA already as it is. Raises ConfigError for one of another type too."""
+    config: Any = check_in_use(model, adapter_name)
+    if isinstance(config, MosloraConfig):
+        return fold(model, adapter_name)
+    if type(config) is not LoraConfig:
+        kind = getattr(config.peft_type, "value", config.peft_type)
+        raise ConfigError(
+            f"adapter '{adapter_name}' is of type {kind}, which has no form as a pipeline's LoRA file: train MOSLORA or"
+            " LORA, or keep the adapter's folder"
+        )
+    return config, {key: tensor.detach().contiguous() for key, tensor in saved_tensors(model, adapter_name).items()}
+
+
 def plain_config(config: MosloraConfig) -> LoraConfig:
     """The LoRA part of a configuration."""
     fields = [field.name for field in dataclasses.fields(LoraConfig) if field.init and field.name != "peft_type"]

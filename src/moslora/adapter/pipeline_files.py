@@ -17,11 +17,10 @@ from peft import LoraConfig
 from safetensors.torch import save_file
 from torch import nn
 
-from moslora.adapter.config import MosloraConfig
-from moslora.adapter.export import check_in_use, fold
+from moslora.adapter.export import plain_lora
 from moslora.adapter.pipeline_names import Naming
 from moslora.adapter.pipeline_proof import PipelineDrift, latents_probe, naming_of, prove_pipeline_lora
-from moslora.adapter.proving import lora_layers_of, saved_tensors
+from moslora.adapter.proving import lora_layers_of
 from moslora.adapter.strictness import PREFIX
 from moslora.adapter.tensors import exact
 from moslora.adapter.twin import base_of, uncompiled
@@ -119,14 +118,7 @@ def write_lora_file(path: Path, layers: Mapping[str, Factors], *, naming: Naming
 
 def _plain_tensors(model: nn.Module, adapter_name: str) -> dict[str, torch.Tensor]:
     """An adapter's tensors as plain LoRA's, by PEFT's names; ConfigError for types without such a form."""
-    config: Any = check_in_use(model, adapter_name)
-    if not isinstance(config, MosloraConfig) and type(config) is not LoraConfig:
-        kind = getattr(config.peft_type, "value", config.peft_type)
-        raise ConfigError(
-            f"adapter '{adapter_name}' is of type {kind}, which cannot be written as a pipeline's LoRA file: train"
-            " MOSLORA or"
-            " LORA, or keep the adapter's folder"
-        )
+    config, tensors = plain_lora(model, adapter_name)
     for option in dataclasses.fields(LoraConfig):
         if option.metadata.get("is_lora_variant") and getattr(config, option.name):
             raise ConfigError(
@@ -134,9 +126,7 @@ def _plain_tensors(model: nn.Module, adapter_name: str) -> dict[str, torch.Tenso
                 " it, or fold"
                 " the adapter for PEFT (save_folded, --format peft)"
             )
-    if isinstance(config, MosloraConfig):
-        return fold(model, adapter_name)[1]
-    return {key: tensor.detach() for key, tensor in saved_tensors(model, adapter_name).items()}
+    return tensors
 
 
 def _no_place(key: str, count: int) -> ConfigError:

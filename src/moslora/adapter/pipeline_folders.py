@@ -18,14 +18,12 @@ from peft.utils.other import ModulesToSaveWrapper
 from safetensors.torch import save_file
 from torch import nn
 
-from moslora.adapter.config import MosloraConfig
-from moslora.adapter.export import check_in_use, fold
+from moslora.adapter.export import plain_lora
 from moslora.adapter.pipeline_proof import PipelineDrift, latents_probe, parts_of, prove_export
 from moslora.adapter.proving import A_KEYS, LOADED, compare_factors, lora_layers_of, saved_tensors
 from moslora.adapter.strictness import PREFIX
 from moslora.adapter.tensors import Comparison
 from moslora.adapter.twin import base_of, own_empty, plain_twin, uncompiled
-from moslora.errors import ConfigError
 from moslora.files import new_folder
 
 # What names layers in the whole pipeline's configuration; each part names its own layers one by one.
@@ -47,7 +45,7 @@ def save_pipeline_folders(
     part (`PeftModel.from_pretrained(pipe.unet, folder / "unet")`).
     """
     model = uncompiled(model)
-    config, tensors = _plain(model, adapter_name)
+    config, tensors = plain_lora(model, adapter_name)
     pipe = load_pipeline()
     parts = [name for name in parts_of(pipe) if any(key.startswith(f"{PREFIX}{name}.") for key in tensors)]
     with new_folder(folder) as staged:
@@ -60,17 +58,6 @@ def save_pipeline_folders(
             _part_config(config, part, adapter_name).save_pretrained(str(staged / name))
         loading = partial(_arriving, model, staged, parts, tensors, adapter_name)
         return prove_export(model, pipe, loading, what="what PEFT reads", probe=probe, allow_drift=allow_drift)
-
-
-def _plain(model: nn.Module, adapter_name: str) -> tuple[LoraConfig, dict[str, torch.Tensor]]:
-    config: Any = check_in_use(model, adapter_name)
-    if isinstance(config, MosloraConfig):
-        return fold(model, adapter_name)
-    if type(config) is not LoraConfig:
-        kind = getattr(config.peft_type, "value", config.peft_type)
-        raise ConfigError(f"adapter '{adapter_name}' is of type {kind}, which is no LoRA: keep the adapter's folder")
-    saved = saved_tensors(model, adapter_name)
-    return config, {key: tensor.detach().contiguous() for key, tensor in saved.items()}
 
 
 def _part_config(config: LoraConfig, part: nn.Module, adapter_name: str) -> LoraConfig:

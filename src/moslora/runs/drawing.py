@@ -136,7 +136,7 @@ def _weighted(opened: Opened, files: Files) -> WeightedFiles:
 def _write(folder: Path, drawn: Sequence[Drawn], opened: Opened, files: Files | None) -> None:
     folder.mkdir(parents=True)
     weights = {OWN: files.weight, **{name: weight for name, (_, weight) in files.beside.items()}} if files else {}
-    about = {"model": opened.model.path, "adapter": BASE if folder.name == BASE else str(opened.adapter)}
-    about |= {"adapter": "none"} if folder.name == WHOLE else {}
+    adapter = {BASE: BASE, WHOLE: "none"}.get(folder.name, str(opened.adapter))
+    about = {"model": opened.model.path, "adapter": adapter}
     for one in drawn:
         write_picture(folder, one.image, request=one.request, settings={**about, "weights": weights})
