@@ -17,10 +17,10 @@ _LICENSE = Path(__file__).with_name("taesd_license.txt")
 _CREDITS = """# Credits
 
 A tiny text-to-image pipeline, trained from nothing by `python -m making.emoji_sdxl` of this project's repository:
-{step:,} steps of {batch} pictures, seed {seed}, {hours:.1f} hours in one thread of a shared processor. `training.json`
-has every setting, `measures.json` what it can do. It learned from scenes of emoji by the artists of Noto (Apache
-License 2.0) and Twemoji (Creative Commons Attribution 4.0), credited in full beside the sheets of sprites, without
-these concepts: {subjects}.
+{step:,} steps of {batch} pictures, seed {seed}, {minutes:.0f} minutes on this machine: {machine}.
+`training.json` has every setting, `measures.json` what it can do. It learned from scenes of emoji by the artists of
+Noto (Apache License 2.0), credited in full beside the sheets of sprites, without these concepts:
+{subjects}.
 
 `vae/` holds TAESDXL (<https://github.com/madebyollin/taesd>), in half precision, otherwise unchanged; its licence is
 `vae/LICENSE.txt`.
@@ -39,7 +39,12 @@ def export(run: Path, folder: Path, *, coder: AutoencoderTiny) -> None:
     _forget(folder / "vae" / "config.json", "block_out_channels")
     shutil.copyfile(_LICENSE, folder / "vae" / "LICENSE.txt")
     (folder / "CREDITS.md").write_text(_credits(kept), encoding="utf-8")
-    told = {"step": kept["step"], "seconds": round(kept["seconds"]), "settings": kept["settings"]}
+    told = {
+        "step": kept["step"],
+        "seconds": round(kept["seconds"]),
+        "machine": kept["machine"],
+        "settings": kept["settings"],
+    }
     (folder / "training.json").write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     if size > LIMIT:
@@ -51,7 +56,8 @@ def _credits(kept: dict) -> str:
         step=kept["step"],
         batch=kept["settings"]["batch_size"],
         seed=kept["settings"]["seed"],
-        hours=kept["seconds"] / 3600,
+        minutes=kept["seconds"] / 60,
+        machine=kept["machine"],
         subjects=", ".join(sprites.SUBJECTS),
     )
 

@@ -21,8 +21,8 @@ _CHUNK = 500
 # prompt leaves open is noise to learn from, and with a quarter of the clauses dropped concepts took ten times as long.
 _CLASS_WORD, _UNSTYLED = 0.05, 0.5
 _COUNT_WEIGHTS = {1: 70, 2: 18, 3: 12}
-# How many concepts of a class are shown, and by which artists.
-_EACH, _STYLE = 4, "noto"
+# The artists whose drawings are shown.
+_STYLE = "noto"
 
 
 def random_scene(index: int, seed: int) -> Scene:
@@ -37,15 +37,10 @@ def random_scene(index: int, seed: int) -> Scene:
 
 @functools.cache
 def trained_names() -> tuple[str, ...]:
-    """Names of the first concepts of each subject's class, the subjects left out.
-
-    So few, because 5.8 M parameters that are shown all 305 others for some hours learn their colours but no shapes.
-    """
+    """Names of all concepts of the subjects' classes, the subjects left out."""
     classes = {sprites.concept(name).class_word for name in sprites.SUBJECTS}
-    others = [each for each in sprites.concepts() if each.name not in sprites.SUBJECTS]
-    return tuple(
-        each.name for word in sorted(classes) for each in [each for each in others if each.class_word == word][:_EACH]
-    )
+    shown = [each for each in sprites.concepts() if each.class_word in classes and each.name not in sprites.SUBJECTS]
+    return tuple(each.name for each in sorted(shown, key=lambda each: each.class_word))
 
 
 def random_prompt(scene: Scene, draw: random.Random) -> str:
@@ -92,4 +87,5 @@ def latents(numbers: range, seed: int, *, folder: Path, coder: AutoencoderTiny) 
 def _encoded(pictures: list, coder: AutoencoderTiny) -> torch.Tensor:
     pixels = torch.stack([torch.from_numpy(np.array(picture)) for picture in pictures]).permute(0, 3, 1, 2)
     with torch.inference_mode():
-        return torch.cat([coder.encode(part.float() / 127.5 - 1).latents for part in pixels.split(25)])
+        parts = [part.to(coder.device).float() / 127.5 - 1 for part in pixels.split(25)]
+        return torch.cat([coder.encode(part).latents.cpu() for part in parts])

@@ -1,4 +1,4 @@
-"""The training of the base model: one thread, resumable after any step, a JSON line every hundred steps."""
+"""The training of the base model: resumable after any step, with a JSON line every hundred steps."""
 
 import contextlib
 import dataclasses
@@ -19,6 +19,7 @@ from making.emoji_parts import MAX_TOKENS, TIME_IDS, Shape, embedded, networks, 
 from making.emoji_scenes import random_prompt, random_scene, trained_names
 from making.emoji_words import school
 from moslora.emoji.scenes import BACKGROUNDS, Scene, places_and_sizes
+from moslora.runs.environment import describe_machine
 
 _LOG_EVERY, _VALIDATE_EVERY, _SAVE_SECONDS = 100, 500, 180
 # The steps of the noise schedule, and the numbers of the validation's scenes. Training may meet the same scene under
@@ -31,9 +32,9 @@ class Settings:
     """What a run is: the same settings and seed give the same weights on the same machine."""
 
     seed: int = 0
-    steps: int = 12_000
-    batch_size: int = 16
-    learning_rate: float = 8e-4
+    steps: int = 1_800
+    batch_size: int = 256
+    learning_rate: float = 1.5e-3
     # Steps in which the text encoders learn what prompts say, before anything is drawn.
     words_steps: int = 1_500
     # The text encoders' share of the learning rate. At 1 they soon told backgrounds apart and nothing else: pooled
@@ -48,15 +49,9 @@ class Settings:
     weight_decay: float = 0.01
     ema: float = 0.999
     unconditional: float = 0.1
-    # Scenes seen at first, what each step adds, and the most: drawing them takes as long as learning from them.
-    first_scenes: int = 2_000
-    scenes_a_step: float = 0.8
-    most_scenes: int = 40_000
+    # Different scenes that are learned from.
+    scenes: int = 30_000
     shape: Shape = dataclasses.field(default_factory=Shape)
-
-    def scenes(self, step: int) -> int:
-        """How many scenes there are at a step."""
-        return min(self.most_scenes, self.first_scenes + int(self.scenes_a_step * step) // 500 * 500)
 
     def times(self, shares: torch.Tensor) -> torch.Tensor:
         """Times of the schedule, int64, at these shares (0 to below 1) of what training draws."""
@@ -71,12 +66,14 @@ class Settings:
 class Training:
     """Networks, optimizer, averaged weights and the step they have reached, kept in one file of `folder`."""
 
-    def __init__(self, folder: Path, *, settings: Settings, latents: Callable[[range], torch.Tensor]) -> None:
+    def __init__(
+        self, folder: Path, *, settings: Settings, latents: Callable[[range], torch.Tensor], device: str = "cpu"
+    ) -> None:
         """`latents` maps numbers of scenes, a range, to their latents, (scenes, 4, 16, 16)."""
-        self.folder, self.settings, self._latents = folder, settings, latents
+        self.folder, self.settings, self._latents, self._device = folder, settings, latents, torch.device(device)
         self.vocabulary = tokenizer()
         torch.manual_seed(settings.seed)
-        self.parts = networks(settings.shape, self.vocabulary)
+        self.parts = networks(settings.shape, self.vocabulary).to(device)
         # The first encoder's last layer feeds nothing, as in SDXL; it stays what it was.
         self.average = {name: value.clone() for name, value in self.parts.state_dict().items()}
         shares = {"unet": 1.0, "text_encoder": settings.text_share, "text_encoder_2": settings.text_share}
@@ -99,7 +96,7 @@ class Training:
 
     def resume(self) -> None:
         """Go on from the checkpoint; other settings than its own are an error, but for the number of steps."""
-        kept = torch.load(self.checkpoint, weights_only=True)
+        kept = torch.load(self.checkpoint, map_location=self._device, weights_only=True)
         mine = {**dataclasses.asdict(self.settings), "steps": kept["settings"]["steps"]}
         if json.loads(json.dumps(mine)) != kept["settings"]:
             raise SystemExit(f"the checkpoint's settings are {kept['settings']}, not {mine}; use another folder")
@@ -120,7 +117,8 @@ class Training:
                 "average": self.average,
                 "step": self.step,
                 "seconds": self.seconds,
-                "losses": self._losses,
+                "machine": processor(self._device),
+                "losses": [float(loss) for loss in self._losses],
             },
             partial,
         )
@@ -132,6 +130,7 @@ class Training:
         began = saved = time.monotonic()
         if not self.step:
             self._school()
+            self.save()
         with _stop_signals() as stop:
             while self.step < last and not stop and time.monotonic() - began < 60 * minutes:
                 self._one_step()
@@ -160,19 +159,18 @@ class Training:
         self.optimizer.zero_grad()
         self.step += 1
         self._update_average()
-        self._losses.append(loss.item())
+        self._losses.append(loss.detach())
         self.seconds += time.monotonic() - began
         if self.step % _LOG_EVERY == 0:
             self._log()
 
     def _batch(self) -> tuple[torch.Tensor, list[str], torch.Tensor, torch.Tensor]:
         """Latents, prompts, times and noise of a step, from the seed and the step alone."""
-        scenes = self.settings.scenes(self.step)
-        if len(self._pool) != scenes:
-            self._pool = self._latents(range(scenes))
+        if not len(self._pool):
+            self._pool = self._latents(range(self.settings.scenes))
         draw = random.Random(f"batch {self.settings.seed} {self.step}")
         chance = torch.Generator().manual_seed(draw.getrandbits(60))
-        numbers = [draw.randrange(scenes) for _ in range(self.settings.batch_size)]
+        numbers = [draw.randrange(len(self._pool)) for _ in range(self.settings.batch_size)]
         prompts = [random_prompt(random_scene(number, self.settings.seed), draw) for number in numbers]
         prompts = [None if draw.random() < self.settings.unconditional else prompt for prompt in prompts]
         clean = self._pool[numbers].float()
@@ -180,27 +178,28 @@ class Training:
         return clean, prompts, times, torch.randn(clean.shape, generator=chance)
 
     def _loss(self, clean: torch.Tensor, prompts: list, times: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        clean, times, noise = (tensor.to(self._device) for tensor in (clean, times, noise))
         noisy = self.noising.add_noise(clean, noise, times)
         tokens = self.vocabulary(
             [prompt or "" for prompt in prompts], padding="max_length", max_length=MAX_TOKENS, return_tensors="pt"
         )
-        text, pooled = embedded(self.parts, tokens.input_ids)
+        text, pooled = embedded(self.parts, tokens.input_ids.to(self._device))
         # SDXL's pipelines put zeros where there is no prompt.
-        told = torch.tensor([prompt is not None for prompt in prompts]).float()[:, None]
-        conditions = {"text_embeds": pooled * told, "time_ids": torch.tensor([TIME_IDS] * len(clean)).float()}
+        told = torch.tensor([[float(prompt is not None)] for prompt in prompts], device=self._device)
+        time_ids = torch.tensor([TIME_IDS] * len(clean), dtype=torch.float32, device=self._device)
+        conditions = {"text_embeds": pooled * told, "time_ids": time_ids}
         guess = self.parts["unet"](noisy, times, text * told[..., None], added_cond_kwargs=conditions).sample
         return F.mse_loss(guess, self.noising.get_velocity(clean, noise, times))
 
     @torch.no_grad()
     def _update_average(self) -> None:
         kept = min(self.settings.ema, (1 + self.step) / (10 + self.step))
-        for name, value in self.parts.state_dict().items():
-            if value.is_floating_point():
-                self.average[name].lerp_(value, 1 - kept)
+        moved = {name: value for name, value in self.parts.state_dict().items() if value.is_floating_point()}
+        torch._foreach_lerp_([self.average[name] for name in moved], list(moved.values()), 1 - kept)
 
     def _log(self) -> None:
-        line = {"step": self.step, "loss": round(sum(self._losses) / len(self._losses), 5)}
-        line |= {"rate": self.settings.rate(self.step), "scenes": len(self._pool), "seconds": round(self.seconds, 1)}
+        line = {"step": self.step, "loss": round(float(sum(self._losses)) / len(self._losses), 5)}
+        line |= {"rate": self.settings.rate(self.step), "seconds": round(self.seconds, 1)}
         if self.step % _VALIDATE_EVERY == 0:
             line["validation_loss"] = round(self.validation_loss(), 5)
             line["told_wrong"] = {
@@ -230,6 +229,11 @@ def _confused(scene: Scene, part: str) -> Scene:
     fitting = [place for place, size in places_and_sizes(scene.count) if size == scene.size]
     values = {"background": list(BACKGROUNDS), "place": fitting, "concept": list(trained_names())}[part]
     return dataclasses.replace(scene, **{part: values[values.index(getattr(scene, part)) - 1]})
+
+
+def processor(device: torch.device) -> str:
+    """The name of what a device is."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else describe_machine()["cpu"]
 
 
 @contextlib.contextmanager

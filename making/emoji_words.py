@@ -34,10 +34,11 @@ _VALUES = {
 def school(parts: nn.ModuleDict, vocabulary: CLIPTokenizer, *, seed: int, steps: int = STEPS) -> float:
     """Train both encoders in place; returns the share of the last ten batches' told parts that are read rightly."""
     torch.manual_seed(seed)
+    device = next(parts.parameters()).device
     first = parts["text_encoder"].config.hidden_size
     width = first + parts["text_encoder_2"].config.hidden_size
     views = {"pooled": width - first, "first": first, "second": width - first}
-    heads = nn.ModuleDict({view: _Heads(size) for view, size in views.items()})
+    heads = nn.ModuleDict({view: _Heads(size) for view, size in views.items()}).to(device)
     trained = [parts["text_encoder"], parts["text_encoder_2"], heads]
     weights = [weight for part in trained for weight in part.parameters()]
     optimizer = torch.optim.AdamW(weights, RATE, weight_decay=0.01, fused=True)
@@ -49,11 +50,11 @@ def school(parts: nn.ModuleDict, vocabulary: CLIPTokenizer, *, seed: int, steps:
         tokens = vocabulary(
             [prompt for prompt, _, _ in told], padding="max_length", max_length=MAX_TOKENS, return_tensors="pt"
         )
-        hidden, pooled = embedded(parts, tokens.input_ids)
+        hidden, pooled = embedded(parts, tokens.input_ids.to(device))
         # Whatever follows a prompt's end has read all of it.
         seen = {"pooled": pooled, "first": hidden[:, -1, :first], "second": hidden[:, -1, first:]}
-        wanted = {name: torch.tensor([values[name] for _, values, _ in told]) for name in _VALUES}
-        looks = torch.stack([look for _, _, look in told])
+        wanted = {name: torch.tensor([values[name] for _, values, _ in told], device=device) for name in _VALUES}
+        looks = torch.stack([look for _, _, look in told]).to(device)
         found = [heads[view](seen[view], wanted, looks) for view in views]
         sum(loss for loss, _ in found).backward()
         nn.utils.clip_grad_norm_(weights, 1.0)

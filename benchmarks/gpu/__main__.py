@@ -30,8 +30,8 @@ def main() -> int:
     if given.device != "cpu" and not torch.cuda.is_available():
         print("no GPU: torch finds no CUDA device here (try --device cpu --tiny, on tiny shapes)", file=sys.stderr)
         return 2
-    if given.device != "cpu":
-        torch.cuda.set_device(given.device)  # what memory and synchronising are asked of
+    if given.device not in ("cpu", "cuda"):
+        torch.cuda.set_device(given.device)  # what memory and synchronising are asked of; "cuda" is the current one
     warnings.filterwarnings("ignore", "LoRA adapter added to ConvNd layer with groups")
     warnings.filterwarnings("ignore", ".is_gradient_checkpointing. is deprecated", FutureWarning)  # PEFT reads it
     size = "tiny" if given.tiny else "LLaMA-3-8B"

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from moslora.core.dropping import _positions, draw_dropped, drop, drop_
+from moslora.core.dropping import _positions, draw_positions, drop, drop_, drop_some
 
 
 def dropped_of(count, p, seed=0):
     torch.manual_seed(seed)
-    positions = draw_dropped(torch.empty(count), p)
+    positions = draw_positions(count, p)
     assert torch.equal(positions, positions.unique())
     dropped = torch.zeros(count, dtype=torch.float64)
     dropped[positions.long()] = 1
@@ -36,8 +36,7 @@ def test_every_position_is_dropped_equally_often():
 def test_the_seed_decides_and_successive_draws_differ():
     assert torch.equal(dropped_of(5000, 0.1), dropped_of(5000, 0.1))
     torch.manual_seed(0)
-    x = torch.empty(5000)
-    assert not torch.equal(draw_dropped(x, 0.1), draw_dropped(x, 0.1))
+    assert not torch.equal(draw_positions(5000, 0.1), draw_positions(5000, 0.1))
 
 
 @pytest.mark.parametrize(("p", "share"), [(1.0, 1.0), (1e-9, 0.0)])
@@ -53,6 +52,13 @@ def test_dropping_zeroes_the_chosen_elements_of_any_layout(as_mask):
     dropped = torch.ones(24, dtype=torch.bool).index_fill_(0, chosen, False).view(4, 6) if as_mask else chosen.int()
     assert torch.equal(drop(x, dropped), expected)
     assert torch.equal(drop_(x.contiguous(), dropped), expected)
+
+
+def test_what_is_left_and_what_is_said_to_be_dropped_agree():
+    x = torch.randn(7, 9, generator=torch.Generator().manual_seed(0))
+    seen, dropped, growth = drop_some(x, 0.3)
+    assert 5 < (seen == 0).sum() < 35
+    torch.testing.assert_close(seen, growth * drop(x, dropped))
 
 
 def test_positions_beyond_32_bits_keep_their_order():

@@ -10,7 +10,7 @@ from torch.func import grad, jvp, vmap
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 
-from moslora.core.dropping import draw_dropped, drop
+from moslora.core.dropping import draw_positions, drop, drop_by_mask
 from moslora.core.lowrank import _AddUpdate, add_update, contraction
 from moslora.core.mixers import compose, draw_mixer_
 
@@ -64,13 +64,17 @@ def test_outputs_and_first_and_second_derivatives_are_exact(order, kind, depth, 
     assert fused_calls
 
 
+@pytest.mark.parametrize("on_gpu", [False, True])
 @pytest.mark.parametrize("order", SHAPES)
-def test_the_mask_of_the_forward_pass_is_that_of_every_backward_pass(order):
+def test_the_mask_of_the_forward_pass_is_that_of_every_backward_pass(order, on_gpu, monkeypatch):
     y, x, a, mixer, b = parts = drawn(*SHAPES[order])
+    if on_gpu:
+        monkeypatch.setattr("moslora.core.lowrank.drop_some", drop_by_mask)
     torch.manual_seed(3)
     output = add_update(y, x, a, mixer, b, scale=1.5, dropout=0.3)
     torch.manual_seed(3)
-    expected = reference(y, drop(x, draw_dropped(x, 0.3)) / 0.7, a, mixer, b, 1.5)
+    kept = torch.native_dropout(x, 0.3, train=True)[1] if on_gpu else draw_positions(x.numel(), 0.3)
+    expected = reference(y, drop(x, kept) / 0.7, a, mixer, b, 1.5)
     torch.testing.assert_close(output, expected)
     weights = torch.randn_like(output)
     firsts = [torch.autograd.grad((o * weights).sum(), parts, create_graph=True) for o in (output, expected)]
@@ -87,8 +91,11 @@ def test_fewer_tokens_than_ranks_pass_through_a_chain_link_by_link():
     torch.testing.assert_close(add_update(*parts, scale=1.5), reference(*parts, 1.5))
 
 
-def test_dropping_everything_leaves_the_output_as_it_is():
+@pytest.mark.parametrize("on_gpu", [False, True])
+def test_dropping_everything_leaves_the_output_as_it_is(on_gpu, monkeypatch):
     y, x, a, mixer, b = drawn(40, 12, 10)
+    if on_gpu:
+        monkeypatch.setattr("moslora.core.lowrank.drop_some", drop_by_mask)
     assert torch.equal(add_update(y, x, a, mixer, b, scale=1.5, dropout=1.0), y)
 
 

@@ -17,7 +17,7 @@ from moslora.emoji.identity import Gallery, colour_histogram
 from moslora.emoji.scenes import render
 from tests.making.test_emoji_parts import TINY
 
-SETTINGS = Settings(steps=6, words_steps=0, batch_size=2, warm_up=2, first_scenes=8, scenes_a_step=0, shape=TINY)
+SETTINGS = Settings(steps=6, words_steps=0, batch_size=2, warm_up=2, scenes=8, shape=TINY)
 
 
 def some_latents(numbers):
@@ -119,18 +119,6 @@ def test_the_learning_rate_rises_stays_and_falls_to_zero():
     assert set(rates[10:71]) == {1.0}
     assert rates[85] == pytest.approx(0.5)
     assert rates[100] == 0
-
-
-def test_scenes_grow_with_the_steps_up_to_the_most():
-    settings = Settings(first_scenes=1_000, scenes_a_step=2, most_scenes=2_000)
-    assert [settings.scenes(step) for step in (0, 249, 250, 499, 500, 10_000)] == [
-        1_000,
-        1_000,
-        1_500,
-        1_500,
-        2_000,
-        2_000,
-    ]
 
 
 def test_latents_are_drawn_once_and_do_not_depend_on_how_many_are_asked_for(tmp_path, monkeypatch):

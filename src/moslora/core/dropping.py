@@ -13,20 +13,34 @@ import numpy as np
 import torch
 
 
-def draw_dropped(x: torch.Tensor, p: float) -> torch.Tensor:
-    """Which elements of x (any shape) to drop, each with probability p (0 < p <= 1) and independently.
+def drop_some(x: torch.Tensor, p: float) -> tuple[torch.Tensor, torch.Tensor, float]:
+    """x (any shape) with each element zero with probability p (0 < p <= 1); which; by how much the others grew.
 
-    On the CPU the ascending positions in the flattened x (int32, or int64 from 2²⁶ elements), elsewhere a mask of
-    x's shape, True where kept.
+    On the CPU what was dropped is told by ascending positions in the flattened x, and nothing grew. Elsewhere it is a
+    mask of x's shape, True where kept: one kernel of torch draws, drops and scales by 1 / (1 - p).
     """
     if x.device.type != "cpu":
-        return torch.empty(x.shape, dtype=torch.bool, device=x.device).bernoulli_(1 - p)
+        return drop_by_mask(x, p)
+    positions = draw_positions(x.numel(), p)
+    return drop(x, positions), positions, 1.0
+
+
+def drop_by_mask(x: torch.Tensor, p: float) -> tuple[torch.Tensor, torch.Tensor, float]:
+    """What `drop_some` does where x is not on the CPU."""
+    grown, kept = torch.native_dropout(x, p, train=True)
+    return grown, kept, 1 / (1 - p) if p < 1 else 1.0
+
+
+def draw_positions(count: int, p: float) -> torch.Tensor:
+    """Ascending positions among `count` (int32, or int64 from 2²⁶), each there with probability p, independently."""
     seed = int(torch.empty((), dtype=torch.int64).random_())
-    return torch.from_numpy(_positions(x.numel(), p, np.random.Generator(np.random.SFC64(seed))))
+    return torch.from_numpy(_positions(count, p, np.random.Generator(np.random.SFC64(seed))))
 
 
 def drop(x: torch.Tensor, dropped: torch.Tensor) -> torch.Tensor:
-    """x with the dropped elements zero, unscaled, as a contiguous copy."""
+    """x with the dropped elements zero, unscaled, as a new tensor; contiguous where they are told by positions."""
+    if dropped.dtype == torch.bool:
+        return x * dropped
     return drop_(x.clone(memory_format=torch.contiguous_format), dropped)
 
 

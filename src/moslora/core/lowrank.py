@@ -20,7 +20,7 @@ import torch
 from torch.autograd import forward_ad
 from torch.nn import functional as F
 
-from moslora.core.dropping import draw_dropped, drop, drop_
+from moslora.core.dropping import drop, drop_, drop_some
 from moslora.core.mixers import compose
 from moslora.core.precision import own_dtype
 
@@ -107,10 +107,10 @@ class _AddUpdate(torch.autograd.Function):
         scale: float,
         dropout: float,
     ) -> torch.Tensor:
-        dropped = draw_dropped(x, dropout) if dropout > 0 else None
+        seen, dropped, growth = drop_some(x, dropout) if dropout > 0 else (x, None, 1.0)
         ctx.scale = scale if dropped is None else scale / (1 - dropout) if dropout < 1 else 0.0
         with own_dtype(x.device):
-            first_NR, h_NR = _channels(x, dropped, a_RI, mixer_RR)
+            first_NR, h_NR = _channels(seen, a_RI, mixer_RR, growth)
             b_RO = b_OR.to(x.dtype).t()
             if y.dtype == x.dtype:
                 updated = torch.empty(y.shape, dtype=y.dtype, device=y.device)  # no view: others may write into it
@@ -128,7 +128,7 @@ class _AddUpdate(torch.autograd.Function):
         grad_x = grad_a = grad_mixer = grad_b = None
         with own_dtype(x.device):
             if torch.is_grad_enabled():  # to be differentiated again: h must then depend on x and the factors
-                first_NR, h_NR = _channels(x, dropped, a_RI, mixer_RR)
+                first_NR, h_NR = _channels(_dropped(x, dropped), a_RI, mixer_RR)
             g_NO = _rows(grad_y).to(x.dtype)
             grad_h_NR = (g_NO @ b_OR.to(x.dtype)).mul_(ctx.scale)
             if needs_b:
@@ -147,11 +147,13 @@ class _AddUpdate(torch.autograd.Function):
 
 
 def _channels(
-    x: torch.Tensor, dropped: torch.Tensor | None, a_RI: torch.Tensor, mixer_RR: torch.Tensor | None
+    seen: torch.Tensor, a_RI: torch.Tensor, mixer_RR: torch.Tensor | None, growth: float = 1.0
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The R channels after A and after M; one and the same tensor without a mixer."""
-    first_NR = _rows(_dropped(x, dropped)) @ a_RI.to(x.dtype).t()
-    return first_NR, first_NR if mixer_RR is None else first_NR @ mixer_RR.to(x.dtype).t()
+    """The R channels after A and after M, less the growth of x; one and the same tensor without a mixer."""
+    first_NR = _rows(seen) @ a_RI.to(seen.dtype).t()
+    if growth != 1:
+        first_NR /= growth
+    return first_NR, first_NR if mixer_RR is None else first_NR @ mixer_RR.to(seen.dtype).t()
 
 
 def _dropped(x: torch.Tensor, dropped: torch.Tensor | None) -> torch.Tensor:

@@ -16,7 +16,8 @@ def wide_dtype(*tensors: torch.Tensor) -> torch.dtype:
 
 def autocast_dtype(kind: str) -> torch.dtype | None:
     """The dtype that autocast computes in on a kind of device; None where it is off or does not exist (meta)."""
-    if not torch.amp.is_autocast_available(kind) or not torch.is_autocast_enabled(kind):
+    # Not torch.amp.is_autocast_available: the compiler of torch 2.11 breaks its graph there, at every layer.
+    if kind == "meta" or not torch.is_autocast_enabled(kind):
         return None
     return torch.get_autocast_dtype(kind)
 
