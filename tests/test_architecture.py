@@ -11,7 +11,7 @@ LAYERS = [
     {"errors", "__init__", "estimation"},
     {"files", "emoji", "launch", "score_records"},
     {"records", "painting", "packed"},
-    {"core"},
+    {"core", "baselines"},
     {"adapter"},
     {"data"},
     {"training", "evaluation"},

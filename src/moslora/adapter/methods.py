@@ -9,14 +9,19 @@ import inspect
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from peft import AdaLoraConfig, LoHaConfig, LoKrConfig, LoraConfig, PeftConfig, VeraConfig
+import torch
+from peft import AdaLoraConfig, LoHaConfig, LoKrConfig, LoraConfig, PeftConfig, PeftModel, VeraConfig
+from transformers import TrainerCallback
 
 from moslora.adapter.config import MosloraConfig
 from moslora.adapter.export import plain_config
 from moslora.adapter.fields import check_fields
 from moslora.adapter.option_types import check_types
+from moslora.baselines import adalora, loraplus, pissa
+from moslora.baselines.loraplus import MakeOptimizer
 from moslora.errors import ConfigError, MosloraError, unknown_name
 
 INTERNAL = {"peft_type", "task_type", "auto_mapping", "base_model_name_or_path", "base_model_config", "inference_mode"}
@@ -32,6 +37,10 @@ class Method:
     for options that the class calls otherwise; `rates` the options of its optimiser (see `preparing.optimiser`) with
     their defaults; `derived` computes more options from those given and the number of optimiser steps. `limits` says
     what it cannot do.
+
+    What a baseline does beside its class is in `moslora.baselines`: `while_training` is a callback of the Trainer,
+    `before_saving` completes the adapter, `save_from_start` writes what changed the base's weights at the start as a
+    difference from there, and `optimiser` builds one from the rates and the weight decay.
     """
 
     summary: str
@@ -43,7 +52,10 @@ class Method:
     rates: Mapping[str, float] = field(default_factory=dict)
     derived: Callable[[Mapping[str, Any], int], dict[str, Any]] | None = None
     is_folded_at_start: bool = False  # drawn with a mixer, trained as plain LoRA
-    changes_base: bool = False  # starts by changing the base's weights, so the adapter is converted when it is saved
+    while_training: Callable[[PeftModel], TrainerCallback] | None = None
+    before_saving: Callable[[PeftModel], None] | None = None
+    save_from_start: Callable[[PeftModel, Path, Mapping[str, torch.Tensor]], None] | None = None
+    optimiser: Callable[[Mapping[str, float], float], MakeOptimizer] | None = None
     quantised_bases: tuple[str, ...] = ("int8", "nf4")  # values of model.quantize it works with
     limits: str = ""
 
@@ -127,30 +139,6 @@ def _check_names(method: str, options: Mapping[str, Any]) -> None:
             raise ConfigError(f"adapter.{option} and adapter.{own} are the same option of '{method}': give one")
 
 
-def _pissa_start(options: Mapping[str, Any], _total_steps: int) -> dict[str, Any]:
-    start = options.get("init_lora_weights", "pissa")
-    if not str(start).startswith("pissa"):
-        raise ConfigError(
-            f"adapter.init_lora_weights={start!r} is not PiSSA's start: give 'pissa', or 'pissa_niter_4' for a quick,"
-            " approximate one"
-        )
-    return {"init_lora_weights": start}
-
-
-def _adalora_plan(options: Mapping[str, Any], total_steps: int) -> dict[str, Any]:
-    """Ranks from 1.5 times the target, a tenth of the steps before the first is taken away, 3 tenths after the last."""
-    if total_steps < 2:
-        raise ConfigError(
-            f"method 'adalora' plans its ranks over the whole training, and needs at least 2 steps, not {total_steps}"
-        )
-    target = options.get("target_r", AdaLoraConfig.target_r)
-    start = options.get("init_r", math.ceil(1.5 * target))
-    if not 0 < target < start:
-        raise ConfigError(f"adapter.init_r={start} must be above adapter.target_r={target}, and that above 0")
-    plan = {"init_r": start, "tinit": total_steps // 10, "tfinal": total_steps * 3 // 10}
-    return {**plan, "total_step": total_steps, "rank_pattern": None}
-
-
 _RATIO = {"mixer_lr_ratio": 1.0}
 _LYCORIS = {"lora_alpha": "alpha", "lora_dropout": "rank_dropout"}
 _PAPER = "arXiv 2406.11909"
@@ -220,7 +208,9 @@ METHODS: dict[str, Method] = {
         "arXiv 2303.10512, PEFT",
         fixed={"total_step": "the training's", "rank_pattern": "found while training"},
         names={"r": "target_r"},
-        derived=_adalora_plan,
+        derived=adalora.plan,
+        while_training=adalora.AllocateRanks,
+        before_saving=adalora.note_ranks,
         limits="starts with 1.5 times the ranks it ends with (the parameters counted)",
     ),
     "loha": Method(
@@ -253,8 +243,8 @@ METHODS: dict[str, Method] = {
         "PiSSA: LoRA that starts from the base's largest singular values",
         LoraConfig,
         "arXiv 2404.02948, PEFT",
-        derived=_pissa_start,
-        changes_base=True,
+        derived=pissa.start,
+        save_from_start=pissa.save_difference,
         quantised_bases=(),
         limits="no quantised bases; saved as plain LoRA of twice the rank",
     ),
@@ -263,6 +253,7 @@ METHODS: dict[str, Method] = {
         LoraConfig,
         "arXiv 2402.12354, PEFT",
         rates={"loraplus_lr_ratio": 16.0},
+        optimiser=loraplus.optimiser,
     ),
     "full": Method(
         "full fine-tuning: all weights, no adapter",

@@ -1,21 +1,17 @@
 """From a base model and a method's name to a model ready to train, and from the trained model to its folder."""
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from types import MappingProxyType
 from typing import Any
 
 import torch
 from peft import PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
-from peft.optimizers import create_loraplus_optimizer
-from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.optim import Optimizer
 from transformers import TrainerCallback
 
-from moslora.adapter.allocation import AllocateRanks, note_ranks
 from moslora.adapter.config import MosloraConfig
 from moslora.adapter.coverage import covered_layers
 from moslora.adapter.experts import check_plain_targets
@@ -23,9 +19,8 @@ from moslora.adapter.export import fold, plain_config
 from moslora.adapter.methods import COUNTING_STEPS, Method, known_method, learning_rates, method_config
 from moslora.adapter.targets import check_is_called, check_patterns
 from moslora.adapter.twin import base_of
+from moslora.baselines.loraplus import MakeOptimizer
 from moslora.errors import CheckpointError, ConfigError
-
-MakeOptimizer = Callable[[nn.Module, type[Optimizer], dict[str, Any]], Optimizer]
 
 
 def prepare(
@@ -93,7 +88,8 @@ def check_quantisable(method: str, quantisation: str) -> None:
 
 def callbacks(model: nn.Module, method: str) -> list[TrainerCallback]:
     """What the method does while the Trainer trains."""
-    return [AllocateRanks(model)] if method == "adalora" and isinstance(model, PeftModel) else []
+    act = known_method(method).while_training
+    return [act(model)] if act is not None and isinstance(model, PeftModel) else []
 
 
 def optimiser(
@@ -105,20 +101,14 @@ def optimiser(
     by their names in the base model. Raises ConfigError for such rates with LoRA+.
     """
     ratios = learning_rates(method, options)
-    if "loraplus_lr_ratio" in ratios:
-        if rates:
-            raise ConfigError(
-                f"method '{method}' groups the parameters itself, so {', '.join(rates)} cannot have a rate of its own:"
-                " remove it, or choose another method"
-            )
-
-        def loraplus(model: Any, kind: type[Optimizer], settings: dict[str, Any]) -> Optimizer:
-            ratio = ratios["loraplus_lr_ratio"]
-            return create_loraplus_optimizer(
-                model, kind, loraplus_lr_ratio=ratio, loraplus_weight_decay=weight_decay, **settings
-            )
-
-        return loraplus
+    build = known_method(method).optimiser
+    if build is not None and rates:
+        raise ConfigError(
+            f"method '{method}' groups the parameters itself, so {', '.join(rates)} cannot have a rate of its own:"
+            " remove it, or choose another method"
+        )
+    if build is not None:
+        return build(ratios, weight_decay)
     if ratios.get("mixer_lr_ratio", 1.0) == 1.0 and not rates:
         return None
 
@@ -137,7 +127,7 @@ def optimiser(
 
 def starting_tensors(model: nn.Module, method: str) -> dict[str, torch.Tensor] | None:
     """What `save_trained` must know of the adapter as it was drawn, for a method that changes the base's weights."""
-    if not known_method(method).changes_base:
+    if known_method(method).save_from_start is None:
         return None
     return {name: tensor.clone() for name, tensor in get_peft_model_state_dict(model).items()}
 
@@ -145,29 +135,15 @@ def starting_tensors(model: nn.Module, method: str) -> dict[str, torch.Tensor] |
 def save_trained(model: Any, folder: Path, *, method: str, start: Mapping[str, torch.Tensor] | None = None) -> None:
     """Write the trained adapter (or, for `full`, the model), so that it gives its outputs on the untouched base.
 
-    `start` is what `starting_tensors` gave: with it PEFT writes the difference from there, as plain LoRA.
+    `start` is what `starting_tensors` gave: the method then writes the difference from there.
     """
-    if method == "adalora":
-        note_ranks(model)
-    if start is None:
+    chosen = known_method(method)
+    if chosen.before_saving is not None:
+        chosen.before_saving(model)
+    if chosen.save_from_start is not None and start is not None:
+        chosen.save_from_start(model, folder, start)
+    else:
         model.save_pretrained(str(folder))
-        return
-    with TemporaryDirectory() as scratch:
-        drawn = Path(scratch) / "pissa_start"  # PEFT names a second adapter after the folder
-        drawn.mkdir()
-        save_file(dict(start), drawn / "adapter_model.safetensors", metadata={"format": "pt"})
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "PiSSA changes the base weights")  # said of the conversion itself
-            model.save_pretrained(str(folder), path_initial_model_for_weight_conversion=str(drawn))
-    _add_left_out(model, folder / "adapter_model.safetensors")
-
-
-def _add_left_out(model: Any, path: Path) -> None:
-    """Add the tensors of modules that are trained whole, which PEFT's conversion drops."""
-    written, trained = load_file(path), get_peft_model_state_dict(model)
-    left_out = {name: tensor.contiguous() for name, tensor in trained.items() if name not in written}
-    if left_out:
-        save_file({**written, **left_out}, path, metadata={"format": "pt"})
 
 
 def _drawn_first(chosen: Method, options: Mapping[str, Any], *, task_type: Any) -> MosloraConfig:

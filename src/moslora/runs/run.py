@@ -249,7 +249,7 @@ def _save_trained(
     shutil.rmtree(learned_folder(run.recipe, plan, run.place), ignore_errors=True)
     place = save_learned(run.recipe, plan, model, run.place, start=start)
     run.record.artifacts[place.name] = place.name
-    if METHODS[run.recipe.adapter.method].changes_base:
+    if METHODS[run.recipe.adapter.method].save_from_start is not None:
         return load_adapter(load_model(run.recipe.model), place)
     return as_loaded(run.recipe, model)
 

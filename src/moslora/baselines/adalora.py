@@ -1,10 +1,12 @@
-"""AdaLoRA's rank allocation inside transformers' Trainer: PEFT leaves the call, and keeping its state, to us."""
+"""AdaLoRA: its plan, and its rank allocation inside transformers' Trainer. PEFT leaves both, and the state, to us."""
 
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel
+from peft import AdaLoraConfig, PeftModel
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -14,6 +16,20 @@ from moslora.errors import ConfigError
 
 STATE_FILE = "rank_allocation.safetensors"
 SCORES = ("ipt", "exp_avg_ipt", "exp_avg_unc")
+
+
+def plan(options: Mapping[str, Any], total_steps: int) -> dict[str, Any]:
+    """Ranks from 1.5 times the target, a tenth of the steps before the first is taken away, 3 tenths after the last."""
+    if total_steps < 2:
+        raise ConfigError(
+            f"method 'adalora' plans its ranks over the whole training, and needs at least 2 steps, not {total_steps}"
+        )
+    target = options.get("target_r", AdaLoraConfig.target_r)
+    start = options.get("init_r", math.ceil(1.5 * target))
+    if not 0 < target < start:
+        raise ConfigError(f"adapter.init_r={start} must be above adapter.target_r={target}, and that above 0")
+    times = {"init_r": start, "tinit": total_steps // 10, "tfinal": total_steps * 3 // 10}
+    return {**times, "total_step": total_steps, "rank_pattern": None}
 
 
 class AllocateRanks(TrainerCallback):
