@@ -229,6 +229,7 @@ def test_ctrl_c_stops_an_answer_and_keeps_the_chat(finished, capsys: pytest.Capt
         (["--chat", "--json"], "a chat is held on the screen alone: leave out --json, or give a prompt without --chat"),
         (["Hi", "--image", "x.png"], "sees no pictures: leave out --image"),
         (["Hi", "--compare-base", "--temperature", "1"], "leave out --temperature"),
+        (["Hi", "--with", "style.safetensors", "--seeds", "4"], "answers in text: leave out --seeds and --with"),
         (["-", "--input", "-"], "not both"),
         (["long " * 300], "ask for fewer with --max-new-tokens"),
         (["--prompts", "nowhere.jsonl"], "nowhere.jsonl"),

@@ -141,6 +141,8 @@ def test_a_subject_of_the_package_is_read_by_rules(train: Train, tmp_path: Path)
     real = {one.task: one.accuracy for one in record.evaluations if one.when == "real pictures"}
     assert set(real) == set(tasks)
     assert all(one.scored is not None for one in record.evaluations)
+    chances = {one.task: one.chance for one in record.evaluations}
+    assert chances == pytest.approx(dict(zip(tasks, (1 / 8, 1 / 5, 1 / 3, 1 / 3, 1 / 313), strict=True)))
 
 
 def test_likeness_to_the_base_needs_a_base(train: Train):

@@ -58,12 +58,6 @@ class Asking:
     with_base: bool
     as_json: bool
 
-    @property
-    def of_text(self) -> list[str]:
-        """The options given that only models have which answer in text."""
-        given = {"--chat": self.chat, "--image": self.images, "--input": self.given, "--system": self.system}
-        return [name for name, value in (given | {"--json": self.as_json}).items() if value]
-
     def check(self) -> None:
         """Refuse options that exclude each other. Raises ConfigError."""
         if (self.prompt is not None) + self.chat + (self.prompts is not None) != 1:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from moslora.cli import answering, drawing
-from moslora.cli.options import BaseOption, JsonOption, ModelArgument, PromptOption, remark
+from moslora.cli.options import BaseOption, JsonOption, ModelArgument, PromptOption, given_options, remark
 from moslora.errors import ConfigError
 
 EXAMPLES = (
@@ -26,7 +26,13 @@ EXAMPLES = (
 )
 
 
+# What only a model that answers in text has, and only one that draws.
+TEXT_ALONE = ("chat", "image", "given", "system", "as_json", "max_new_tokens", "temperature", "seed", "batch_size")
+PICTURES_ALONE = ("seeds", "steps", "guidance", "size", "negative", "weight", "beside", "sweep")
+
+
 def generate(
+    context: typer.Context,
     adapter: ModelArgument,
     prompt: Annotated[
         str | None, typer.Argument(help="The instruction, or what to draw. `-`, or none and a pipe: standard input.")
@@ -71,13 +77,15 @@ def generate(
     from moslora.runs.unfinished import open_reached
 
     opened = open_reached(adapter, base=base, prompt=prompt_style, or_base=True, report=remark)
-    if not kind_of(opened.model.kind).draws:
+    draws = kind_of(opened.model.kind).draws
+    if unfit := given_options(context, TEXT_ALONE if draws else PICTURES_ALONE):
+        raise ConfigError(
+            f"{opened.adapter} {'draws' if draws else 'answers in text'}: leave out {' and '.join(unfit)}"
+        )
+    if not draws:
         sampling = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed}
         answering.answer(opened, asking, sampling, batch_size=batch_size)
         return
-    if asking.of_text:
-        unfit = " and ".join(asking.of_text)
-        raise ConfigError(f"{opened.adapter} draws: leave out {unfit}")
     how = {"steps": steps, "guidance": guidance, "resolution": size, "negative_prompt": negative or None}
     wanted: dict[str, Any] = {"prompt": asking.prompt, "prompts": prompts, "seeds": seeds, "how": how}
     beside = beside or []

@@ -5,6 +5,7 @@ Results go to stdout, progress and remarks to stderr, so that a result can be pi
 
 import json
 import math
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -100,3 +101,10 @@ def _plain(value: Any) -> Any:
             return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
         case _:
             return value
+
+
+def given_options(context: typer.Context, names: Collection[str]) -> list[str]:
+    """Those of a command's options, by the names of their parameters, that were given, as one writes them."""
+    sources = {name: context.get_parameter_source(name) for name in names}
+    written = {name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"}
+    return [max(option.opts, key=len) for option in context.command.params if option.name in written]

@@ -13,7 +13,7 @@ from moslora.data.photos import Photo
 from moslora.emoji import sprites
 from moslora.emoji.identity import Gallery, colour_histogram
 from moslora.emoji.reading import read
-from moslora.emoji.scenes import Scene
+from moslora.emoji.scenes import BACKGROUNDS, COUNTS, PLACES, SIZES, Scene
 from moslora.emoji.subjects import IDENTIFIER, evaluation_scenes, subject_prompt, subject_scenes
 from moslora.errors import unknown_name
 from moslora.evaluation.features import Features
@@ -28,6 +28,18 @@ RULES = MappingProxyType(
         "count": "there are as many copies as asked for",
         "identity-by-colour": "of all concepts, the subject's drawing has the nearest colours",
         "identity-by-features": "of all concepts, the subject's drawing has the nearest features",
+    }
+)
+
+# How many values a rule chooses from: what guessing gets is one in as many.
+CHOICES = MappingProxyType(
+    {
+        "background": len(BACKGROUNDS),
+        "place": len(PLACES),
+        "size": len(SIZES),
+        "count": len(COUNTS),
+        "identity-by-colour": len(sprites.concepts()),
+        "identity-by-features": len(sprites.concepts()),
     }
 )
 

@@ -5,7 +5,7 @@ reach: a photo held against the others, or a scene as its artist drew it, throug
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,7 +21,7 @@ from moslora.evaluation.features import Features, open_features
 from moslora.evaluation.similarity import SUBJECT, measured, similarity_of_photos
 from moslora.painting.prompts import Prompt, parse_prompts, read_prompts, shipped_names, shipped_prompts
 from moslora.painting.requests import Picture, Request, requests_for
-from moslora.runs.kinds.subject_emoji import RULES, emoji_prompts, read_scenes
+from moslora.runs.kinds.subject_emoji import CHOICES, RULES, emoji_prompts, read_scenes
 from moslora.runs.kinds.subject_material import photos_from
 from moslora.runs.subject_settings import EMOJI, OF_SCENES, SubjectEvaluationSettings
 
@@ -107,7 +107,8 @@ def scene_values(task: Task, units: Sequence[Unit], images: Sequence[Image.Image
     features = features_of(task.settings) if task.name == "identity-by-features" else None
     values = read_scenes(task.name, [unit.scene for unit in units], images, features=features)
     rule = RULES[task.name] + (f"; {features.name}" if features else "")
-    return Measured(_answers(values, units, step=1.0), rule)
+    answers = _answers(values, units, step=1.0)
+    return Measured([replace(answer, options=CHOICES[task.name]) for answer in answers], rule)
 
 
 def real_values(task: Task, units: Sequence[Unit]) -> Measured:
