@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 import yaml
 from transformers import CLIPTextConfig
+from typer.testing import CliRunner
 
 from moslora import load_recipe
 from moslora.adapter.inspection import count_parameters
+from moslora.cli import app
 from moslora.runs.adapters import adapted_on_meta
 from moslora.runs.recipe import recipe_text
 from moslora.runs.run import run_recipe
@@ -138,11 +140,16 @@ def test_a_gaussian_start_has_the_spread_of_one_over_the_rank(tmp_path: Path, wr
     assert spread.sqrt().item() == pytest.approx(1 / 4, rel=0.05)
 
 
+@pytest.mark.parametrize("subject", ["cat", "dog", "can", "grey_sloth_plushie"])
 def test_the_dreambooth_photos_go_all_the_way(
-    tmp_path: Path, write_subject: Callable[..., Path], real_data: Callable[[str], Path]
+    subject: str, tmp_path: Path, write_subject: Callable[..., Path], real_data: Callable[[str], Path]
 ):
-    folder = real_data("dreambooth") / "grey_sloth_plushie"
-    data = {"train": str(folder), "prompt": "a photo of sks plushie", "buckets": True}
-    run_recipe(load_recipe(write_subject(data=data)), tmp_path / "run", progress=False)
-    notes = json.loads((tmp_path / "run" / "run.json").read_text())["notes"]
-    assert any("pictures of" in note for note in notes)
+    data = {"train": str(real_data("dreambooth") / subject), "prompt": "a photo of sks thing", "buckets": True}
+    run = tmp_path / "run"
+    run_recipe(load_recipe(write_subject(data=data)), run, progress=False)
+    assert any("pictures of" in note for note in json.loads((run / "run.json").read_text())["notes"])
+    for command in (["fold", run], ["generate", run, "a photo of sks thing", "--seeds", "1", "--steps", "2"]):
+        result = CliRunner().invoke(app, [str(one) for one in command])
+        assert result.exit_code == 0, result.output
+    assert (run / "folded" / "pytorch_lora_weights.safetensors").is_file()
+    assert [*(run / "drawn").rglob("*.png")]
