@@ -2,7 +2,7 @@
 
 import json
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +120,16 @@ def distance(one: Image.Image, other: Image.Image) -> np.ndarray:
     return abs(np.asarray(one, dtype=int) - np.asarray(other, dtype=int))
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Sums in one order: how a few pixels are rounded in half precision depends on it."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.usefixtures("one_thread")
 def test_a_merged_pipeline_and_a_base_draw_as_the_run_does_with_and_without_its_adapter(run: Path, tmp_path: Path):
     merged = tmp_path / "merged"
     invoke("merge", run, "--output", merged)
@@ -131,8 +141,8 @@ def test_a_merged_pipeline_and_a_base_draw_as_the_run_does_with_and_without_its_
         invoke("generate", source, "a dog", *DRAWN, "--output", tmp_path / own)
         # The run is in float32, these in half precision.
         off = distance(drawn[own], read_pictures(tmp_path / own / "model")[0].image)
+        assert off.max() <= 8
         assert off.mean() < min(1, effect.mean() / 3)
-        assert np.quantile(off, 0.99) <= 8
     for option in (["--compare-base"], ["--weight", "0.5"], ["--sweep", "0,1"]):
         result = CliRunner().invoke(app, ["generate", str(merged), "a dog", *option, *DRAWN])
         assert result.exit_code == 2

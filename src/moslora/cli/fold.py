@@ -10,11 +10,9 @@ from moslora.cli.options import (
     DriftOption,
     JsonOption,
     OutputOption,
-    print_json,
+    print_export,
     remark,
-    results,
 )
-from moslora.errors import python_line
 
 EXAMPLES = (
     "moslora fold runs/demo",
@@ -46,16 +44,12 @@ def fold(
     opened = open_reached(adapter, base=base, report=remark)
     folder = output or opened.home / "folded"
     export = fold_adapter(opened, folder, format=format, allow_drift=allow_drift)
-    if as_json:
-        print_json(export.to_dict())
-        return
-    results.print(f"folded into plain LoRA: {folder}")
-    for line in export.verdicts():
-        results.print(line)
     kind = kind_of(opened.model.kind)
-    plain = "PEFT" if (format or kind.fold_formats[0]) == "peft" else kind.library
-    results.print(f"load it with plain {plain}, without moslora:")
-    code = kind.folded_code(export.base_code(), folder, class_name=export.class_name)
-    results.print(f"  {python_line(code)}")
-    if export.note:
-        results.print(f"note: {export.note}")
+    library = "PEFT" if (format or kind.fold_formats[0]) == "peft" else kind.library
+    print_export(
+        export,
+        f"folded into plain LoRA: {folder}",
+        plain=f"plain {library}, without moslora",
+        code=kind.folded_code(export.base_code(), folder, class_name=export.class_name),
+        as_json=as_json,
+    )

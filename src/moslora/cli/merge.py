@@ -10,11 +10,10 @@ from moslora.cli.options import (
     DriftOption,
     JsonOption,
     OutputOption,
-    print_json,
+    print_export,
     remark,
-    results,
 )
-from moslora.errors import ConfigError, python_line
+from moslora.errors import ConfigError
 
 DTYPES = ("float32", "bfloat16", "float16")
 EXAMPLES = (
@@ -47,13 +46,11 @@ def merge(
     opened = open_reached(adapter, base=base, report=remark)
     folder = output or opened.home / "merged"
     export = merge_adapter(opened, folder, dtype=dtype, allow_drift=allow_drift)
-    if as_json:
-        print_json(export.to_dict())
-        return
-    results.print(f"merged into a full model: {folder}")
-    for line in export.verdicts():
-        results.print(line)
     library = kind_of(opened.model.kind).library
-    results.print(f"load it with {library} alone:")
-    code = f"from {library} import {export.class_name}; model = {export.merged_code()}"
-    results.print(f"  {python_line(code)}")
+    print_export(
+        export,
+        f"merged into a full model: {folder}",
+        plain=f"{library} alone",
+        code=f"from {library} import {export.class_name}; model = {export.merged_code()}",
+        as_json=as_json,
+    )

@@ -7,12 +7,17 @@ import json
 import math
 from collections.abc import Collection
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+
+from moslora.errors import python_line
+
+if TYPE_CHECKING:
+    from moslora.runs.exporting import Export
 
 results = Console(highlight=False, markup=False, soft_wrap=True)
 remarks = Console(highlight=False, markup=False, soft_wrap=True, stderr=True)
@@ -83,6 +88,20 @@ def remark(line: str) -> None:
 def print_json(value: Any) -> None:
     """Print a result for machines; numbers that JSON does not know are written as text."""
     results.print(json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def print_export(export: "Export", headline: str, *, plain: str, code: str, as_json: bool) -> None:
+    """What was exported, what was verified, and the Python `code` that loads it with what is `plain`."""
+    if as_json:
+        print_json(export.to_dict())
+        return
+    results.print(headline)
+    for line in export.verdicts():
+        results.print(line)
+    results.print(f"load it with {plain}:")
+    results.print(f"  {python_line(code)}")
+    if export.note:
+        results.print(f"note: {export.note}")
 
 
 def print_table(console: Console, table: Table) -> None:

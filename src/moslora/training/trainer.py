@@ -26,6 +26,7 @@ from transformers import (
 from transformers.utils import SAFE_WEIGHTS_NAME
 
 from moslora.adapter.head import contiguous_head_input
+from moslora.baselines.loraplus import MakeOptimizer
 from moslora.files import write_atomically
 from moslora.training.averaging import Average
 from moslora.training.checkpoints import newest_checkpoint, read_state, step_of
@@ -35,7 +36,6 @@ from moslora.training.validation import SampleLoss, mean_over_tokens, sample_los
 from moslora.training.visits import Visits
 from moslora.training.watching import ShowProgress, StopAfterStep
 
-MakeOptimizer = Callable[[nn.Module, type[Optimizer], dict[str, Any]], Optimizer]
 Collate = Callable[[list[Any]], dict[str, Any]]  # rows to the arguments of a forward pass, `labels` among them
 
 
