@@ -5,9 +5,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from moslora.errors import OutputError
-from moslora.files import check_new_folder, new_folder, write_atomically
+from moslora.files import check_new_folder, new_file, new_folder, write_atomically
 
 
 @pytest.mark.parametrize("content", ["größer\n", b"\x00\x01"])
@@ -23,6 +25,20 @@ def test_a_written_file_has_the_permissions_of_any_new_file(tmp_path: Path):
     (tmp_path / "usual").write_text("")
     write_atomically(tmp_path / "ours", "")
     assert stat.S_IMODE((tmp_path / "ours").stat().st_mode) == stat.S_IMODE((tmp_path / "usual").stat().st_mode)
+
+
+def test_files_that_a_library_closed_to_others_are_opened_as_any_new_file(tmp_path: Path):
+    (tmp_path / "usual").write_text("")
+    with new_folder(tmp_path / "folder") as staged:
+        (staged / "part").mkdir()
+        save_file({"a": torch.zeros(1)}, staged / "part" / "closed.safetensors")
+        (staged / "program").touch(mode=0o755)
+    with new_file(tmp_path / "alone.safetensors") as path:
+        save_file({"a": torch.zeros(1)}, path)
+    usual = stat.S_IMODE((tmp_path / "usual").stat().st_mode)
+    for written in (tmp_path / "folder" / "part" / "closed.safetensors", tmp_path / "alone.safetensors"):
+        assert stat.S_IMODE(written.stat().st_mode) == usual
+    assert stat.S_IMODE((tmp_path / "folder" / "program").stat().st_mode) & 0o700 == 0o700
 
 
 def test_a_full_disk_keeps_the_old_file_and_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -53,6 +54,7 @@ def new_folder(folder: str | Path) -> Iterator[Path]:
     staged.mkdir()
     try:
         yield staged
+        _open_to_others(staged)
         if folder.exists():
             folder.rmdir()
         staged.replace(folder)
@@ -69,9 +71,12 @@ def new_file(path: str | Path) -> Iterator[Path]:
     path = Path(path).absolute()
     _check_absent(path)
     temporary = _place_beside(path)
+    staged = temporary / "new"
+    staged.mkdir()
     try:
-        yield temporary / path.name
-        (temporary / path.name).replace(path)
+        yield staged / path.name
+        _open_to_others(staged)
+        (staged / path.name).replace(path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -131,6 +136,14 @@ def _place_beside(path: Path) -> Path:
         return Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}-"))
     except OSError as error:
         raise OutputError(f"cannot write to {path.parent}: {error.strerror}; choose another folder") from None
+
+
+def _open_to_others(staged: Path) -> None:
+    """Give files the permissions of any new file, as `staged` has those of a new folder: safetensors writes 0600."""
+    usual = stat.S_IMODE(staged.stat().st_mode) & 0o666
+    for path in staged.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            path.chmod(stat.S_IMODE(path.stat().st_mode) | usual)
 
 
 def _check_unused(folder: Path) -> None:

@@ -77,6 +77,24 @@ def test_a_sweep_of_weights_is_the_base_at_nought_and_the_adapter_at_one(run: Pa
     assert abs(pixels(tmp_path / "swept" / "adapter-1") - pixels(tmp_path / "drawn" / "adapter")).max() <= 1
 
 
+def test_a_sweep_counts_its_pictures_and_refuses_what_it_would_ignore(run: Path, tmp_path: Path):
+    how = ["generate", run, "a photo of sks dog", *DRAWN, "--sweep", "0,1", "--output", tmp_path / "swept"]
+    for more in (["--weight", "0.5"], ["--compare-base"]):
+        refused = CliRunner().invoke(app, [*map(str, [*how, *more])])
+        assert refused.exit_code == 2
+        assert f"--sweep draws with each of its weights, 0 is the base: leave out {more[0]}" in refused.output
+    assert "4 pictures of 1 prompt" in invoke(*how)
+
+
+def test_what_has_no_meaning_for_pictures_is_refused(run: Path):
+    given = ["generate", str(run), "a photo of sks dog"]
+    unfit = CliRunner().invoke(app, [*given, "--prompt-style", "chat"])
+    assert "--prompt-style chat: such a model is asked by caption alone; leave it out" in unfit.output
+    odd = CliRunner().invoke(app, [*given, "--size", "100"])
+    assert odd.exit_code == 2
+    assert "'--size': 100 is not a multiple of 8 pixels" in odd.output
+
+
 def test_two_halves_of_a_file_are_the_whole(run: Path, tmp_path: Path):
     invoke("fold", run, "--output", tmp_path / "lora")
     how = ["a photo of sks dog", *DRAWN, "--output"]

@@ -174,7 +174,10 @@ def test_an_interrupt_may_say_what_was_saved(stub: Callable[..., Result]):
     assert result.stderr == "interrupted: stopped after step 40; to start over: moslora stub\n"
 
 
-def test_control_c_ends_the_process_with_130(tmp_path: Path):
+@pytest.mark.parametrize(
+    ("number", "said"), [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "interrupted: asked to stop")]
+)
+def test_control_c_and_sigterm_end_the_process_with_130(number: int, said: str):
     code = textwrap.dedent("""
         import sys, time
         from types import ModuleType
@@ -193,10 +196,10 @@ def test_control_c_ends_the_process_with_130(tmp_path: Path):
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
-    os.kill(process.pid, signal.SIGINT)
+    os.kill(process.pid, number)
     _, remarks = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert remarks == "interrupted; to resume: moslora stub --resume\n"
+    assert remarks == f"{said}; to resume: moslora stub --resume\n"
 
 
 @pytest.mark.parametrize(("typed", "expected"), [("moslora rec", "recipes"), ("moslora recipes s", "show")])

@@ -12,7 +12,7 @@ import typer
 from typer.main import get_command
 
 from moslora import __version__
-from moslora.cli.failures import reported
+from moslora.cli.failures import reported, stoppable
 from moslora.cli.options import examples
 from moslora.cli.showing import Command, Group
 from moslora.errors import unknown_name
@@ -69,7 +69,7 @@ class CommandLine(Group):
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command that was asked for."""
-        with reported(ctx, arguments=ctx.meta[ARGUMENTS]):
+        with reported(ctx, arguments=ctx.meta[ARGUMENTS]), stoppable():
             return super().invoke(ctx)
 
 

@@ -14,13 +14,21 @@ if TYPE_CHECKING:
 
 OF_PICTURES = "Pictures"
 
+
+def _checked_size(size: int | None) -> int | None:
+    if size is not None and size % 8:
+        raise typer.BadParameter(f"{size} is not a multiple of 8 pixels")
+    return size
+
+
 SeedsOption = Annotated[int, typer.Option(min=1, help="Pictures per prompt.", rich_help_panel=OF_PICTURES)]
 StepsOption = Annotated[int | None, typer.Option(min=1, help="Default: the recipe's.", rich_help_panel=OF_PICTURES)]
 GuidanceOption = Annotated[
     float | None, typer.Option(min=0.0, help="Default: the recipe's.", rich_help_panel=OF_PICTURES)
 ]
 SizeOption = Annotated[
-    int | None, typer.Option(min=8, help="In pixels. Default: as trained.", rich_help_panel=OF_PICTURES)
+    int | None,
+    typer.Option(min=8, help="In pixels. Default: as trained.", rich_help_panel=OF_PICTURES, callback=_checked_size),
 ]
 NegativeOption = Annotated[str, typer.Option(help="What not to draw.", rich_help_panel=OF_PICTURES)]
 WeightOption = Annotated[float, typer.Option(help="Of the adapter.", rich_help_panel=OF_PICTURES)]
@@ -62,13 +70,16 @@ def draw(
     folder = output or _free(opened.home / "drawn")
     files = Files(weight, _files(beside))
     shared: dict[str, Any] = {"photos": photos, "batch_size": settings.batch_size}
+    number = len(requests)
     if sweep is not None:
-        sheet = draw_sweep(opened, requests, folder, weights=_weights(sweep), files=files, **shared)
+        weights = _weights(sweep)
+        number *= len(weights)
+        sheet = draw_sweep(opened, requests, folder, weights=weights, files=files, **shared)
     else:
         is_mixed = weight != 1.0 or beside
         mixed = files if is_mixed else None
         sheet = draw_pictures(opened, requests, folder, files=mixed, with_base=with_base, **shared)
-    results.print(f"{_counted(len(requests), 'picture')} of {_counted(len(found), 'prompt')}: {folder}")
+    results.print(f"{_counted(number, 'picture')} of {_counted(len(found), 'prompt')}: {folder}")
     results.print(f"side by side: {sheet}")
 
 

@@ -1,9 +1,12 @@
 """How a command ends when it does not succeed: one line on stderr and an exit code, a traceback only with `--debug`."""
 
 import errno
+import os
 import re
 import shlex
+import signal
 import sys
+import threading
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +17,28 @@ import typer
 from moslora.errors import MosloraError, NothingSaved
 
 MISTAKE, UNEXPECTED, INTERRUPTED = 2, 1, 130  # exit codes
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """SIGTERM does what Ctrl-C does, so that files and records are left in order; in forked processes it just ends."""
+    own = os.getpid()
+
+    def interrupt(number: int, _frame: object) -> None:
+        if os.getpid() == own:
+            raise KeyboardInterrupt("asked to stop")
+        signal.signal(number, signal.SIG_DFL)
+        signal.raise_signal(number)
+
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 @contextmanager

@@ -29,6 +29,7 @@ EXAMPLES = (
 # What only a model that answers in text has, and only one that draws.
 TEXT_ALONE = ("chat", "image", "given", "system", "as_json", "max_new_tokens", "temperature", "seed", "batch_size")
 PICTURES_ALONE = ("seeds", "steps", "guidance", "size", "negative", "weight", "beside", "sweep")
+UNSWEPT = ("weight", "compare_base")
 
 
 def generate(
@@ -86,6 +87,8 @@ def generate(
         sampling = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed}
         answering.answer(opened, asking, sampling, batch_size=batch_size)
         return
+    if sweep is not None and (unfit := given_options(context, UNSWEPT)):
+        raise ConfigError(f"--sweep draws with each of its weights, 0 is the base: leave out {' and '.join(unfit)}")
     how = {"steps": steps, "guidance": guidance, "resolution": size, "negative_prompt": negative or None}
     wanted: dict[str, Any] = {"prompt": asking.prompt, "prompts": prompts, "seeds": seeds, "how": how}
     beside = beside or []

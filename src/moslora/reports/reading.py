@@ -13,6 +13,7 @@ from moslora.judging.judgements import StudyRecord, read_study
 from moslora.judging.schema import FILE as STUDY
 from moslora.packed import read_text
 from moslora.records import AdapterPictures, ComparisonRecord, EvaluationRecord, RunRecord
+from moslora.runs.ownership import is_owned
 
 RUN, COMPARISON, METRICS, PICTURES, ANSWERS = (
     "run.json",
@@ -159,10 +160,13 @@ def _study(folder: Path) -> Judged:
 
 def _run(folder: Path, *, label: str, subject: str | None = None) -> StoredRun:
     pictures = folder / PICTURES
+    record = RunRecord.load(folder / RUN)
+    if record.status == "running" and not is_owned(folder):
+        record.status = "interrupted"  # killed before it could write so
     return StoredRun(
         label=label,
         folder=folder,
-        record=RunRecord.load(folder / RUN),
+        record=record,
         metrics=read_lines(folder / METRICS),
         pictures=AdapterPictures.load(pictures) if pictures.is_file() else None,
         subject=subject,

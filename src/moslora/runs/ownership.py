@@ -55,6 +55,15 @@ def check_unowned(folder: str | Path) -> None:
     lock.release()
 
 
+def is_owned(folder: str | Path) -> bool:
+    """Whether another process, or another thread, holds the run in `folder`."""
+    try:
+        check_unowned(folder)
+    except OSError:  # InUseError is one; a lock that cannot be opened may be held
+        return True
+    return False
+
+
 def is_lock(path: Path) -> bool:
     """Whether this file is part of a lock that lies inside its folder."""
     return path.name in (LOCK, HOLDER)
