@@ -37,6 +37,7 @@ from tests.own_data import own_data  # noqa: F401 - a fixture
 from tests.pictures import CHAT_TEMPLATE, llava_folder, picture_data, write_vision  # noqa: F401 - fixtures
 from tests.processes import in_two_processes, start, start_two  # noqa: F401 - fixtures
 from tests.subjects import photos, pipelines, write_subject  # noqa: F401 - fixtures
+from tests.vision_models import make_vision, vision_folder, write_vision_of  # noqa: F401 - fixtures
 
 # A shell lets programs in the background ignore Ctrl-C, and what they start inherits that: tests interrupt theirs.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

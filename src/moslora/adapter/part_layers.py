@@ -26,6 +26,14 @@ LLAVA_PARTS = {
     VISION: "model.vision_tower",
     PROJECTOR: "model.multi_modal_projector",
 }
+IDEFICS_PARTS = {LANGUAGE: "model.text_model", VISION: "model.vision_model", PROJECTOR: "model.connector"}
+LAYOUTS = (LLAVA_PARTS, IDEFICS_PARTS)
+
+
+def parts_in(model: nn.Module) -> dict[str, str]:
+    """The parts of a model of one of `LAYOUTS` by the prefixes of their modules; empty for any other model."""
+    names = {name for name, _ in model.named_modules()}
+    return next((dict(layout) for layout in LAYOUTS if names.issuperset(layout.values())), {})
 
 
 def part_of(name: str, parts: Mapping[str, str]) -> str | None:
@@ -63,8 +71,8 @@ def linear_layers(model: Any, names: Iterable[str]) -> list[str]:
 def dead_modules(model: Any, parts: Mapping[str, str]) -> list[str]:
     """The vision modules that no gradient reaches, since the model takes the features of an earlier layer.
 
-    These are the layers behind the last one that the configuration names (`vision_feature_layer`), and the tower's
-    pooling head. Empty for models that do not choose a layer; a model of ours tells them itself.
+    These are the layers behind the last one that the configuration names (`vision_feature_layer`, if it does), and the
+    tower's pooling head. A model of ours tells them itself.
     """
     if hasattr(model, "dead_modules"):
         return model.dead_modules()
@@ -72,13 +80,13 @@ def dead_modules(model: Any, parts: Mapping[str, str]) -> list[str]:
     chosen = next((value for key in FEATURE_LAYERS if (value := getattr(config, key, None)) is not None), None)
     prefix = parts.get(VISION)
     count = getattr(getattr(config, "vision_config", None), "num_hidden_layers", None)
-    if chosen is None or prefix is None or count is None:
+    if prefix is None or count is None:
         return []
     tower = model.get_submodule(prefix)
     stacks = [(n, part) for n, part in tower.named_modules() if isinstance(part, nn.ModuleList) and len(part) == count]
     if not stacks:
         return []
-    indices = [chosen] if isinstance(chosen, int) else chosen
+    indices = [-1] if chosen is None else [chosen] if isinstance(chosen, int) else chosen
     deepest = max(index if index >= 0 else count + 1 + index for index in indices)  # 0 is what enters the first layer
     behind = [f"{stacks[0][0]}.{number}" for number in range(deepest, count)]
     pooling = [name for name, part in tower.named_children() if name in POOLERS]

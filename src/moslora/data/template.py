@@ -185,9 +185,13 @@ class ChatTemplate:
 
         return self._taken(messages, render, place=place)
 
+    def _given(self, message: Message) -> Message:
+        """A message of our own as the template takes it."""
+        return dict(message)
+
     def _taken(self, messages: Sequence[Message], render: Callable[[list[Message]], T], *, place: str) -> T:
         """What `render` makes of the messages. Raises DataError with the template's reason for refusing them."""
-        copies = [dict(message) for message in messages]
+        copies = [self._given(message) for message in messages]
         try:
             return render(copies)
         except TemplateSyntaxError as error:

@@ -12,7 +12,7 @@ from moslora.adapter.twin import base_of
 from moslora.evaluation.generating import new_ids
 from moslora.evaluation.inference import input_device
 
-Pixels = Callable[[list[Image.Image]], dict[str, Any]]
+See = Callable[[list[Image.Image], torch.Tensor], dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -28,20 +28,20 @@ def answers(
     processor: Any,
     prompts: Sequence[Prompt],
     *,
-    pixels: Pixels,
+    see: See,
     max_new_tokens: int,
     batch_size: int,
     progress: bool,
 ) -> list[str]:
     """The text that the model answers each prompt with, at most `max_new_tokens` long; its mode is restored.
 
-    `pixels` turns the pictures of a batch, in the order of its rows, into what the model reads of them. Nothing is
-    sampled, and the model's own generation settings are set aside.
+    `see` turns the pictures of a batch, in the order of its rows, and its padded token ids into what the model reads
+    beside these ids. Nothing is sampled, and the model's own generation settings are set aside.
     """
     device, dtype = input_device(model), base_of(model).dtype
 
-    def seen(questions: list[int]) -> dict[str, Any]:
-        found = pixels([picture for question in questions for picture in prompts[question].open_pictures()])
+    def seen(questions: list[int], padded: torch.Tensor) -> dict[str, Any]:
+        found = see([picture for question in questions for picture in prompts[question].open_pictures()], padded)
         return {name: _placed(value, device, dtype) for name, value in found.items()}
 
     ids = new_ids(

@@ -73,11 +73,12 @@ def new_ids(
     batch_size: int,
     progress: bool,
     title: str = "evaluating",
-    beside: Callable[[list[int]], Mapping[str, Any]] | None = None,
+    beside: Callable[[list[int], torch.Tensor], Mapping[str, Any]] | None = None,
 ) -> list[list[int]]:
     """As `generated_ids`, without its checks.
 
-    `beside` gives what the model reads beside the prompts of these numbers, such as their pictures.
+    `beside` gives what the model reads beside the prompts of these numbers, such as their pictures, and their padded
+    token ids.
     """
     ends, pad = end_token_ids(model, tokenizer), pad_token_id(tokenizer)
     settings.eos_token_id, settings.pad_token_id = ends, pad
@@ -96,7 +97,7 @@ def new_ids(
                 input_ids=inputs.input_ids,
                 attention_mask=inputs.attention_mask,
                 generation_config=settings,
-                **(beside([index for index, _ in batch]) if beside else {}),
+                **(beside([index for index, _ in batch], inputs.input_ids) if beside else {}),
             )
             for (index, _), row in zip(batch, output[:, inputs.input_ids.shape[1] :].tolist(), strict=True):
                 end = next((place for place, token in enumerate(row) if token in ends), len(row))

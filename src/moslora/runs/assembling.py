@@ -16,8 +16,10 @@ from moslora.adapter.projectors import Projector, read_projector
 from moslora.errors import ConfigError, unknown_name
 from moslora.files import check_new_folder, new_folder
 from moslora.runs.assembling_proof import PROBE, fingerprints, prove
+from moslora.runs.image_processors import PADDINGS, pixel_size, reshaped
 from moslora.runs.ingredients import IMAGE_TOKEN, LanguagePart, TowerPart, load_language, load_tower
-from moslora.runs.processors import PADDINGS, class_tokens, image_tokens, pixel_size, reshaped
+from moslora.runs.picture_readers.llava import class_tokens
+from moslora.runs.processors import image_tokens
 
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 STRATEGIES = ("default", "full")

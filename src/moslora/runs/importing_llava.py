@@ -18,6 +18,8 @@ from moslora.files import check_new_folder, new_folder
 from moslora.runs.assembling_proof import picture_probe
 from moslora.runs.models import LOADING_ERRORS, resolve_model
 from moslora.runs.origin import write_origin
+from moslora.runs.picture_readers import READERS
+from moslora.runs.picture_readers.llava import LlavaReader
 from moslora.runs.processors import check_supported, load_processor
 from moslora.runs.vision_settings import VisionDataSettings, VisionModelSettings
 
@@ -74,6 +76,10 @@ def _load(place: str) -> tuple[Any, Any]:
     try:
         config = AutoConfig.from_pretrained(place)
         check_supported(config)
+        if not isinstance(READERS[config.model_type], LlavaReader):
+            raise ConfigError(
+                f"the base '{place}' is of type '{config.model_type}', and the folders are of a LLaVA model"
+            )
         processor = load_processor(place, config)
         options: dict[str, Any] = {"device_map": {"": 0}} if torch.accelerator.is_available() else {}
         model = AutoModelForImageTextToText.from_pretrained(place, use_safetensors=True, dtype="auto", **options)

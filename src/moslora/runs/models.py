@@ -27,7 +27,7 @@ from transformers import (
 from moslora import emoji
 from moslora.adapter.heads import Head
 from moslora.adapter.merging import is_quantised
-from moslora.adapter.part_layers import LLAVA_PARTS, PROJECTOR, VISION, is_within
+from moslora.adapter.part_layers import LAYOUTS, PROJECTOR, VISION, is_within
 from moslora.errors import ConfigError, MissingDependencyError, MosloraError, suggestion
 from moslora.files import cache_folder, new_folder
 from moslora.runs.abilities import check_abilities
@@ -52,7 +52,8 @@ HEADS = MappingProxyType(
 )
 PIPELINES = ("subject",)  # kinds whose models are several, as diffusers keeps them
 UNQUANTISED = MappingProxyType(
-    {"vision_language": [LLAVA_PARTS[VISION], LLAVA_PARTS[PROJECTOR], "lm_head"]}  # a list drops lm_head
+    {"vision_language": [*(layout[part] for layout in LAYOUTS for part in (VISION, PROJECTOR)), "lm_head"]}
+    # a list drops lm_head
 )
 _OTHER_CLASS = re.compile(r"configuration class <class '[\w.]+\.(\w+)'> for this kind of AutoModel: (\w+)")
 LOADING_ERRORS = (OSError, ValueError, LookupError, RuntimeError, ImportError, SafetensorError, struct.error)

@@ -25,20 +25,21 @@ def collator(
     processor: Any,
     *,
     pad_token_id: int,
-    grey_tokens: int,
+    image_token_id: int,
+    grey_ids: list[int],
     learns_from_text: bool = True,
     see: See | None = None,
 ) -> Collate:
     """What makes batches for a model: rows of tokens, and the pixels of their pictures in the order of the rows.
 
-    In training, a batch of text alone gets a row without labels that holds a grey picture (of `grey_tokens` tokens)
+    In training, a batch of text alone gets a row without labels that holds a grey picture (the tokens `grey_ids`)
     where it must: under several processes, so that the vision encoder is part of every process's graph, and unless the
     model `learns_from_text`, since without a picture nothing of its loss could be trained. `see` gives the model
     something else of pictures than their pixels.
     """
     at_end = all(accepts(model, name) for name in ("logits_to_keep", "position_ids")) and not sees_left_padding(model)
     needs_picture = int(os.environ.get("WORLD_SIZE", "1")) > 1 or not learns_from_text
-    nothing_said = {"input_ids": [processor.image_token_id] * grey_tokens, "labels": [IGNORED] * grey_tokens}
+    nothing_said = {"input_ids": grey_ids, "labels": [IGNORED] * len(grey_ids)}
 
     def opened(shown: Sequence[Placed]) -> dict[str, Any]:
         return pixels([open_image(image, place=place) for image, place in shown], processor)
@@ -48,7 +49,8 @@ def collator(
         texts = [{name: row[name] for name in TEXT} for row in rows]
         if needs_picture and not shown and torch.is_grad_enabled():
             shown, texts = [(encoded(GREY), "the grey picture")], [*texts, nothing_said]
-        return collate(texts, pad_token_id=pad_token_id, at_end=at_end) | (see or opened)(shown)
+        batch = collate(texts, pad_token_id=pad_token_id, at_end=at_end)
+        return batch | token_types(batch["input_ids"], model, image_token_id=image_token_id) | (see or opened)(shown)
 
     return batch_of
 
@@ -59,5 +61,20 @@ def pictures_of(rows: Sequence[Mapping[str, Any]]) -> list[Placed]:
 
 
 def pixels(pictures: list[Image.Image], processor: Any) -> dict[str, Any]:
-    """What the model reads of pictures: `pixel_values`, and their sizes where it cuts them into tiles."""
-    return dict(processor.image_processor(pictures, return_tensors="pt")) if pictures else {}
+    """What the model reads of pictures: `pixel_values`, and their sizes or masks where it cuts them into tiles."""
+    if not pictures:
+        return {}
+    found = processor.image_processor(pictures, return_tensors="pt")
+    return {name: value for name, value in found.items() if name not in processor.unused_input_names}
+
+
+def token_types(ids: torch.Tensor, model: nn.Module, *, image_token_id: int) -> dict[str, torch.Tensor]:
+    """Which tokens of a batch are pictures', for a model that lets the tokens of a picture see one another."""
+    return {"token_type_ids": (ids == image_token_id).long()} if accepts(model, "token_type_ids") else {}
+
+
+def inputs_beside(
+    pictures: list[Image.Image], ids: torch.Tensor, *, model: nn.Module, processor: Any, image_token_id: int
+) -> dict[str, Any]:
+    """What the model reads beside a batch of token ids: which of them are pictures', and the pictures themselves."""
+    return token_types(ids, model, image_token_id=image_token_id) | pixels(pictures, processor)

@@ -14,7 +14,8 @@ from moslora.errors import ConfigError
 from moslora.evaluation.asking import Prompt, answers
 from moslora.runs.kinds.speaking import Spoken
 from moslora.runs.kinds.vision_material import MARKER, question_ids
-from moslora.training.vision_language import pixels
+from moslora.runs.processors import placeholder
+from moslora.training.vision_language import inputs_beside
 
 
 class PictureSpeaker:
@@ -44,11 +45,12 @@ class PictureSpeaker:
     def answers(self, asked: Sequence[Asked], *, batch_size: int, progress: bool) -> list[Spoken]:
         """The answers to prompts, in their order. Raises ConfigError for what stands beside a prompt's text."""
         prompts = [self._prompt(one) for one in asked]
+        number = placeholder(self.processor)[1]
         found = answers(
             self.model,
             self.processor,
             prompts,
-            pixels=partial(pixels, processor=self.processor),
+            see=partial(inputs_beside, model=self.model, processor=self.processor, image_token_id=number),
             max_new_tokens=self.max_new_tokens,
             batch_size=batch_size,
             progress=progress,

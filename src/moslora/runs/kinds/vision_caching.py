@@ -10,10 +10,10 @@ from moslora.adapter.part_layers import is_within
 from moslora.adapter.twin import base_of
 from moslora.errors import ConfigError
 from moslora.files import cache_folder
+from moslora.runs.picture_readers import READERS
 from moslora.runs.processors import describe_processor
 from moslora.training.cached_tower import Features
 
-CACHEABLE = "llava"
 CHANCES = (  # the settings of towers that make what they give a matter of chance in training
     "attention_dropout",
     "attention_probs_dropout_prob",
@@ -30,10 +30,12 @@ def check_cacheable(model: Any, tower: str) -> None:
     The weights are not looked at. Raises ConfigError.
     """
     base = base_of(model)
-    if base.config.model_type != CACHEABLE:
+    reader = READERS[base.config.model_type]
+    if not reader.can_cache:
+        cacheable = ", ".join(f"'{name}'" for name, one in READERS.items() if one.can_cache)
         raise ConfigError(
-            f"data.cache_features: a '{base.config.model_type}' model cuts pictures into tiles, whose features are not"
-            f" kept (allowed: '{CACHEABLE}'); {ADVICE}"
+            f"data.cache_features: a '{base.config.model_type}' model {reader.own_shape}, whose features are not kept"
+            f" (allowed: {cacheable}); {ADVICE}"
         )
     trained = [name for name, one in base.named_parameters() if one.requires_grad and is_within(name, tower)]
     if trained:

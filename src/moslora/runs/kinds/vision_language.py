@@ -14,7 +14,7 @@ from torch import nn
 from transformers import AutoConfig, TrainingArguments
 
 from moslora.adapter.heads import Head
-from moslora.adapter.part_layers import LANGUAGE, LLAVA_PARTS, VISION, part_of
+from moslora.adapter.part_layers import LANGUAGE, VISION, part_of, parts_in
 from moslora.adapter.twin import base_of
 from moslora.data.images import ImageHeader, blank, check_image, open_image
 from moslora.data.prompts import CHAT
@@ -38,11 +38,11 @@ from moslora.runs.kinds.vision_material import load_test_sets, question_ids, rea
 from moslora.runs.kinds.vision_scoring import scored
 from moslora.runs.material import Material, Sources, TestSet
 from moslora.runs.models import HEADS, resolve_model
-from moslora.runs.processors import check_same_processing, describe_processor, image_tokens, load_processor
+from moslora.runs.processors import check_same_processing, describe_processor, load_processor, picture_text, placeholder
 from moslora.runs.vision_settings import VisionEvaluationSettings, VisionModelSettings, VisionRecipe
 from moslora.training.cached_tower import cached_tower
 from moslora.training.trainer import Collate
-from moslora.training.vision_language import GREY, See, collator, pictures_of, pixels
+from moslora.training.vision_language import GREY, See, collator, inputs_beside, pictures_of
 
 PICTURE_BLANKED, QUESTION_REMOVED = "picture blanked", "question removed"
 
@@ -72,8 +72,7 @@ class VisionLanguage(Kind):
 
     def parts(self, model: nn.Module) -> dict[str, str]:
         """The language model, the vision tower and the projector between them."""
-        base = base_of(model)
-        return {part: prefix for part, prefix in LLAVA_PARTS.items() if _has(base, prefix)}
+        return parts_in(base_of(model))
 
     def read(self, recipe: VisionRecipe) -> Sources:
         """The conversations of every source, and the tasks' questions."""
@@ -134,12 +133,13 @@ class VisionLanguage(Kind):
 
     def collator(self, model: nn.Module, processor: Any, *, see: See | None = None) -> Collate:
         """Padded rows of tokens, and their pictures' pixels, or what else `see` gives of them."""
-        grey = image_tokens(processor, width=GREY.width, height=GREY.height)
+        grey = picture_text(processor, width=GREY.width, height=GREY.height)
         return collator(
             model,
             processor,
             pad_token_id=pad_token_id(processor.tokenizer),
-            grey_tokens=grey,
+            image_token_id=placeholder(processor)[1],
+            grey_ids=processor.tokenizer.encode(grey, add_special_tokens=False),
             learns_from_text=LANGUAGE in self._trained(model),
             see=see,
         )
@@ -196,7 +196,9 @@ class VisionLanguage(Kind):
         length = min(map(len, seen))
         words = question_ids("Tell a story of a lighthouse, a storm and a lost boat. " * length, processor, headers=[])
         rows = torch.tensor([*(ids[:length] for ids in seen), words[:length], words[1 : length + 1]])
-        return {"input_ids": rows, "attention_mask": torch.ones_like(rows), **pixels(pictures, processor)}
+        number = placeholder(processor)[1]
+        beside = inputs_beside(pictures, rows, model=model, processor=processor, image_token_id=number)
+        return {"input_ids": rows, "attention_mask": torch.ones_like(rows), **beside}
 
     def speaker(self, model: Any, processor: Any, *, prompt: str, **options: Any) -> Any:
         """What answers in text about pictures."""
@@ -220,7 +222,7 @@ def answer_all(
         model,
         processor,
         prompts,
-        pixels=partial(pixels, processor=processor),
+        see=partial(inputs_beside, model=model, processor=processor, image_token_id=placeholder(processor)[1]),
         max_new_tokens=task.max_new_tokens,
         batch_size=batch_size,
         progress=progress,
@@ -245,14 +247,6 @@ def _rule(task: VisionTask) -> Rule:
             " (moslora evaluate RUN --predictions FOLDER)"
         )
     return rule_of(task.rule)
-
-
-def _has(model: nn.Module, prefix: str) -> bool:
-    try:
-        model.get_submodule(prefix)
-    except AttributeError:
-        return False
-    return True
 
 
 def _prompt(question: Question, processor: Any, *, is_blanked: bool) -> Prompt:

@@ -5,7 +5,6 @@ pictures themselves are opened when a batch is made.
 """
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from statistics import median_high
@@ -17,15 +16,15 @@ from moslora.data.conversations import Conversation, Read, read_conversations
 from moslora.data.fields import unused_fields, without_fields
 from moslora.data.images import ImageHeader
 from moslora.data.messages import SAMPLE_FIELDS
+from moslora.data.picture_template import PictureTemplate
 from moslora.data.references import IMAGE_FIELDS, MARKER
 from moslora.data.source import load_samples
-from moslora.data.template import ChatTemplate
 from moslora.data.tokens import IGNORED, Example
 from moslora.data.vision_tasks import VisionTask, vision_task
 from moslora.data.vocabulary import Vocabulary
 from moslora.errors import DataError
 from moslora.runs.material import Material, Samples, Sources, TestSet, groups_of, in_batches, split
-from moslora.runs.processors import image_tokens
+from moslora.runs.processors import picture_text, placeholder
 from moslora.runs.vision_settings import VisionDataSettings, VisionEvaluationSettings, VisionRecipe
 
 BUILT_IN = {
@@ -102,7 +101,7 @@ def rows_of(recipe: VisionRecipe, sources: Sources, processor: Any, *, vocabular
         remarks += _unused(samples, data, template, source=name)
     trained, held_out = split(groups, data)
     chosen, validation = [rows[i] for i in trained], [rows[i] for i in held_out]
-    remarks.append(_sizes(rows, processor.image_token_id))
+    remarks.append(_sizes(rows, placeholder(processor)[1]))
     remarks.append(f"learned from the first sample: {_learned(chosen[0], processor.tokenizer)}")
     of_rows = of_validation = None
     alike: list[tuple[Hashable, int]] | None = None
@@ -115,7 +114,7 @@ def rows_of(recipe: VisionRecipe, sources: Sources, processor: Any, *, vocabular
     return Material(chosen, of_rows, validation, sources.test_sets, remarks, of_validation, pictured, alike)
 
 
-def chat_template(processor: Any) -> ChatTemplate:
+def chat_template(processor: Any) -> PictureTemplate:
     """The tokenizer's chat template. Raises DataError without one."""
     if not processor.tokenizer.chat_template and not processor.chat_template:
         raise DataError(
@@ -124,21 +123,18 @@ def chat_template(processor: Any) -> ChatTemplate:
         )
     if not processor.tokenizer.chat_template:
         processor.tokenizer.chat_template = processor.chat_template
-    return ChatTemplate(processor.tokenizer)
-
-
-def with_pictures(text: str, counts: Sequence[int], *, image_token: str) -> str:
-    """The text with each `<image>` as so many image tokens."""
-    first, *rest = text.split(MARKER)
-    return first + "".join(image_token * count + part for count, part in zip(counts, rest, strict=True))
+    return PictureTemplate(processor.tokenizer, processor.image_token)
 
 
 def question_ids(text: str, processor: Any, *, headers: Sequence[ImageHeader]) -> list[int]:
     """A user's turn with `<image>` for each picture as token ids, up to where the answer starts."""
-    counts = [image_tokens(processor, width=one.width, height=one.height) for one in headers]
-    content = with_pictures(text, counts, image_token=processor.image_token)
-    messages = [{"role": "user", "content": content}]
-    return chat_template(processor).ids(messages, place="question", add_generation_prompt=True)
+    template = chat_template(processor).showing(_pictures(headers, processor))
+    messages = [{"role": "user", "content": text}]
+    return template.ids(messages, place="question", add_generation_prompt=True)
+
+
+def _pictures(headers: Sequence[ImageHeader], processor: Any) -> list[str]:
+    return [picture_text(processor, width=one.width, height=one.height) for one in headers]
 
 
 def _image_folder(name: str, data: VisionDataSettings) -> str | None:
@@ -149,7 +145,7 @@ def _image_folder(name: str, data: VisionDataSettings) -> str | None:
 
 
 def _rows(
-    found: Read, data: VisionDataSettings, processor: Any, template: ChatTemplate
+    found: Read, data: VisionDataSettings, processor: Any, template: PictureTemplate
 ) -> tuple[list[tuple[Conversation, dict[str, Any]]], list[tuple[str, str]], int]:
     """The rows with their conversations, the samples left out, and how many rows were cut."""
     kept, left_out, count_cut = [], [], 0
@@ -167,20 +163,15 @@ def _rows(
 
 
 def _row(
-    conversation: Conversation, data: VisionDataSettings, processor: Any, template: ChatTemplate
+    conversation: Conversation, data: VisionDataSettings, processor: Any, template: PictureTemplate
 ) -> tuple[dict[str, Any], bool]:
     """A conversation's row, and whether its text was cut."""
     place = conversation.place
-    counts = [image_tokens(processor, width=one.width, height=one.height) for one in conversation.headers]
-    remaining, messages = list(counts), []
-    for message in conversation.messages:
-        own = [remaining.pop(0) for _ in range(message["content"].count(MARKER))]
-        content = with_pictures(message["content"], own, image_token=processor.image_token)
-        messages.append({**message, "content": content})
-    chat = replace(conversation.chat, messages=messages)
-    template.check_shows(chat, place=place)
-    example = chat_example(chat, template, loss_on="response", place=place)
-    _check_pictures(example, sum(counts), processor, place=place)
+    pictures = _pictures(conversation.headers, processor)
+    shown = template.showing(pictures)
+    shown.check_shows(conversation.chat, place=place)
+    example = chat_example(conversation.chat, shown, loss_on="response", place=place)
+    _check_pictures(example, pictures, processor, place=place)
     row: dict[str, Any] = {
         **_cut(example, data.max_length_tokens, processor, place=place),
         "images": conversation.images,
@@ -194,24 +185,24 @@ def _row(
     return row, len(example["input_ids"]) > data.max_length_tokens
 
 
-def _check_pictures(example: Example, count: int, processor: Any, *, place: str) -> None:
+def _check_pictures(example: Example, pictures: Sequence[str], processor: Any, *, place: str) -> None:
     """A text that holds the image token's name itself would stand for a picture that is not there."""
-    found = example["input_ids"].count(processor.image_token_id)
+    token, number = placeholder(processor)
+    found, count = example["input_ids"].count(number), sum(picture.count(token) for picture in pictures)
     if found != count:
         raise DataError(
             f"{place}: its text has {found} image tokens and its pictures need {count}: the chat template drops a"
-            f" picture, or the text names {processor.image_token} itself"
+            f" picture, or the text names {token} itself"
         )
 
 
 def _cut(example: Example, longest: int, processor: Any, *, place: str) -> Example:
     """The first `longest` tokens. Raises DataError where that would cut a picture."""
-    ids = example["input_ids"]
-    if processor.image_token_id in ids[longest:]:
-        pictures = ids.count(processor.image_token_id)
+    ids, number = example["input_ids"], placeholder(processor)[1]
+    if number in ids[longest:]:
         raise DataError(
             f"{place}: data.max_length_tokens {longest} would cut a picture (the sample has {len(ids)} tokens,"
-            f" {pictures} of pictures); raise it, or leave such samples out (data.skip_bad)"
+            f" {ids.count(number)} of pictures); raise it, or leave such samples out (data.skip_bad)"
         )
     return {name: values[:longest] for name, values in example.items()}
 
@@ -228,7 +219,7 @@ def _left_out(source: str, found: Sequence[tuple[str, str]]) -> list[str]:
     return [f"{source}: {len(found)} sample{'s' * (len(found) > 1)} left out ({first})"]
 
 
-def _unused(samples: Samples, data: VisionDataSettings, template: ChatTemplate, *, source: str) -> list[str]:
+def _unused(samples: Samples, data: VisionDataSettings, template: PictureTemplate, *, source: str) -> list[str]:
     read = {*SAMPLE_FIELDS, *IMAGE_FIELDS} | ({data.together} if data.together else set())
     unused = [*unused_fields(samples, read=read), *(f"{name} of messages" for name in template.unshown)]
     return [f"{source}: fields not used: {', '.join(unused)}"] if unused else []
