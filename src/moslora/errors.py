@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
 
+FEW = 12  # names that are listed beside the nearest one
+
 
 class MosloraError(Exception):
     """Base of all errors a user can mend; the command line prints it as one line and exits with code 2."""
@@ -80,7 +82,18 @@ def suggestion(given: str, allowed: Iterable[str]) -> str:
     return f"; did you mean '{close[0]}'?" if close else ""
 
 
-def unknown_name(what: str, given: str, allowed: Iterable[str]) -> ConfigError:
-    """The error for a name that is not among the allowed ones, with the nearest valid name."""
+def allowed_names(near: str, names: Iterable[str], *, listed_by: str = "") -> str:
+    """What follows a name that is not allowed: `near`, a suggestion, and the allowed names in parentheses.
+
+    Beside a suggestion more names than `FEW` would only bury it: then the command that lists them stands there, if any.
+    """
+    known = [*names]
+    if near and len(known) > FEW:
+        return f"{near} ({listed_by} lists all)" if listed_by else near
+    return f"{near} (allowed: {', '.join(known)})"
+
+
+def unknown_name(what: str, given: str, allowed: Iterable[str], *, listed_by: str = "") -> ConfigError:
+    """The error for a name that is not among the allowed ones, with the nearest valid name (see `allowed_names`)."""
     names = sorted(allowed)
-    return ConfigError(f"unknown {what} '{given}'{suggestion(given, names)} (allowed: {', '.join(names)})")
+    return ConfigError(f"unknown {what} '{given}'{allowed_names(suggestion(given, names), names, listed_by=listed_by)}")

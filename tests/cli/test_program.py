@@ -115,7 +115,7 @@ def test_the_module_runs_like_the_program():
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["recpes"], "error: unknown command 'recpes'; did you mean 'recipes'? (allowed: "),
+        (["recpes"], "error: unknown command 'recpes'; did you mean 'recipes'? (moslora --help lists all)"),
         (["recipes", "shw"], "error: no such command 'shw'. Did you mean 'show'? (see: moslora recipes --help)"),
         (["recipes", "list", "--jsn"], "error: no such option: --jsn (Possible options: --json) (see: moslora recipes"),
         (["recipes", "show"], "error: missing argument 'NAME' (see: moslora recipes show --help)"),

@@ -44,6 +44,5 @@ def test_showing_an_unknown_recipe_is_a_mistake_of_one_line():
     assert result.stdout == ""
     assert result.stderr == (
         "error: unknown recipe 'dmo'; did you mean 'demo'? "
-        f"(shipped: {', '.join(recipe_names())}; skeletons: {', '.join(SKELETONS)};"
-        " your own: a path ending in .yaml or .yml)\n"
+        "(moslora recipes list lists all; your own: a path ending in .yaml or .yml)\n"
     )

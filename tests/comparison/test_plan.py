@@ -176,7 +176,7 @@ def test_what_the_plan_decides_is_not_taken_from_the_shared_recipe(
 
 
 def test_an_unknown_plan_is_refused_with_the_nearest_name(tmp_path: Path, plan_file: Callable[..., Path]):
-    with pytest.raises(ConfigError, match=r"^unknown plan 'table4small'; did you mean 'table4-small'\? \(shipped: arc"):
+    with pytest.raises(ConfigError, match=r"^unknown plan 'table4small'; did you mean 'table4-small'\? \(moslora comp"):
         load_plan("table4small")
     path = plan_file()
     with pytest.raises(ConfigError) as caught:

@@ -135,10 +135,13 @@ def test_a_folder_is_not_a_recipe(tmp_path: Path):
     assert message(tmp_path).startswith(f"{tmp_path} is a folder; give a YAML file")
 
 
-def test_an_unknown_name_lists_the_shipped_recipes():
+def test_an_unknown_name_gets_the_nearest_one_or_the_list_of_all():
     assert message("dmo") == (
         "unknown recipe 'dmo'; did you mean 'demo'? "
-        f"(shipped: {', '.join(recipe_names())}; skeletons: {', '.join(SKELETONS)};"
+        "(moslora recipes list lists all; your own: a path ending in .yaml or .yml)"
+    )
+    assert message("zzz") == (
+        f"unknown recipe 'zzz' (shipped: {', '.join(recipe_names())}; skeletons: {', '.join(SKELETONS)};"
         " your own: a path ending in .yaml or .yml)"
     )
 

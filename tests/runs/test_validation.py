@@ -16,7 +16,8 @@ def message(name: str, *overrides: str) -> str:
     [
         (
             ["training.learning_rat=1"],
-            "recipe demo: training.learning_rat is not a setting; did you mean 'learning_rate'? (allowed: epochs, ",
+            "recipe demo: training.learning_rat is not a setting; did you mean 'learning_rate'?"
+            " (moslora settings training lists all)",
         ),
         (
             ["learning_rate=1"],

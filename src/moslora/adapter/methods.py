@@ -104,7 +104,7 @@ def method_config(
 def known_method(name: str) -> Method:
     """The method of this name. Raises ConfigError, with the nearest name, for an unknown one."""
     if name not in METHODS:
-        raise unknown_name("method", name, METHODS)
+        raise unknown_name("method", name, METHODS, listed_by="moslora methods")
     return METHODS[name]
 
 

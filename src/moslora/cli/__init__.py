@@ -51,7 +51,7 @@ class CommandLine(Group):
         if cmd_name not in COMMANDS:
             if ctx.resilient_parsing:
                 return None
-            raise unknown_name("command", cmd_name, COMMANDS)
+            raise unknown_name("command", cmd_name, COMMANDS, listed_by="moslora --help")
         module = import_module(f"moslora.cli.{COMMANDS[cmd_name]}")
         app = getattr(module, COMMANDS[cmd_name])
         if not isinstance(app, typer.Typer):

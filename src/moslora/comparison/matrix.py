@@ -144,7 +144,8 @@ def final_seeds(plan: Plan, arms: Sequence[Arm]) -> Iterator[Final]:
 def _arm(plan: Plan, name: str, *, rank: int | None, fraction: float) -> Arm:
     settings = plan.arms[name]
     if settings.method not in METHODS:
-        raise ConfigError(f"plan {plan.name}: {unknown_name(f'method of arm {name}:', settings.method, METHODS)}")
+        unknown = unknown_name(f"method of arm {name}:", settings.method, METHODS, listed_by="moslora methods")
+        raise ConfigError(f"plan {plan.name}: {unknown}")
     options, not_known = _options(plan, settings)
     has_rank = "r" in METHODS[settings.method].options
     if rank is not None and has_rank:

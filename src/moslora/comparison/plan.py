@@ -42,6 +42,7 @@ SHIPPED = Shipped(
     "plans",
     missing="cannot read the plan {path}: No such file or directory",
     kept_by="a comparison keeps its own as {path}/plan.yaml",
+    listed_by="moslora compare --list",
 )
 AXES = {  # settings of a recipe that a plan sets itself, and where
     ("training", "learning_rate"): "tuning.learning_rates",

@@ -27,6 +27,7 @@ SHIPPED = Shipped(
     "recipes",
     missing="there is no recipe file {path}",
     kept_by="a run keeps its own as {path}/recipe.yaml",
+    listed_by="moslora recipes list",
     also=MappingProxyType({"skeletons": SKELETONS}),
 )
 LANGUAGE = "language"

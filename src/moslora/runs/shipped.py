@@ -7,7 +7,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from moslora.errors import ConfigError, suggestion
+from moslora.errors import FEW, ConfigError, suggestion
 from moslora.runs.settings import read_settings
 
 SUFFIXES = (".yaml", ".yml")
@@ -21,6 +21,7 @@ class Shipped:
     folder: str
     missing: str  # what is said of a file that is not there
     kept_by: str  # what keeps its own file, and where
+    listed_by: str  # the command that lists them
     also: Mapping[str, Sequence[str]] = field(default_factory=dict)  # names of other files that are found in its place
 
     def names(self) -> list[str]:
@@ -32,11 +33,13 @@ class Shipped:
         """The commented YAML of a shipped file. Raises `ConfigError` for an unknown name."""
         names = self.names()
         if name not in names:
-            near = suggestion(name, [*names, *chain.from_iterable(self.also.values())])
+            known = [*names, *chain.from_iterable(self.also.values())]
+            near = suggestion(name, known)
             others = "".join(f"; {what}: {', '.join(those)}" for what, those in self.also.items())
+            all_of_them = f"shipped: {', '.join(names)}{others}"
+            listed = f"{self.listed_by} lists all" if near and len(known) > FEW else all_of_them
             raise ConfigError(
-                f"unknown {self.kind} '{name}'{near} "
-                f"(shipped: {', '.join(names)}{others}; your own: a path ending in {' or '.join(SUFFIXES)})"
+                f"unknown {self.kind} '{name}'{near} ({listed}; your own: a path ending in {' or '.join(SUFFIXES)})"
             )
         return (resources.files("moslora") / self.folder / f"{name}.yaml").read_text(encoding="utf-8")
 
@@ -61,9 +64,10 @@ class Shipped:
             return path.read_text(encoding="utf-8")
         except FileNotFoundError as error:
             beside = [str(file) for end in SUFFIXES for file in path.parent.glob(f"*{end}")]
+            near, names = suggestion(str(path), beside), self.names()
+            listed = f": {', '.join(names)}" if not near or len(names) <= FEW else f" as {self.listed_by} lists them"
             raise ConfigError(
-                f"{self.missing.format(path=path)}{suggestion(str(path), beside)} (shipped {self.kind}s, given"
-                f" without a suffix: {', '.join(self.names())})"
+                f"{self.missing.format(path=path)}{near} (shipped {self.kind}s, given without a suffix{listed})"
             ) from error
         except (OSError, UnicodeDecodeError) as error:
             reason = "it is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else error.strerror

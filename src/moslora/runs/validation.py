@@ -3,12 +3,12 @@
 import re
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from moslora.errors import ConfigError, suggestion
+from moslora.errors import ConfigError, allowed_names, command, suggestion
 from moslora.runs.settings import describe
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -87,7 +87,7 @@ def _explain(mistake: ErrorDetails, model: type[BaseModel]) -> str:
         case "literal_error":
             names = re.findall(r"'([^']*)'", context["expected"])
             near = suggestion(value, names) if isinstance(value, str) else ""
-            return f"{name} is {describe(value)}{near} (allowed: {', '.join(names)})"
+            return f"{name} is {describe(value)}{allowed_names(near, names)}"
         case "value_error":
             return f"{name}: {context['error']}" if loc else str(context["error"])
         case kind if kind in _ALLOWED:
@@ -110,7 +110,14 @@ def _unknown(loc: Sequence[int | str], model: type[BaseModel]) -> str:
     names = list(owner.model_fields)
     in_others = [f"{group}.{key}" for group in model.model_fields if key in _names(group_of(model, group))]
     near = f"; did you mean '{in_others[0]}'?" if in_others else elsewhere(key) or suggestion(key, names)
-    return f"{_dotted(loc)} is not a setting{near} (allowed: {', '.join(names)})"
+    return f"{_dotted(loc)} is not a setting{allowed_names(near, names, listed_by=_lister(model, groups))}"
+
+
+def _lister(model: type[BaseModel], groups: Sequence[str]) -> str:
+    """The command that lists a recipe's settings; empty for what is not a recipe."""
+    kind = model.model_fields.get("kind")
+    kinds = get_args(kind.annotation) if kind else ()
+    return command("settings", *groups, *(["--kind", *kinds] if kinds != ("language",) else [])) if kinds else ""
 
 
 def elsewhere(key: str) -> str:
