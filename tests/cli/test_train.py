@@ -1,4 +1,5 @@
 import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,9 +15,9 @@ WriteRecipe = Callable[..., Path]
 
 def test_training_prints_what_came_out_and_where_it_lies(tmp_path: Path, moslora: Moslora, write_recipe: WriteRecipe):
     recipe = write_recipe(evaluation={"before": True})
-    result = moslora("train", recipe, "--output", tmp_path / "run", "--set", "training.max_steps=2")
+    result = moslora("train", recipe, "--output", tmp_path / "k9", "--set", "training.max_steps=2")
     lines = result.stdout.splitlines()
-    assert lines[0] == "run tiny: finished"
+    assert lines[0] == "run k9: finished"
     assert max(len(line) for line in lines if str(tmp_path) not in line) <= 80
     assert lines[1].split() == ["task", "when", "accuracy", "(95", "%)", "chance", "right", "scored", "by"]
     assert [line.split()[:2] for line in lines[2:4]] == [["everyday", "before"], ["everyday", "after"]]
@@ -26,14 +27,14 @@ def test_training_prints_what_came_out_and_where_it_lies(tmp_path: Path, moslora
     assert facts["training loss"].endswith(" over 2 steps")
     assert facts["peak memory"].endswith(" GiB")
     assert facts["note"] == "16 training rows, 0 validation samples"
-    assert facts["adapter"] == str(tmp_path / "run" / "adapter")
-    assert facts["record"] == str(tmp_path / "run" / "run.json")
-    assert facts["next"] == f"moslora fold {tmp_path / 'run'}"
+    assert facts["adapter"] == str(tmp_path / "k9" / "adapter")
+    assert facts["record"] == str(tmp_path / "k9" / "run.json")
+    assert facts["next"] == f"moslora fold {tmp_path / 'k9'}"
     remarks = result.stderr.splitlines()
     assert any(line.startswith("scoring everyday, before (log probability, 4 questions)") for line in remarks)
     assert "training 1,856 of 104,576 parameters" in remarks
     assert "Loading weights" not in result.stderr
-    assert RunRecord.load(tmp_path / "run" / "run.json").recipe["training"]["max_steps"] == 2
+    assert RunRecord.load(tmp_path / "k9" / "run.json").recipe["training"]["max_steps"] == 2
 
 
 def test_the_result_as_json_is_the_record(tmp_path: Path, moslora: Moslora, write_recipe: WriteRecipe):
@@ -67,13 +68,20 @@ def test_an_existing_run_is_kept_unless_asked(
 
 def test_resuming_a_finished_run_shows_it_again(finished: Path, moslora: Moslora):
     result = moslora("train", finished / "recipe.yaml", "--output", finished, "--resume")
-    assert result.stdout.startswith("run tiny: finished\n")
+    assert result.stdout.startswith("run run: finished\n")
     assert result.stderr == f"{finished} is finished; nothing to do\n"
 
 
-def test_resuming_with_other_settings_is_refused(finished: Path, refused: Refused):
+def test_resuming_with_other_settings_is_refused_with_the_command_that_resumes(
+    finished: Path, moslora: Moslora, refused: Refused
+):
     message = refused("train", finished / "recipe.yaml", "--output", finished, "--resume", "--set", "seed=5")
-    assert message.startswith(f"{finished} was started with other settings (seed: seed was 3, is 5): resume it with")
+    assert message.startswith(
+        f"{finished} was started with other settings (seed was 3, is 5): resume it with its own: `"
+    )
+    program, *advised = shlex.split(message.split("`")[1])
+    assert program == "moslora"
+    assert moslora(*advised).stderr == f"{finished} is finished; nothing to do\n"
 
 
 @pytest.mark.parametrize(

@@ -249,8 +249,8 @@ def test_resuming_with_other_settings_is_refused(tmp_path: Path, train: Train):
     with pytest.raises(ConfigError) as caught:
         train(resume=True, training={"learning_rate": 0.02}, adapter={"r": 4, "use_dora": True})
     assert str(caught.value) == (
-        f"{tmp_path / 'run'} was started with other settings (adapter.use_dora, training.learning_rate: "
-        "adapter.use_dora was None, is True): resume it with its own "
-        f"({tmp_path / 'run' / 'recipe.yaml'}), or train into another folder"
+        f"{tmp_path / 'run'} was started with other settings (adapter.use_dora was None, is True;"
+        " training.learning_rate was 0.01, is 0.02): resume it with its own: `moslora train"
+        f" {tmp_path / 'run' / 'recipe.yaml'} --output {tmp_path / 'run'} --resume`, or train into another folder"
     )
     assert (tmp_path / "run" / "run.json").read_bytes() == before

@@ -4,6 +4,7 @@ import pytest
 
 from moslora.errors import ConfigError
 from moslora.runs.recipe import load_recipe
+from moslora.runs.settings import changed_settings, told_changes
 
 
 def message(name_or_path: str | Path, *overrides: str) -> str:
@@ -75,3 +76,10 @@ def test_an_override_that_cannot_be_applied_is_shown(assignment: str, expected: 
 )
 def test_a_broken_file_names_the_file_and_the_line(tmp_path: Path, text: str, expected: str):
     assert expected in message(write(tmp_path, text))
+
+
+def test_changed_settings_are_told_with_both_values_and_not_all_of_them():
+    was = {"adapter": {"r": 4}, "seed": 1, "training": {"epochs": 1, "max_steps": None}}
+    now = {"adapter": {"r": 8}, "seed": 2, "training": {"epochs": 2, "max_steps": 9}}
+    told = told_changes(changed_settings(was, now))
+    assert told == "adapter.r was 4, is 8; seed was 1, is 2; training.epochs was 1, is 2; 1 more"

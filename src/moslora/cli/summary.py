@@ -23,7 +23,7 @@ SCORINGS = {"log_probability": "log-prob.", "generation": "generation"}
 
 def print_run(console: Console, record: RunRecord, folder: Path, *, said: Collection[str] = ()) -> None:
     """Accuracy with intervals, losses, parameters, time, memory, and where everything is; no note already `said`."""
-    console.print(f"run {record.recipe['name']}: {record.status}", style="bold")
+    console.print(f"run {folder.resolve().name}: {record.status}", style="bold")
     print_evaluations(console, record.evaluations)
     print_losses(console, record.losses)
     console.print()

@@ -22,7 +22,7 @@ from moslora.adapter.pictures import mixers_of, picture_adapter
 from moslora.adapter.preparing import check_quantisable, starting_tensors, trained_tensors
 from moslora.adapter.storage import load_adapter
 from moslora.core.folding import is_finite
-from moslora.errors import ConfigError, DivergedError
+from moslora.errors import ConfigError, DivergedError, command
 from moslora.evaluation.scores import perplexity
 from moslora.files import check_writable, write_atomically
 from moslora.launch import is_first
@@ -42,7 +42,7 @@ from moslora.runs.processes import follower_folder
 from moslora.runs.recipe import parse_recipe
 from moslora.runs.saving import learned_folder, save_learned
 from moslora.runs.scoring import score
-from moslora.runs.settings import changed_settings
+from moslora.runs.settings import changed_settings, told_changes
 from moslora.runs.steps import RunPlan, as_loaded, gradient_check, prepared, trained
 from moslora.training.validation import SampleLoss
 
@@ -277,10 +277,10 @@ def _former_record(recipe: Recipe, place: RunFolder) -> RunRecord:
         )
     changed = changed_settings(parse_recipe(record.recipe, source=str(place.record_path)).to_dict(), recipe.to_dict())
     if changed:
-        name, (was, wanted) = next(iter(changed.items()))
+        own = command("train", place.recipe_path, "--output", place.path, "--resume")
         raise ConfigError(
-            f"{place.path} was started with other settings ({', '.join([*changed][:5])}: {name} was {was}, is {wanted}"
-            f"): resume it with its own ({place.recipe_path}), or train into another folder"
+            f"{place.path} was started with other settings ({told_changes(changed)}): resume it with its own:"
+            f" `{own}`, or train into another folder"
         )
     return record
 

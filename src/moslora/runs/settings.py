@@ -12,6 +12,8 @@ from yaml.nodes import MappingNode, Node, ScalarNode
 
 from moslora.errors import ConfigError
 
+TOLD = 3  # changed settings told with their values
+
 
 def read_settings(text: str, *, source: str) -> dict[str, Any]:
     """The mapping that a YAML document holds. Raises `ConfigError` naming `source` and the line."""
@@ -51,6 +53,13 @@ def changed_settings(former: Mapping[str, Any], wanted: Mapping[str, Any]) -> di
     was, now = _flat(former), _flat(wanted)
     names = sorted(was.keys() | now.keys())
     return {name: (was.get(name), now.get(name)) for name in names if was.get(name) != now.get(name)}
+
+
+def told_changes(changed: Mapping[str, tuple[Any, Any]]) -> str:
+    """The first of some changed settings with both values, and how many more there are."""
+    told = [f"{name} was {was}, is {now}" for name, (was, now) in [*changed.items()][:TOLD]]
+    more = len(changed) - len(told)
+    return "; ".join([*told, *([f"{more} more"] if more else [])])
 
 
 def describe(value: Any) -> str:
