@@ -58,8 +58,9 @@ def test_samples_are_shown_with_what_is_learned_marked(init: Moslora):
     text = init(write("pairs.jsonl", PAIRS)).stdout
     _, _, samples = text.partition("\nsample 1; what is learned stands between « and »\n")
     first, second = samples.split("\nsample 2\n")
-    assert first.splitlines() == ["  Say a 1.", "  Response:", "  «a<|end|>»"]
-    assert second.splitlines()[:3] == ["  Say b 1.", "  Response:", "  «b<|end|>»"]
+    assert first.splitlines()[-1] == "  «a<|end|>»"
+    assert "Say b 1." in second
+    assert "«b<|end|>»" in second
 
 
 def test_a_sample_that_cannot_be_used_is_left_out_and_named(init: Moslora):

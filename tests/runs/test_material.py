@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer
 
+from moslora.data.prompts import prompt_ids
+from moslora.data.tokens import IGNORED
 from moslora.data.vocabulary import Vocabulary
 from moslora.errors import ConfigError, DataError, MosloraError
 from moslora.runs.kinds.language_material import read_sources, tokenise
@@ -303,3 +305,44 @@ def test_the_prompt_of_the_questions_is_noted(
 def test_questions_that_the_tokenizer_cannot_ask_are_refused_early(read: Read):
     with pytest.raises(ConfigError, match="the prompt 'chat' needs a chat template"):
         read(evaluation={"prompt": "chat"})
+
+
+@pytest.fixture
+def asked(tmp_path: Path) -> Callable[..., str]:
+    """A file of one instruction four times."""
+
+    def write(**sample: Any) -> str:
+        path = tmp_path / "asked.jsonl"
+        path.write_text((json.dumps(sample) + "\n") * 4)
+        return str(path)
+
+    return write
+
+
+def test_instructions_through_the_chat_template_learn_their_output_alone(
+    read_for_chat: Read, asked: Callable[..., str], model_folder: Path
+):
+    sample = {"instruction": "Sum.", "input": "2 3", "output": "5", "history": [["Hi", "Ho"]]}
+    row = read_for_chat(data={"train": asked(**sample), "prompt": "chat", "loss_on": "response"}).rows[0]
+    tokenizer = AutoTokenizer.from_pretrained(model_folder)
+    said = (("user", "Hi"), ("assistant", "Ho"), ("user", "Sum.\n2 3"), ("assistant", "5"))
+    whole = tokenizer.apply_chat_template([{"role": role, "content": text} for role, text in said], tokenize=False)
+    assert tokenizer.decode(row["input_ids"]).strip() == whole.strip()
+    learned = [label for label in row["labels"] if label != IGNORED]
+    assert tokenizer.decode(learned) == "5<|end|>"
+    (prompt,) = prompt_ids([sample], tokenizer, style="chat")
+    assert row["input_ids"][: len(prompt)] == prompt
+    assert row["labels"][len(prompt)] == row["input_ids"][len(prompt)]
+
+
+def test_a_system_message_for_instructions_in_chats_is_there_once(
+    read_for_chat: Read, asked: Callable[..., str], model_folder: Path
+):
+    data = {"train": asked(instruction="Sum.", output="5"), "prompt": "chat", "system": "Short."}
+    found = texts(read_for_chat(data=data), AutoTokenizer.from_pretrained(model_folder))
+    assert found[0].count("Short.") == 1
+
+
+def test_samples_set_apart_that_are_trained_on_too_are_told(read: Read, asked: Callable[..., str]):
+    found = read(data={"train": asked(instruction="Sum.", output="5"), "validation_samples": 1})
+    assert any("1 of 1 samples are trained on too" in note for note in found.notes())

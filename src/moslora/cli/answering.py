@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from moslora.cli.options import remarks, results
+from moslora.cli.options import remark, remarks, results
 from moslora.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -102,6 +102,8 @@ def answer(opened: "Opened", asking: Asking, sampling: dict[str, Any], *, batch_
     if asking.chat:
         from moslora.cli.chatting import hold_chat
 
+        if opened.recipe and opened.asked_with != CHAT:
+            remark(f"trained with the prompt '{opened.asked_with}'; a chat asks through the chat template instead")
         hold_chat(speaker, system=asking.system)
         return
     if asking.prompt is not None and not (asking.as_json or asking.output or asking.with_base):

@@ -6,7 +6,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from moslora.data.fields import FIELDS, NEEDED, fitting_format, is_given, refuse_unread
-from moslora.data.prompts import NONE, prompt_ids, read_request, response_ids
+from moslora.data.prompts import NONE, as_chat, prompt_ids, read_request, response_ids
 from moslora.data.reading import Reading
 from moslora.data.tasks import text_field
 from moslora.data.tokens import IGNORED, Example, check_loss_on, end_token_id
@@ -35,6 +35,20 @@ def instruction_examples(
     check_loss_on(loss_on)
     kept = _checked(samples, _check_instruction, reading or Reading.of(source, len(samples)))
     return _joined(kept, tokenizer, prompt_style=prompt_style, loss_on=loss_on)
+
+
+def instruction_chats(samples: Sequence[Sample], *, reading: Reading) -> list[dict[str, Any]]:
+    """The samples as chats that end with their output: the assistant's earlier turns are read, not learned.
+
+    Those that `reading` left out are empty. Raises DataError as `instruction_examples`.
+    """
+    kept = _checked(samples, _check_instruction, reading)
+    chats: list[dict[str, Any]] = [{} for _ in samples]
+    for index, sample in zip(reading.kept(), kept, strict=True):
+        turns = as_chat(read_request(sample))
+        asked = [turn | {"train": False} if turn["role"] == "assistant" else turn for turn in turns]
+        chats[index] = {"messages": [*asked, {"role": "assistant", "content": sample["output"]}]}
+    return chats
 
 
 def completion_examples(

@@ -12,7 +12,7 @@ from moslora.data.template import ChatTemplate
 from moslora.errors import ConfigError, DataError, unknown_name
 
 PROMPTS = ("alpaca", "plain")
-CHAT = "chat"  # through the tokenizer's chat template; of chats the only one to train with
+CHAT = "chat"  # through the tokenizer's chat template, the only one for chats
 NONE = "none"  # the text as it is
 STYLES = (*PROMPTS, CHAT, NONE)
 
@@ -111,12 +111,13 @@ def _chat_prompts(samples: Sequence[Mapping[str, Any]], tokenizer: PreTrainedTok
             f"the prompt 'chat' needs a chat template, and the tokenizer has none; choose {' or '.join(PROMPTS)}"
         )
     template = ChatTemplate(tokenizer)
-    chats = [_as_chat(read_request(sample)) for sample in samples]
+    chats = [as_chat(read_request(sample)) for sample in samples]
     start = _answer_start(chats[0], template) if chats else []
     return [template.ids(chat, place="the question", add_generation_prompt=True) + start for chat in chats]
 
 
-def _as_chat(request: Request) -> list[dict[str, Any]]:
+def as_chat(request: Request) -> list[dict[str, Any]]:
+    """The request as messages, the last of which is the user's."""
     turns = [("system", request.system)] if request.system else []
     for question, answer in request.history:
         turns += [("user", question), ("assistant", answer)]

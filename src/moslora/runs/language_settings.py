@@ -6,6 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from moslora.data.fields import FIELDS, MARKS
+from moslora.data.prompts import CHAT, NONE
 from moslora.data.task_names import check_names, task_name
 from moslora.errors import ConfigError, unknown_name
 from moslora.runs.groups import ModelSettings, Names, Recipe, SampleSettings, ScoringSettings, Text
@@ -34,8 +35,11 @@ class DataSettings(SampleSettings):
     """Fields of samples and messages to leave out, which would otherwise be refused or noted."""
     on_bad: Literal["stop", "skip"] = "stop"
     """On a sample that cannot be used: stop, or leave it out with a note (up to 5 % of a source)."""
-    prompt: Literal["alpaca", "plain"] = "alpaca"
-    """How an instruction becomes text; chats go through the chat template, prompts of completions stay as they are."""
+    prompt: Literal["alpaca", "plain", "chat"] = "alpaca"
+    """How an instruction becomes text: by Alpaca's template, a plain one, or the model's chat template (`chat`).
+
+    Chats always go through the chat template, prompts of completions stay as they are.
+    """
     chat_template: Text | None = None
     """For chats, in place of the tokenizer's own: `chatml`, `gemma`, `llama3`, `mistral`, `phi3`, `plain`, `zephyr`, or
     a Jinja file. It is saved with the adapter.
@@ -96,9 +100,10 @@ class DataSettings(SampleSettings):
 
     @model_validator(mode="after")
     def _format_has_templates(self) -> Self:
-        if self.chat_template is not None and self.format != "chat":
+        if self.chat_template is not None and self.trained_with != CHAT:
             raise ConfigError(
-                f"data.chat_template is for data.format chat, and the format is {self.format}: take it out"
+                f"data.chat_template is for data.format chat or data.prompt chat, and the format is {self.format}, the"
+                f" prompt {self.trained_with}: take it out"
             )
         if self.system is not None and self.format not in ("chat", *ASKING):
             raise ConfigError(
@@ -122,12 +127,12 @@ class DataSettings(SampleSettings):
     @property
     def trained_with(self) -> str:
         """The prompt style of the training samples: `prompt`, `chat` for chats, `none` for text as it is."""
-        return {**dict.fromkeys(ASKING, self.prompt), "chat": "chat"}.get(self.format, "none")
+        return {**dict.fromkeys(ASKING, self.prompt), "chat": CHAT}.get(self.format, NONE)
 
     @property
     def asked_system(self) -> str | None:
-        """The system message that instructions bring along; that of chats is in their template."""
-        return self.system if self.format in ASKING else None
+        """The system message that prompts bring along; one for the chat template is in it."""
+        return self.system if self.format in ASKING and self.prompt != CHAT else None
 
 
 class EvaluationSettings(ScoringSettings):

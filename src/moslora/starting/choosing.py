@@ -52,8 +52,8 @@ class Choice:
             self.reasons[name] = reason
 
 
-def data_settings(choice: Choice, sources: Sources, *, is_on_cpu: bool) -> None:
-    """The samples, their format and columns."""
+def data_settings(choice: Choice, sources: Sources, *, is_on_cpu: bool, speaks: bool) -> None:
+    """The samples, their format and columns; `speaks` tells whether the model has a chat template."""
     shape = sources.shape
     train = sources.train[0] if len(sources.train) == 1 else sources.train
     choice.set("data.train", train)
@@ -63,8 +63,11 @@ def data_settings(choice: Choice, sources: Sources, *, is_on_cpu: bool) -> None:
     if shape.columns:
         choice.set("data.columns", shape.columns, shape.guess or "field of ours: column of the file")
     if shape.format in ("instruction", "choice"):
-        prompt = "plain" if is_on_cpu else "alpaca"
-        choice.set("data.prompt", prompt, "short, for speed; alpaca is the usual one" if is_on_cpu else "")
+        prompt, reason = "chat", "the model's chat template, as servers ask; or alpaca, plain"
+        if not speaks:
+            prompt = "plain" if is_on_cpu else "alpaca"
+            reason = "the model has no chat template; plain is short, alpaca the usual one"
+        choice.set("data.prompt", prompt, reason)
     if shape.format != "choice":  # whose files are read as a whole
         choice.set("data.on_bad", "skip")
     if shape.format != "text":
@@ -87,7 +90,9 @@ def model_settings(choice: Choice, path: str, *, footprint: Footprint, layer_nam
         choice.set("model.quantize", "nf4", "whole, it would not fit into the free memory")
     choice.set("adapter.method", "moslora", "moslora methods lists the others")
     choice.set("adapter.r", RANK)
-    choice.set("adapter.lora_alpha", 2 * RANK)
+    rank = choice.settings["adapter"]["r"]
+    alpha = 2 * (rank if isinstance(rank, int) else RANK)
+    choice.set("adapter.lora_alpha", alpha, "the update is scaled by lora_alpha / r")
     choice.set("adapter.lora_dropout", 0.05)
     chosen = targets(layer_names)
     reason = "every linear layer but the head" if isinstance(chosen, str) else "the paper's; all-linear takes more"

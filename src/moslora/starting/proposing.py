@@ -13,6 +13,7 @@ from torch import nn
 
 from moslora.comparison.cost import measure, shortened
 from moslora.comparison.timing import duration
+from moslora.data.prompts import CHAT
 from moslora.data.showing import marked_lines, marked_text
 from moslora.errors import command
 from moslora.runs.commented import commented
@@ -62,8 +63,9 @@ def propose(
     layers = [name for name, module in on_meta.named_modules() if isinstance(module, nn.Linear)]
     footprint = _footprint(on_meta, settings, machine)
     choosing.model_settings(choice, path, footprint=footprint, layer_names=layers)
-    choosing.data_settings(choice, sources, is_on_cpu=is_on_cpu)
-    if sources.shape.format == "chat":
+    speaks = bool(load_tokenizer(settings).chat_template)
+    choosing.data_settings(choice, sources, is_on_cpu=is_on_cpu, speaks=speaks)
+    if sources.shape.format == "chat" and not speaks:
         _chat_template(choice, settings)
     lengths, bad = _lengths(choice, name=name)
     positions = getattr(on_meta.config.get_text_config(), "max_position_embeddings", None) or SAFE_POSITIONS
@@ -78,10 +80,11 @@ def propose(
     plan = _planned(choice.settings, name=name)
     sources, left_out = _used(sources, plan)
     choosing.use_settings(choice, sources, left_out)
+    recipe = _recipe(choice.settings, name=name)
     return Proposal(
-        recipe=_recipe(choice.settings, name=name),
+        recipe=recipe,
         text=commented(
-            LanguageRecipe, choice.settings, head=_head(name, sources, tasks), reasons=choice.reasons, complete=False
+            LanguageRecipe, choice.settings, head=_head(recipe, sources, tasks), reasons=choice.reasons, complete=False
         ),
         seen=_seen(sources, lengths, choice, machine=machine, dtype=str(choose_dtype(settings.dtype)))
         | ({"left out": " | ".join(left_out)} if left_out else {}),
@@ -99,10 +102,8 @@ def _model_settings(path: str, told: Mapping[str, Any]) -> ModelSettings:
 
 def _chat_template(choice: Choice, settings: ModelSettings) -> None:
     """Choose a template for a model that has none of its own: the one whose tokens it knows, or one of plain words."""
-    tokenizer = load_tokenizer(settings)
-    if not tokenizer.chat_template:
-        name = "chatml" if "<|im_end|>" in tokenizer.get_vocab() else "plain"
-        choice.set("data.chat_template", name, "the model has none of its own")
+    name = "chatml" if "<|im_end|>" in load_tokenizer(settings).get_vocab() else "plain"
+    choice.set("data.chat_template", name, "the model has none of its own")
 
 
 def measured(proposal: Proposal) -> str:
@@ -171,15 +172,17 @@ def _used(sources: Sources, plan: RunPlan) -> tuple[Sources, list[str]]:
     return replace(sources, samples=sources.samples - bad, left_out=bad), notes
 
 
-def _head(name: str, sources: Sources, tasks: Sequence[str]) -> str:
+def _head(recipe: Recipe, sources: Sources, tasks: Sequence[str]) -> str:
+    name = recipe.name
     file = f"{name}.yaml"
+    talk = ["--chat"] if recipe.data.trained_with == CHAT else ["..."]
     asked = [part for task in tasks or ["questions.csv"] for part in ("--task", task)]
     return f"""\
 # {", ".join(sources.train)}: {size(sources)}
 #
 #   train      {command("train", file)}
 #   evaluate   {command("evaluate", f"runs/{name}", *asked)}
-#   talk to it {command("generate", f"runs/{name}", "--chat")}
+#   talk to it {command("generate", f"runs/{name}", *talk)}
 #   as LoRA    {command("fold", f"runs/{name}")}
 #
 # Written by moslora init: what is not here has its default. Every setting: {command("settings")}, or

@@ -3,6 +3,7 @@
 import signal
 import sys
 import threading
+import time
 from typing import Any, Self
 
 from rich.console import Console
@@ -42,12 +43,15 @@ class StopAfterStep(TrainerCallback):
 
 
 class ShowProgress(TrainerCallback):
-    """A progress bar on stderr with the latest loss."""
+    """A progress bar on stderr with the latest loss; where that is no terminal, a line every half minute."""
+
+    SECONDS_A_LINE = 30.0
 
     def __init__(self, *, is_hidden: bool = False) -> None:
         columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[loss]}"))
         self.bar = Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), disable=is_hidden)
         self.task = self.bar.add_task("training", loss="", total=None)
+        self.writes_lines = not (is_hidden or self.bar.console.is_terminal)
 
     def __enter__(self) -> Self:
         """Show the bar."""
@@ -63,10 +67,22 @@ class ShowProgress(TrainerCallback):
     ) -> None:
         """Set the bar's length and where it starts."""
         self.bar.update(self.task, total=state.max_steps, completed=state.global_step)
+        self.first, self.started = state.global_step, time.monotonic()
+        self.written = self.started
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Move the bar by one step."""
         self.bar.update(self.task, completed=state.global_step)
+        now = time.monotonic()
+        if self.writes_lines and now - self.written >= self.SECONDS_A_LINE:
+            self.written = now
+            self._write_line(state, seconds=(now - self.started) / (state.global_step - self.first))
+
+    def _write_line(self, state: TrainerState, *, seconds: float) -> None:
+        loss = str(self.bar.tasks[self.task].fields["loss"])
+        said = [f"step {state.global_step} of {state.max_steps}", loss, f"{seconds:.2g} s per step"]
+        minutes = seconds * (state.max_steps - state.global_step) / 60
+        self.bar.console.print(f"{', '.join(filter(None, said))}, about {minutes:.0f} min left", highlight=False)
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Show the latest loss."""

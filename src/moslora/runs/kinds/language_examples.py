@@ -9,8 +9,9 @@ from transformers import PreTrainedTokenizerBase
 from moslora.data.calls import refuse_silenced
 from moslora.data.chat import chat_examples
 from moslora.data.choice_training import choice_instructions
-from moslora.data.examples import completion_examples, instruction_examples, text_examples
+from moslora.data.examples import completion_examples, instruction_chats, instruction_examples, text_examples
 from moslora.data.fields import FIELDS, check_text, unused_fields, with_columns, with_system, without_fields
+from moslora.data.prompts import CHAT
 from moslora.data.reading import SKIPPING, Reading
 from moslora.data.source import load_samples
 from moslora.data.tokens import NOTHING_LEARNED, Example, cut_examples, divide_examples, is_learned
@@ -129,6 +130,9 @@ def _in_format(
     name, shared = reading.source, {"loss_on": data.loss_on, "reading": reading}
     match data.format:
         case "instruction" | "choice":
+            if data.prompt == CHAT:
+                chats = instruction_chats(samples, reading=reading)
+                return chat_examples(chats, tokenizer, source=name, **shared)
             samples = with_system(samples, data.system)
             return instruction_examples(samples, tokenizer, prompt_style=data.prompt, source=name, **shared)
         case "chat":

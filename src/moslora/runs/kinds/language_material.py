@@ -69,7 +69,7 @@ def tokenise(
         remarks.append(mixed)
     rows, validation = [examples[index] for index in trained], [examples[index] for index in held_out]
     of_rows, of_validation = ([groups[index] for index in chosen] for chosen in (trained, held_out))
-    everything, repeated = [*made.values()], []
+    everything, repeated = [*made.values()], _trained_too("validation", validation, rows)
     if sources.validation is not None:
         apart = make_examples(sources.validation, data, tokenizer, vocabulary=vocabulary)
         validation, of_validation = apart.examples, apart.groups
@@ -101,7 +101,7 @@ def _trained_too(name: str, validation: Sequence[Example], trained: Sequence[Exa
 
 def _speaking(data: DataSettings, tokenizer: PreTrainedTokenizerBase) -> list[str]:
     """Give the tokenizer the chat template and system message that chats are trained with, and remark on them."""
-    if data.format != "chat":
+    if data.trained_with != CHAT:
         return []
     return choose_template(tokenizer, template=data.chat_template, system=data.system)
 
