@@ -129,6 +129,7 @@ def test_dora_under_dropout_is_pefts() -> None:
         adapted(LoraConfig, use_dora=True, lora_dropout=0.5),
         adapted(use_dora=True, lora_dropout=0.5, mixer="identity"),
     ]
+    layer_of(models[0]).lora_magnitude_vector["default"].weight.data.mul_(1.5)  # so that the base's output counts
     models[1].load_state_dict(models[0].state_dict(), strict=False)
     outputs = []
     for model in models:
