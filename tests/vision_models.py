@@ -3,6 +3,7 @@
 import copy
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +18,23 @@ from transformers import (
     Idefics3Processor,
     LlamaConfig,
     PreTrainedTokenizerFast,
+    Qwen2_5_VLConfig,
+    Qwen2VLConfig,
+    Qwen3VLConfig,
     SiglipVisionConfig,
     SmolVLMConfig,
 )
 from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
 from transformers.models.idefics3.configuration_idefics3 import Idefics3VisionConfig
 from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 from transformers.models.smolvlm.configuration_smolvlm import SmolVLMVisionConfig
 from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
 
+from moslora.runs.picture_readers.qwen import Qwen2VlProcessor, Qwen3VlProcessor, Qwen25VlProcessor
 from tests.pictures import vision_settings
 
-NAMES = ("gemma3", "idefics3", "smolvlm")
+NAMES = ("gemma3", "idefics3", "smolvlm", "qwen2_vl", "qwen2_5_vl", "qwen3_vl")
 MakeVision = Callable[..., tuple[Any, Any]]
 WIDTHS: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 4}
 TOWER: dict[str, Any] = {**WIDTHS, "image_size": 28, "patch_size": 7, "num_hidden_layers": 2}
@@ -50,6 +56,13 @@ IDEFICS_TEMPLATE = (
     "{% if m['content'][0]['type'] == 'image' %}{{ ':' }}{% else %}{{ ': ' }}{% endif %}{% for part in m['content'] %}"
     "{% if part['type'] == 'text' %}{{ part['text'] }}{% elif part['type'] == 'image' %}{{ '<image>' }}{% endif %}"
     "{% endfor %}{{ '<end_of_utterance>\n' }}{% endfor %}{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}"
+)
+# A content in parts, with a picture between tokens of the template's.
+QWEN_TEMPLATE = (
+    "{% for m in messages %}{{ '<|start|>' + m['role'] + '\n' }}{% if m['content'] is string %}{{ m['content'] }}"
+    "{% else %}{% for part in m['content'] %}{% if part['type'] == 'image' %}"
+    "{{ '<|vision_start|><|image_pad|><|vision_end|>' }}{% else %}{{ part['text'] }}{% endif %}{% endfor %}{% endif %}"
+    "{{ '<|end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|start|>assistant\n' }}{% endif %}"
 )
 
 
@@ -112,7 +125,45 @@ def _tiled(tokenizer: PreTrainedTokenizerFast, whole: Any, vision: Any, processi
     return config, processor
 
 
+def qwen(name: str, tokenizer: PreTrainedTokenizerFast, **images: Any) -> tuple[Any, Any]:
+    """A configuration and its processor: pictures of 4 to 16 squares of 2 x 2 patches, a token a square."""
+    known = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer.backend_tokenizer,
+        pad_token="<|pad|>",
+        bos_token="<|start|>",
+        eos_token="<|end|>",
+        chat_template=QWEN_TEMPLATE,
+    )
+    known.add_tokens(["<|vision_start|>", "<|image_pad|>", "<|vision_end|>", "<|video_pad|>"], special_tokens=True)
+    whole, processor_class = QWENS[name]
+    numbers = {"patch_size": 7, "merge_size": 2, "size": {"shortest_edge": 28 * 28, "longest_edge": 56 * 56}} | images
+    processor = processor_class(Qwen2VLImageProcessorPil(**numbers), known)
+    widths = {"embed_dim": 32, "hidden_size": 32} if name == "qwen2_vl" else {"hidden_size": 32, "out_hidden_size": 32}
+    own = {
+        "qwen2_vl": {"mlp_ratio": 2},
+        "qwen2_5_vl": {"intermediate_size": 48, "window_size": 28, "fullatt_block_indexes": [1]},
+        "qwen3_vl": {"intermediate_size": 48, "deepstack_visual_indexes": [0], "num_position_embeddings": 16},
+    }
+    tower = {"depth": 2, "num_heads": 4, "patch_size": 7, **widths, **own[name]}
+    rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [1, 1, 2]}
+    config = whole(
+        vision_config=tower,
+        text_config={**TEXT, **IDS, "head_dim": 8, "rope_parameters": rope, "max_position_embeddings": 512},
+        image_token_id=processor.image_token_id,
+        video_token_id=processor.image_token_id + 2,
+        vision_start_token_id=processor.image_token_id - 1,
+        vision_end_token_id=processor.image_token_id + 1,
+    )
+    return config, processor
+
+
+QWENS: dict[str, tuple[Any, Any]] = {
+    "qwen2_vl": (Qwen2VLConfig, Qwen2VlProcessor),
+    "qwen2_5_vl": (Qwen2_5_VLConfig, Qwen25VlProcessor),
+    "qwen3_vl": (Qwen3VLConfig, Qwen3VlProcessor),
+}
 MAKERS: dict[str, MakeVision] = {"gemma3": gemma3, "idefics3": idefics3, "smolvlm": smolvlm}
+MAKERS |= {name: partial(qwen, name) for name in QWENS}
 
 
 @pytest.fixture(scope="session")

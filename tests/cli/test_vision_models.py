@@ -7,11 +7,12 @@ import pytest
 import torch
 from peft import PeftModel
 from PIL import Image
-from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoModelForImageTextToText
 from typer.testing import Result
 
 from moslora.records import RunRecord
 from moslora.runs.adapters import load_adapted, open_adapter
+from moslora.runs.processors import load_processor
 from tests.vision_models import NAMES
 
 
@@ -34,7 +35,7 @@ def test_a_model_is_trained_asked_exported_and_loaded_by_others(
     assert len(said) == 1
 
     base = AutoModelForImageTextToText.from_pretrained(vision_folder(name))
-    processor = AutoProcessor.from_pretrained(tmp_path / "merged")
+    processor = load_processor(str(tmp_path / "merged"), base.config)
     content = [{"type": "image"}, {"type": "text", "text": "What colour?"}]
     text = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
     images = [[Image.open(picture)]]

@@ -12,7 +12,7 @@ from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from moslora.data.images import ImageHeader
-from moslora.errors import ConfigError
+from moslora.errors import ConfigError, DataError
 from moslora.runs.kinds.vision_material import question_ids
 from moslora.runs.processors import (
     check_same_processing,
@@ -23,9 +23,13 @@ from moslora.runs.processors import (
     placeholder,
 )
 from moslora.training.vision_language import pixels, token_types
-from tests.vision_models import NAMES, MakeVision
+from tests.vision_models import NAMES, QWENS, MakeVision
 
 SIZES = [(28, 28), (60, 20), (20, 60), (1, 1), (3, 1), (13, 7), (7, 130), (333, 250), (56, 57), (500, 29), (29, 28)]
+LENGTHS = dict.fromkeys(NAMES, 6) | {"gemma3": 1, "idefics3": 3, "smolvlm": 3}  # different ones among those sizes
+TYPES = {"gemma3": "token_type_ids"} | dict.fromkeys(QWENS, "mm_token_type_ids")
+OTHER = {"size": {"longest_edge": 84}}
+OTHERS = {name: {"resample": 0} for name in NAMES} | {"idefics3": OTHER, "smolvlm": OTHER}
 PARTS = {"type": "image"}, {"type": "text", "text": "What colour?"}
 Write = Callable[..., tuple[Path, Any]]
 
@@ -64,7 +68,7 @@ def check_counts(processor: Any, sizes: list[tuple[int, int]]) -> set[int]:
 def test_the_text_of_a_picture_is_told_as_the_processor_makes_it(write: Write, name: str):
     folder, config = write(name)
     lengths = check_counts(load_processor(str(folder), config), SIZES)
-    assert len(lengths) == (1 if name == "gemma3" else 3)
+    assert len(lengths) == LENGTHS[name]
 
 
 @pytest.mark.parametrize("images", [{"size": {"longest_edge": 70}}, {"size": {"longest_edge": 100}}])
@@ -127,10 +131,9 @@ def test_the_model_finds_a_feature_for_each_place(write: Write, name: str):
     own = processor(
         text=[f"{processor.image_token} " * len(shown)], images=[shown], add_special_tokens=False, return_tensors="pt"
     )
-    assert all(torch.equal(given[key], own[key]) for key in given if key != "token_type_ids")
-    if name == "gemma3":
-        ours = token_types(own["input_ids"], model, image_token_id=number)["token_type_ids"]
-        assert torch.equal(ours, own["token_type_ids"])
+    ours = token_types(own["input_ids"], model, image_token_id=number)
+    assert [*ours] == ([TYPES[name]] if name in TYPES else [])
+    assert all(torch.equal(value, own[key]) for key, value in (given | ours).items())
 
 
 def edit(folder: Path, **changes: Any) -> None:
@@ -149,6 +152,10 @@ def edit(folder: Path, **changes: Any) -> None:
         ("idefics3", {"scale_factor": 4}, "image_seq_len is 4 and the model needs 1"),
         ("idefics3", {"image_token_id": 7}, "image_token_id is 265 and the model needs 7"),
         ("smolvlm", {"image_size": 29}, "max_image_size is 28 and the model needs 29"),
+        ("qwen2_vl", {"patch_size": 14}, "patch_size is 7 and the model needs 14"),
+        ("qwen2_5_vl", {"spatial_merge_size": 1}, "merge_size is 2 and the model needs 1"),
+        ("qwen3_vl", {"temporal_patch_size": 1}, "temporal_patch_size is 2 and the model needs 1"),
+        ("qwen3_vl", {"image_token_id": 7}, "image_token_id is 260 and the model needs 7"),
     ],
 )
 def test_a_processor_that_disagrees_with_the_model_is_refused_with_both_values(
@@ -156,20 +163,26 @@ def test_a_processor_that_disagrees_with_the_model_is_refused_with_both_values(
 ):
     folder, config = write(name)
     for key, value in changes.items():
-        setattr(config.vision_config if key == "image_size" else config, key, value)
+        setattr(config if hasattr(config, key) else config.vision_config, key, value)
     with pytest.raises(ConfigError) as error:
         load_processor(str(folder), config)
     assert f"the processor of '{folder}' does not fit the model: {message} (mend" in str(error.value)
 
 
-def test_pictures_that_a_model_would_take_for_none_are_refused(write: Write):
-    folder, config = write("smolvlm", do_normalize=False)
-    with pytest.raises(ConfigError, match="do_normalize is False and the model needs True"):
+@pytest.mark.parametrize(("name", "option"), [("smolvlm", "do_normalize"), ("qwen2_5_vl", "do_resize")])
+def test_a_step_that_a_model_cannot_do_without_is_needed(write: Write, name: str, option: str):
+    folder, config = write(name, **{option: False})
+    with pytest.raises(ConfigError, match=f"{option} is False and the model needs True"):
         load_processor(str(folder), config)
 
 
 @pytest.mark.parametrize(
-    ("name", "reason"), [("gemma3", "stretches pictures to a square"), ("idefics3", "cuts pictures into tiles")]
+    ("name", "reason"),
+    [
+        ("gemma3", "stretches pictures to a square"),
+        ("idefics3", "cuts pictures into tiles"),
+        ("qwen2_5_vl", "keeps the shape of pictures"),
+    ],
 )
 def test_another_padding_than_the_models_own_is_refused(write: Write, name: str, reason: str):
     folder, config = write(name)
@@ -190,8 +203,7 @@ def test_a_description_survives_json_and_tells_processors_apart(write: Write, na
     saved = json.loads(json.dumps(describe_processor(load_processor(str(folder), config))))
     check_same_processing(saved, describe_processor(load_processor(str(folder), config)))
     images = json.loads((folder / "processor_config.json").read_text())["image_processor"]
-    other = {"resample": 3} if name == "gemma3" else {"size": {"longest_edge": 84}}
-    edit(folder, image_processor=images | other)
+    edit(folder, image_processor=images | OTHERS[name])
     with pytest.raises(
         ConfigError, match=r"not be processed as in training: (resample|size) was .* and is .*; use the"
     ):
@@ -209,3 +221,26 @@ def test_smolvlms_own_files_are_read_without_what_videos_need(write: Write):
     again = AutoProcessor.from_pretrained(folder / "saved")
     text, shown = ["What is <image> there?"], [[picture(60, 20)]]
     assert again(text=text, images=shown)["input_ids"] == processor(text=text, images=shown)["input_ids"]
+
+
+@pytest.mark.parametrize("name", QWENS)
+def test_a_qwen_processor_is_saved_as_its_makers_own(write: Write, name: str):
+    folder, config = write(name)
+    saved = json.loads((folder / "processor_config.json").read_text())
+    names = {"qwen2_vl": "Qwen2VLProcessor", "qwen2_5_vl": "Qwen2_5_VLProcessor", "qwen3_vl": "Qwen3VLProcessor"}
+    assert saved["processor_class"] == names[name]
+    videos = {"Qwen3VLVideoProcessor"} if name == "qwen3_vl" else {"Qwen2VLVideoProcessor"}
+    assert {*saved["video_processor"].values()} == videos
+    assert {*saved} == {"image_processor", "processor_class", "video_processor"}
+    edit(folder, video_processor=saved["video_processor"] | {"fps": 3})
+    load_processor(str(folder), config).save_pretrained(folder / "again")
+    again = json.loads((folder / "again" / "processor_config.json").read_text())
+    assert again["video_processor"] == saved["video_processor"] | {"fps": 3}
+
+
+def test_a_picture_that_is_too_long_for_a_qwen_is_refused_by_its_size(write: Write):
+    folder, config = write("qwen2_5_vl")
+    processor = load_processor(str(folder), config)
+    header = ImageHeader(402, 2)
+    with pytest.raises(DataError, match=r"^question: a picture of 402 x 2 pixels: .*200.*; crop it$"):
+        question_ids("<image>", processor, headers=[header])

@@ -14,6 +14,7 @@ from transformers import (
     AutoConfig,
     AutoImageProcessor,
     CLIPVisionConfig,
+    InternVLConfig,
     LlamaConfig,
     LlavaConfig,
     LlavaNextConfig,
@@ -23,7 +24,6 @@ from transformers import (
     PaliGemmaConfig,
     PixtralVisionConfig,
     PreTrainedTokenizerFast,
-    Qwen2_5_VLConfig,
 )
 from transformers.models.llava_next.image_processing_pil_llava_next import LlavaNextImageProcessorPil
 
@@ -228,8 +228,8 @@ def test_tiles_other_than_the_models_are_refused(tiles: tuple[Path, LlavaNextCon
 
 
 def test_models_that_are_not_tested_are_refused_by_name(tmp_path: Path):
-    with pytest.raises(ConfigError, match=r"type 'qwen2_5_vl' .*its processor needs torchvision.*allowed: gemma3, ide"):
-        load_processor(str(tmp_path), Qwen2_5_VLConfig())
+    with pytest.raises(ConfigError, match=r"type 'internvl' .*needs torchvision\); allowed: gemma3, idefics3, llava"):
+        load_processor(str(tmp_path), InternVLConfig())
     with pytest.raises(ConfigError, match=r"type 'paligemma' .*here \(it has no turns"):
         load_processor(str(tmp_path), PaliGemmaConfig())
     pixtral = LlavaConfig(vision_config=PixtralVisionConfig(), text_config=LlamaConfig(**TINY_LLAMA))

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
 from moslora.adapter.part_gradients import gradients_by_part
@@ -21,10 +22,18 @@ from moslora.runs.processors import placeholder
 from moslora.runs.recipe import load_recipe
 from moslora.runs.run import plan_run, run_recipe
 from moslora.runs.steps import prepared
-from tests.vision_models import NAMES
+from tests.vision_models import NAMES, QWENS
 
 Write = Callable[..., Path]
-PROJECTOR_SIZES = {"gemma3": 32 * 32 + 32, "idefics3": 4 * 32 * 32, "smolvlm": 4 * 32 * 32}
+PROJECTOR_SIZES = {
+    "gemma3": 32 * 32 + 32,
+    "idefics3": 4 * 32 * 32,
+    "smolvlm": 4 * 32 * 32,
+    "qwen2_vl": 128 * 128 + 128 + 128 * 32 + 32 + 2 * 32,
+    "qwen2_5_vl": 128 * 128 + 128 + 128 * 32 + 32 + 32,
+    "qwen3_vl": 128 * 128 + 128 + 128 * 32 + 32 + 2 * 32,
+}
+TOWER_LAYERS = dict.fromkeys(NAMES, 12) | {"qwen2_vl": 8, "qwen2_5_vl": 10, "qwen3_vl": 10}  # its deep mergers' too
 TURNS = ["<image> or <image>, which is red?", "the first", "And the other?", "blue"]
 
 
@@ -76,8 +85,9 @@ def test_only_the_answers_of_a_chat_with_pictures_are_learned(
     row = plan.material.rows[0]
     tokenizer = AutoTokenizer.from_pretrained(vision_folder(name))
     learned = tokenizer.decode([label for label in row["labels"] if label >= 0])
-    end = "<|end|>" if name == "gemma3" else "<end_of_utterance>"
-    space = "" if name == "gemma3" else " "  # which Idefics' template puts before an answer, and not into its prompt
+    end, space = "<|end|>", ""
+    if name in ("idefics3", "smolvlm"):
+        end, space = "<end_of_utterance>", " "  # which the template puts before an answer, and not into its prompt
     assert learned == f"{space}the first{end}{space}blue{end}"
     whole = tokenizer.decode(row["input_ids"])
     assert whole.index("which is red?") < whole.index("the first") < whole.index("And the other?")
@@ -136,7 +146,7 @@ def test_every_module_of_every_part_has_a_gradient(name: str, is_checkpointed: b
     model(**collate(rows[:3])).loss.backward()
     found = gradients_by_part(model, parts_in(model.get_base_model()))
     assert {part: len(one.dead) for part, one in found.items()} == {LANGUAGE: 0, VISION: 0, PROJECTOR: 0}
-    assert [len(found[part].alive) for part in (LANGUAGE, VISION)] == [14, 12]
+    assert [len(found[part].alive) for part in (LANGUAGE, VISION)] == [14, TOWER_LAYERS[name]]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -173,6 +183,38 @@ def test_the_tokens_of_a_gemma_picture_see_one_another(batches: Callable[..., An
     assert changed[first] > 1e-5
 
 
+@pytest.mark.parametrize("name", QWENS)
+def test_the_tokens_of_a_qwen_picture_have_places_in_two_dimensions(
+    name: str, batches: Callable[..., Any], several: dict[str, Any]
+):
+    model, collate, rows = batches(name, data=several)
+    given = collate(rows[:3])
+    assert "position_ids" not in given
+    places, _ = model.get_base_model().model.get_rope_index(
+        **{key: given[key] for key in ("input_ids", "mm_token_type_ids", "image_grid_thw", "attention_mask")}
+    )
+    shown = places[:, 0, given["mm_token_type_ids"][0].bool()]
+    assert not torch.equal(shown[1], shown[2])
+    model.eval()
+    with torch.no_grad():
+        expected = model(**given, position_ids=places).loss
+        assert torch.equal(model(**given).loss, expected)
+        flat = places[:1].expand(3, -1, -1)
+        assert not torch.equal(model(**given, position_ids=flat).loss, expected)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_step_is_the_same_in_however_many_batches(name: str, write_vision_of: Write, tmp_path: Path):
+    found = []
+    for size in (4, 1):
+        step = {"micro_batch_size": size, "optimizer": "sgd", "learning_rate": 0.5, "max_steps": 2}
+        recipe = load_recipe(write_vision_of(name, training=step, evaluation={"tasks": []}))
+        run_recipe(recipe, tmp_path / f"run {size}", progress=False)
+        found.append(load_file(tmp_path / f"run {size}" / "adapter" / "adapter_model.safetensors"))
+    for key, tensor in found[0].items():
+        torch.testing.assert_close(found[1][key], tensor, rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_features_are_not_kept(name: str, write_vision_of: Write, tmp_path: Path):
     recipe = load_recipe(write_vision_of(name, data={"cache_features": True}))
@@ -193,7 +235,7 @@ def test_pictures_processed_otherwise_than_in_training_are_refused(write_vision_
         kind_of(recipe.kind).load_processor(asked, saved=path.parent)
 
 
-@pytest.mark.parametrize("name", ["gemma3", "idefics3"])
+@pytest.mark.parametrize("name", ["gemma3", "idefics3", "qwen2_5_vl"])
 @pytest.mark.filterwarnings("ignore:.*bitsandbytes:UserWarning")
 def test_only_the_language_model_is_quantised(name: str, write_vision_of: Write, tmp_path: Path):
     pytest.importorskip("bitsandbytes")

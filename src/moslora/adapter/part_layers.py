@@ -27,7 +27,8 @@ LLAVA_PARTS = {
     PROJECTOR: "model.multi_modal_projector",
 }
 IDEFICS_PARTS = {LANGUAGE: "model.text_model", VISION: "model.vision_model", PROJECTOR: "model.connector"}
-LAYOUTS = (LLAVA_PARTS, IDEFICS_PARTS)
+QWEN_PARTS = {LANGUAGE: "model.language_model", VISION: "model.visual", PROJECTOR: "model.visual.merger"}
+LAYOUTS = (LLAVA_PARTS, IDEFICS_PARTS, QWEN_PARTS)
 
 
 def parts_in(model: nn.Module) -> dict[str, str]:

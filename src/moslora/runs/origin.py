@@ -17,7 +17,8 @@ from moslora.runs.recipe import LANGUAGE, RECIPES
 from moslora.runs.subject_settings import CAPTION
 
 ORIGIN_NAME = "moslora.json"
-SEEING = ("llava", "llava_next", "idefics3", "smolvlm")  # types of models that only one kind runs
+# Types of models that only one kind runs.
+SEEING = ("llava", "llava_next", "idefics3", "smolvlm", "qwen2_vl", "qwen2_5_vl", "qwen3_vl")
 OF_TYPE: dict[str, str] = dict.fromkeys(SEEING, "vision_language")
 OF_NAME: dict[str, str] = {**dict.fromkeys(VISION_DEMOS, "vision_language"), EMOJI_MODEL: "subject"}
 PIPELINE_INDEX = "model_index.json"  # of diffusers, in the folder of a text-to-image model

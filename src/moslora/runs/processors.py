@@ -16,9 +16,6 @@ from moslora.runs.models import LOADING_ERRORS, resolve_model
 from moslora.runs.picture_readers import READERS, PictureReader, reader_of
 
 WHY_NOT = {
-    "qwen2_vl": "its processor needs torchvision, and its positions are counted per picture",
-    "qwen2_5_vl": "its processor needs torchvision, and its positions are counted per picture",
-    "qwen3_vl": "its processor needs torchvision, and its positions are counted per picture",
     "mistral3": "its processor needs torchvision",
     "paligemma": "it has no turns, and no chat template",
     "internvl": "its processor reads videos too, which needs torchvision",

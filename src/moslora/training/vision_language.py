@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from moslora.adapter.twin import accepts
+from moslora.adapter.twin import accepts, base_of
 from moslora.data.images import Picture, encoded, open_image
 from moslora.data.probing import sees_left_padding
 from moslora.data.tokens import IGNORED, collate
@@ -16,6 +16,8 @@ from moslora.training.trainer import Collate
 
 TEXT = ("input_ids", "labels")
 GREY = Image.new("RGB", (32, 32), (128, 128, 128))
+PLACED = "mm_token_type_ids"
+TYPES = ("token_type_ids", PLACED)
 Placed = tuple[Picture, str]  # a picture, and where messages say it stands
 See = Callable[[Sequence[Placed]], dict[str, Any]]  # pictures to what the model reads of them
 
@@ -37,7 +39,8 @@ def collator(
     model `learns_from_text`, since without a picture nothing of its loss could be trained. `see` gives the model
     something else of pictures than their pixels.
     """
-    at_end = all(accepts(model, name) for name in ("logits_to_keep", "position_ids")) and not sees_left_padding(model)
+    places = ("logits_to_keep", "position_ids")
+    at_end = all(accepts(model, name) for name in places) and not (places_itself(model) or sees_left_padding(model))
     needs_picture = int(os.environ.get("WORLD_SIZE", "1")) > 1 or not learns_from_text
     nothing_said = {"input_ids": grey_ids, "labels": [IGNORED] * len(grey_ids)}
 
@@ -69,8 +72,14 @@ def pixels(pictures: list[Image.Image], processor: Any) -> dict[str, Any]:
 
 
 def token_types(ids: torch.Tensor, model: nn.Module, *, image_token_id: int) -> dict[str, torch.Tensor]:
-    """Which tokens of a batch are pictures', for a model that lets the tokens of a picture see one another."""
-    return {"token_type_ids": (ids == image_token_id).long()} if accepts(model, "token_type_ids") else {}
+    """Which tokens of a batch are pictures', for a model that asks: to let those of a picture see one another, or to
+    give them places in two dimensions."""
+    return {name: (ids == image_token_id).long() for name in TYPES if accepts(model, name)}
+
+
+def places_itself(model: nn.Module) -> bool:
+    """Whether the model finds a place in two dimensions for each token of a picture, unless it is given positions."""
+    return accepts(model, PLACED)
 
 
 def inputs_beside(
@@ -78,3 +87,12 @@ def inputs_beside(
 ) -> dict[str, Any]:
     """What the model reads beside a batch of token ids: which of them are pictures', and the pictures themselves."""
     return token_types(ids, model, image_token_id=image_token_id) | pixels(pictures, processor)
+
+
+def weigh_tokens_alike(model: nn.Module) -> None:
+    """Let a step's loss be the mean over its tokens, however many batches it is computed in.
+
+    transformers says of Qwen's models that they take no count of a step's tokens. Their loss does, as of all models
+    here.
+    """
+    base_of(model).accepts_loss_kwargs = True

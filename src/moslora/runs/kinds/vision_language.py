@@ -42,7 +42,7 @@ from moslora.runs.processors import check_same_processing, describe_processor, l
 from moslora.runs.vision_settings import VisionEvaluationSettings, VisionModelSettings, VisionRecipe
 from moslora.training.cached_tower import cached_tower
 from moslora.training.trainer import Collate
-from moslora.training.vision_language import GREY, See, collator, inputs_beside, pictures_of
+from moslora.training.vision_language import GREY, See, collator, inputs_beside, pictures_of, weigh_tokens_alike
 
 PICTURE_BLANKED, QUESTION_REMOVED = "picture blanked", "question removed"
 
@@ -121,6 +121,7 @@ class VisionLanguage(Kind):
         progress: bool,
     ) -> Iterator[Collate]:
         """Rows with their pictures' pixels, or with the features that the tower gives for them, computed once."""
+        weigh_tokens_alike(model)
         if not recipe.data.cache_features:
             yield self.collator(model, processor)
             return

@@ -128,13 +128,16 @@ def chat_template(processor: Any) -> PictureTemplate:
 
 def question_ids(text: str, processor: Any, *, headers: Sequence[ImageHeader]) -> list[int]:
     """A user's turn with `<image>` for each picture as token ids, up to where the answer starts."""
-    template = chat_template(processor).showing(_pictures(headers, processor))
+    template = chat_template(processor).showing(_pictures(headers, processor, place="question"))
     messages = [{"role": "user", "content": text}]
     return template.ids(messages, place="question", add_generation_prompt=True)
 
 
-def _pictures(headers: Sequence[ImageHeader], processor: Any) -> list[str]:
-    return [picture_text(processor, width=one.width, height=one.height) for one in headers]
+def _pictures(headers: Sequence[ImageHeader], processor: Any, *, place: str) -> list[str]:
+    try:
+        return [picture_text(processor, width=one.width, height=one.height) for one in headers]
+    except DataError as error:
+        raise DataError(f"{place}: {error}") from error
 
 
 def _image_folder(name: str, data: VisionDataSettings) -> str | None:
@@ -167,7 +170,7 @@ def _row(
 ) -> tuple[dict[str, Any], bool]:
     """A conversation's row, and whether its text was cut."""
     place = conversation.place
-    pictures = _pictures(conversation.headers, processor)
+    pictures = _pictures(conversation.headers, processor, place=place)
     shown = template.showing(pictures)
     shown.check_shows(conversation.chat, place=place)
     example = chat_example(conversation.chat, shown, loss_on="response", place=place)

@@ -6,6 +6,7 @@ from typing import Any
 from moslora.runs.picture_readers.gemma import Gemma3Reader
 from moslora.runs.picture_readers.idefics import Idefics3Reader, SmolVlmReader
 from moslora.runs.picture_readers.llava import LlavaNextReader, LlavaReader
+from moslora.runs.picture_readers.qwen import Qwen2VlReader, Qwen3VlReader, Qwen25VlReader
 from moslora.runs.picture_readers.reader import PictureReader
 
 READERS: MappingProxyType[str, PictureReader] = MappingProxyType(
@@ -15,6 +16,9 @@ READERS: MappingProxyType[str, PictureReader] = MappingProxyType(
         "gemma3": Gemma3Reader(),
         "idefics3": Idefics3Reader(),
         "smolvlm": SmolVlmReader(),
+        "qwen2_vl": Qwen2VlReader(),
+        "qwen2_5_vl": Qwen25VlReader(),
+        "qwen3_vl": Qwen3VlReader(),
     }
 )
 _OF_PROCESSOR = {reader.processor_class: reader for reader in [*READERS.values()][::-1]}
