@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from transformers import AutoTokenizer
 from typer.testing import Result
 
 from moslora.runs.recipe import load_recipe
@@ -93,6 +94,57 @@ def test_a_model_without_a_chat_template_gets_one(moslora: Moslora, tmp_path: Pa
     (bare / "chat_template.jinja").unlink()
     moslora("init", write("chats.jsonl", [CHAT] * 4), "--set", f"model.path={bare}")
     assert load_recipe("chats.yaml").data.chat_template == "plain"
+
+
+CALL = {"type": "function", "function": {"name": "say", "arguments": '{"what": "a"}'}}
+CALLING = {
+    "tools": [{"type": "function", "function": {"name": "say"}}],
+    "messages": [
+        CHAT["messages"][0],
+        {"role": "assistant", "content": None, "tool_calls": [CALL]},
+        {"role": "tool", "content": "a"},
+        CHAT["messages"][1],
+    ],
+}
+
+
+@pytest.fixture
+def chatml_folder(tmp_path: Path, model_folder: Path) -> Path:
+    """The model with ChatML's tokens."""
+    folder = shutil.copytree(model_folder, tmp_path / "chatml")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def test_chats_with_tools_get_a_template_that_shows_them(moslora: Moslora, chatml_folder: Path):
+    write("chats.jsonl", [CALLING] * 4)
+    text = moslora("init", "chats.jsonl", "--model", chatml_folder).stdout
+    assert load_recipe("chats.yaml").data.chat_template == "chatml-tools"
+    told = "chosen chat template chatml-tools (the samples have tools, which the model's own does not show)"
+    assert told in " ".join(text.split())
+    assert '«<tool_call>\n  {"name": "say", "arguments": {"what": "a"}}\n  </tool_call><|im_end|>»' in text
+    moslora("init", "chats.jsonl", "--model", chatml_folder, "-o", "b.yaml", "--set", "data.ignore=tools")
+    assert load_recipe("b.yaml").data.chat_template == "chatml-tools"  # its calls are still there
+    write("others.jsonl", [CHAT] * 4)
+    moslora("init", "others.jsonl", "--model", chatml_folder)
+    assert load_recipe("others.yaml").data.chat_template is None
+
+
+def test_tools_that_no_template_shows_are_refused_once_with_the_next_step(
+    refused: Callable[..., str], chatml_folder: Path
+):
+    write("chats.jsonl", [CALLING] * 4)
+    where = ["init", "chats.jsonl", "--model", chatml_folder]
+    assert refused(*where, "--set", "data.chat_template=zephyr") == (
+        "chats.jsonl: 4 of 4 samples cannot be used, and data.on_bad skip leaves out at most 5%: sample 1: the chat"
+        " template leaves out the field 'tools'; choose one that shows tools: --set data.chat_template=chatml-tools"
+        " [and 3 more like it]; or take such samples out of the file"
+    )
+    assert "message 2 says nothing without its tool_calls, which data.ignore takes out: take tool_calls off" in refused(
+        *where, "--set", "data.ignore=[tools, tool_calls]"
+    )
 
 
 def test_multiple_choice_questions_are_trained_on_as_they_are_asked(init: Moslora):

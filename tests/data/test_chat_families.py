@@ -205,7 +205,7 @@ def test_turns_marked_as_not_to_be_learned_are_not_in_rewritten_histories_either
         (
             "gemma",
             ["user", "tool", "assistant"],
-            r"choose a data\.chat_template that supports tools, or leave the chat out",
+            r"choose one that shows tools: --set data\.chat_template=chatml-tools \(but .*, or leave the chat out",
         ),
     ],
 )

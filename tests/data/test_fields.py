@@ -140,7 +140,7 @@ def test_thoughts_are_learned_where_the_template_shows_them(read):
         ({"messages": turns("a", "b"), "rejected": turns("a", "c")}, "field 'rejected' is for preference training"),
         ({"messages": turns("a", "b"), "functions": [WEATHER]}, "field 'functions' has no place there"),
         ({"messages": turns("a", "b"), "history": [["c", "d"]]}, "field 'history' is not read in chats"),
-        ({"messages": turns("a", "b"), "weight": 0}, "is marked as not to be learned; leave it out"),
+        ({"messages": turns("a", "b"), "weight": 0}, r": field 'weight' is 0, which .* --set data\.ignore=weight$"),
         ({"messages": turns("a", "b"), "tools": "get_weather"}, "field 'tools' is not JSON"),
         ({"messages": turns("a", "b"), "tools": ["get_weather"]}, "field 'tools' is .* expected a list of objects"),
         ({"messages": turns("a", "b"), "system": 3}, "field 'system' is 3, expected text"),
@@ -180,7 +180,8 @@ SAMPLE = {"instruction": "And then?", "output": "They slept."}
         ("system", 3, "field 'system' is 3, expected text or nothing"),
         ("history", "x", r"field 'history' is 'x', expected a list of \[question, answer\]"),
         ("history", [["x"]], "expected a list of"),
-        ("weight", 0, "is marked as not to be learned"),
+        ("weight", 0.0, "field 'weight' is 0.0, which says not to learn it: take the sample out of the file, or learn"),
+        ("masked", True, r"field 'masked' is True, which .* or learn it all the same with --set data\.ignore=masked$"),
         ("train", "no", "field 'train' is 'no', allowed: 0 or 1"),
     ],
 )

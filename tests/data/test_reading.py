@@ -65,15 +65,25 @@ def test_up_to_five_in_a_hundred_may_be_left_out():
     reading.check()
     assert reading.kept() == [*range(5, 100)]
     assert reading.left_out() == [
-        "x: 5 samples that cannot be used were left out "
-        "(sample 1 is odd | sample 2 is odd | sample 3 is odd | and 2 more)"
+        "x: 5 samples that cannot be used were left out (sample 1 is odd [and 4 more like it])"
     ]
     with pytest.raises(DataError) as caught:
         filled(good=94, bad=5).check()
     assert str(caught.value) == (
-        "x: 5 of 99 samples cannot be used, and data.on_bad skip leaves out at most 5% (sample 1 is odd | sample 2 is"
-        " odd | sample 3 is odd | and 2 more); correct them, or the format or columns they are read with"
+        "x: 5 of 99 samples cannot be used, and data.on_bad skip leaves out at most 5%: sample 1 is odd [and 4 more"
+        " like it]; or take such samples out of the file"
     )
+
+
+def test_each_reason_is_told_once_and_three_of_them_at_most():
+    reading = Reading("x", skips_bad=True)
+    reading.add(7)
+    for index, reason in enumerate(["has 3 ears", "is odd", "has 4 ears", "is red", "is blue", "is odd", "is green"]):
+        with reading.checking(index) as place:
+            raise DataError(f"{place} {reason}")
+    (note,) = reading.left_out()
+    told = "sample 1 has 3 ears [and 1 more like it] | sample 2 is odd [and 1 more like it] | sample 4 is red"
+    assert note == f"x: 7 samples that cannot be used were left out ({told} | and 2 more)"
 
 
 def test_a_source_without_bad_samples_has_no_note():

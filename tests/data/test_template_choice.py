@@ -8,15 +8,16 @@ import pytest
 
 from moslora.data.chat import chat_examples
 from moslora.data.prompts import prompt_ids, response_ids
-from moslora.data.template_choice import choose_template, known_templates, take_saved, template_text
+from moslora.data.template_choice import choose_template, known_templates, shows_tools, take_saved, template_text
 from moslora.errors import ConfigError, DataError
 from moslora.runs.language_settings import DataSettings
 from moslora.runs.recipe import parse_recipe
-from tests.data.chat_families import GEMMA, OLD_PHI, QWEN25, byte_level, metaspace
-from tests.data.test_chat_families import chat, example_of, learned
+from tests.data.chat_families import GEMMA, OLD_PHI, QWEN3, QWEN25, byte_level, metaspace
+from tests.data.test_chat_families import CALL, chat, example_of, learned
 
 KINDS = {
     "chatml": (byte_level, "qwen"),
+    "chatml-tools": (byte_level, "qwen"),
     "gemma": (metaspace, "gemma"),
     "llama3": (byte_level, "llama3"),
     "mistral": (metaspace, "mistral"),
@@ -26,6 +27,7 @@ KINDS = {
 }
 ENDS = {
     "chatml": "<|im_end|>",
+    "chatml-tools": "<|im_end|>",
     "gemma": "<end_of_turn>",
     "llama3": "<|eot_id|>",
     "mistral": "</s>",
@@ -94,6 +96,79 @@ def test_without_the_tags_of_known_templates_the_same_is_learned():
         for tag in ("{%- generation -%}", "{%- endgeneration -%}"):
             tokenizer.chat_template = tokenizer.chat_template.replace(tag, "")
         assert example_of(CHAT, tokenizer) == tagged
+
+
+TOOLS = [{"type": "function", "function": {"name": name}} for name in ("weather", "zürich")]
+CALLED = '<tool_call>\n{"name": "weather", "arguments": {"city": "Oslo"}}\n</tool_call>'
+
+
+def test_chatml_with_tools_shows_them_and_teaches_the_calls():
+    tokenizer = tokenizer_of("chatml-tools")
+    choose_template(tokenizer, template="chatml-tools")
+    rows = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "Is it cold?"},
+        {"role": "assistant", "content": "Let me see.", "tool_calls": [CALL, CALL]},
+        {"role": "tool", "tool_call_id": "a", "content": "4 degrees"},
+        {"role": "tool", "tool_call_id": "b", "content": "5 degrees"},
+        {"role": "assistant", "content": None, "tool_calls": [CALL]},
+        {"role": "tool", "content": "6 degrees"},
+        {"role": "assistant", "content": "Yes."},
+    ]
+    sample = {"tools": TOOLS, "messages": rows}
+    example = example_of(sample, tokenizer)
+    end = "<|im_end|>"
+    assert learned(example, tokenizer) == [f"Let me see.\n{CALLED}\n{CALLED}{end}", CALLED + end, f"Yes.{end}"]
+    text = tokenizer.decode(example["input_ids"])
+    shown = "\n".join(f'{{"type": "function", "function": {{"name": "{name}"}}}}' for name in ("weather", "zürich"))
+    assert text.startswith("<|im_start|>system\nBe brief.\n\n")
+    assert f"<tools>\n{shown}\n</tools>\n" in text.partition("<|im_start|>user")[0]
+    answers = "".join(f"\n<tool_response>\n{n} degrees\n</tool_response>" for n in (4, 5))
+    assert f"<|im_start|>tool{answers}<|im_end|>\n<|im_start|>assistant\n" in text
+    rows[2]["train"] = False
+    assert learned(example_of(sample, tokenizer), tokenizer) == [CALLED + end, f"Yes.{end}"]
+
+
+def test_chatml_with_tools_asks_for_what_it_taught_and_reads_former_calls():
+    tokenizer = tokenizer_of("chatml-tools")
+    choose_template(tokenizer, template="chatml-tools")
+    former = chat("Is it cold?", "", function_call={"name": "weather", "arguments": '{"city": "Oslo"}'})
+    sample = {"tools": TOOLS, **former}
+    example = example_of(sample, tokenizer)
+    assert learned(example, tokenizer) == [f"{CALLED}<|im_end|>"]
+    asked = text_of(tokenizer, former["messages"][:1], tools=TOOLS, add_generation_prompt=True)
+    assert tokenizer.decode(example["input_ids"]) == f"{asked}{CALLED}<|im_end|>\n"
+    choose_template(tokenizer, system="Be brief.")
+    assert text_of(tokenizer, former["messages"], tools=TOOLS).startswith("<|im_start|>system\nBe brief.\n\nYou can")
+
+
+@pytest.mark.parametrize(
+    ("template", "shows"),
+    [
+        (QWEN25, True),
+        (template_text("chatml-tools"), True),
+        (QWEN3, False),
+        (template_text("chatml"), False),
+        (GEMMA, False),
+    ],
+)
+def test_a_template_shows_tools_if_none_of_them_the_calls_and_the_answers_is_left_out(template: str, shows: bool):
+    tokenizer = tokenizer_of("chatml")
+    tokenizer.chat_template = template  # Qwen3's here shows calls, but no tools
+    assert shows_tools(tokenizer) is shows
+
+
+def test_a_tokenizer_without_chatmls_tokens_is_told_what_the_template_for_tools_lacks_there():
+    told = r"choose one that shows tools: --set data\.chat_template=chatml-tools"
+    sample = {"tools": TOOLS, **CHAT}
+    for name, more in (
+        ("chatml", "$"),
+        ("zephyr", r" \(but <\|im_end\|>, which ends .* of this model\), or a Jinja file$"),
+    ):
+        tokenizer = tokenizer_of(name)
+        choose_template(tokenizer, template=name)
+        with pytest.raises(DataError, match=rf"^a\.jsonl: sample 1: .* leaves out the field 'tools'; {told}{more}"):
+            example_of(sample, tokenizer)
 
 
 def test_the_token_that_ends_answers_becomes_the_end_token_and_that_is_told():
@@ -175,7 +250,7 @@ def test_a_tokenizer_with_several_templates_puts_the_system_message_before_each(
 
 def test_a_tokenizer_without_a_template_is_told_the_known_ones():
     with pytest.raises(
-        DataError, match=r"data\.chat_template to chatml, gemma, .*zephyr \(plain suits any base model\)"
+        DataError, match=r"data\.chat_template to chatml, chatml-tools, gemma, .*zephyr \(plain suits any base model\)"
     ):
         chat_examples([CHAT], tokenizer_of("plain"), loss_on="response", source="a.jsonl")
 

@@ -268,11 +268,13 @@ def test_a_message_that_says_nothing_without_its_ignored_calls_is_refused_or_lef
     path = tmp_path / "calls.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     data = {"train": str(path), "format": "chat"}
-    told = "message 2: the chat template leaves out the field 'tool_calls'; choose one of a model that calls tools"
-    with pytest.raises(DataError, match=rf"sample 41: {told}, .*, or leave such samples out \(to .*data\.on_bad=skip"):
+    told = "message 2: the chat template leaves out the field 'tool_calls'; choose one that shows tools: --set data"
+    skip = r" \(to leave such samples out: --set data\.on_bad=skip\)$"
+    with pytest.raises(DataError, match=rf"sample 41: {told}\.chat_template=chatml-tools.*{skip}"):
         read_for_chat(data=data)
-    nothing = r"sample 41: message 2 says nothing without its tool_calls, which data\.ignore takes out: leave such"
-    with pytest.raises(DataError, match=rf"{nothing} samples out \(data\.on_bad=skip\), or keep the calls and choose"):
+    assert len(read_for_chat(data={**data, "chat_template": "chatml-tools"}).rows) == 41
+    nothing = r"sample 41: message 2 says nothing without its tool_calls, which data\.ignore takes out: take tool_calls"
+    with pytest.raises(DataError, match=rf"{nothing} off data\.ignore, and choose .*=chatml-tools\){skip}"):
         read_for_chat(data={**data, "ignore": "tool_calls"})
     skipping = {**data, "ignore": "tool_calls", "on_bad": "skip"}
     assert len(read_for_chat(data=skipping).rows) == 40

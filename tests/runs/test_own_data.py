@@ -182,7 +182,7 @@ def test_bad_samples_stop_the_run_or_are_left_out_and_named(read: Read, tmp_path
 def test_too_many_bad_samples_are_refused(read: Read, tmp_path: Path):
     source = facts(tmp_path, *[BAD] * 4)
     with pytest.raises(
-        DataError, match=r"mine\.jsonl: 4 of 64 samples cannot be used, .* at most 5% \(sample 61: field"
+        DataError, match=r"mine\.jsonl: 4 of 64 samples cannot be used, .* at most 5%: sample 61: field"
     ):
         read(train=source, on_bad="skip")
     assert len(read(train=facts(tmp_path, *[BAD] * 3), on_bad="skip").rows) == 60

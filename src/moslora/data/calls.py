@@ -12,10 +12,10 @@ from moslora.data.fields import is_given
 from moslora.errors import DataError
 
 CALLS = ("tool_calls", "function_call")  # a message that has one may go without text
-SHOWN_BY = (
-    "of a model that calls tools, such as Qwen2.5's or Llama 3.1's own (data.chat_template takes its Jinja file; the"
-    " templates with a name of their own there show no tools)"
-)
+TOOLS_TEMPLATE = "chatml-tools"  # the named chat template that shows tools and calls
+SHOWING = f"--set data.chat_template={TOOLS_TEMPLATE}"  # how a user chooses it
+
+CALL_ROLE = "function_call"  # of a turn whose text is calls, as JSON
 
 
 def read_tools(given: Any, *, place: str) -> list[Any] | None:
@@ -42,6 +42,17 @@ def read_calls(given: Any, *, field: str, place: str) -> list[dict[str, Any]]:
     return calls
 
 
+def has_calls(sample: Mapping[str, Any]) -> bool:
+    """Whether a chat offers tools, or calls them."""
+    turns = next((sample[name] for name in ("messages", "conversations") if is_given(sample.get(name))), None)
+    rows = [row for row in turns if isinstance(row, Mapping)] if isinstance(turns, list) else []
+    is_called = any(
+        CALL_ROLE in (row.get("role"), row.get("from")) or any(is_given(row.get(name)) for name in CALLS)
+        for row in rows
+    )
+    return is_called or (bool(rows) and is_given(sample.get("tools")))
+
+
 def refuse_silenced(sample: Mapping[str, Any], *, ignored: Collection[str], place: str) -> None:
     """Raise DataError for a message of a chat that says nothing once its ignored calls are taken out."""
     taken = [name for name in CALLS if name in ignored]
@@ -51,8 +62,8 @@ def refuse_silenced(sample: Mapping[str, Any], *, ignored: Collection[str], plac
         given = [name for name in taken if isinstance(row, Mapping) and is_given(row.get(name))]
         if given and not any(is_given(row.get(name)) for name in said):
             raise DataError(
-                f"{place}: message {number} says nothing without its {given[0]}, which data.ignore takes out: leave"
-                f" such samples out (data.on_bad=skip), or keep the calls and choose a template {SHOWN_BY}"
+                f"{place}: message {number} says nothing without its {given[0]}, which data.ignore takes out: take"
+                f" {given[0]} off data.ignore, and choose a template that shows it ({SHOWING})"
             )
 
 

@@ -95,7 +95,11 @@ def refuse_unread(sample: Mapping[str, Any], *, read: Collection[str], place: st
         if field in _UNREAD:
             raise DataError(f"{place}: field '{field}' {_UNREAD[field]} (to leave it out: data.ignore)")
     if learned(sample, place=place) is False:
-        raise DataError(f"{place} is marked as not to be learned; leave it out")
+        field = next(name for name in MARKS if learned({name: sample.get(name)}, place=place) is False)
+        raise DataError(
+            f"{place}: field '{field}' is {sample[field]!r}, which says not to learn it: take the sample out of the"
+            f" file, or learn it all the same with --set data.ignore={field}"
+        )
 
 
 def learned(fields: Mapping[str, Any], *, place: str) -> bool | None:

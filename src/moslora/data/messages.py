@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from moslora.data.calls import CALLS, read_calls, read_tools
+from moslora.data.calls import CALL_ROLE, CALLS, read_calls, read_tools
 from moslora.data.fields import FIELDS, LEARNED, MEDIA, NOT_LEARNED, is_given, learned, refuse_unread
 from moslora.errors import DataError
 
@@ -14,12 +14,11 @@ ROLES = ("system", "user", "assistant", "tool")
 SAMPLE_FIELDS = FIELDS["chat"]
 MEANT = ("tool_calls", "function_call", "reasoning_content", "reasoning", "thinking", "refusal", "name")
 
-_CALL_ROLE = "function_call"  # of a turn whose text is calls, as JSON
 _FROM_ROLES = {  # what data sets call the roles otherwise
     "human": "user",
     "gpt": "assistant",
     "model": "assistant",
-    _CALL_ROLE: "assistant",
+    CALL_ROLE: "assistant",
     "observation": "tool",
     "function": "tool",
     "developer": "system",
@@ -82,7 +81,7 @@ def _message(row: Any, keys: tuple[str, str], *, place: str) -> Message:
         raise DataError(f"{place}: field '{keys[0]}' is '{role}' (allowed: {allowed}); correct the sample")
     left = {*keys, *LEARNED, *NOT_LEARNED}
     others = {name: value for name, value in row.items() if name not in left and is_given(value)}
-    if row[keys[0]] == _CALL_ROLE:
+    if row[keys[0]] == CALL_ROLE:
         given = _text(row, keys[1], place=place)
         return {"role": role, "content": "", "tool_calls": read_calls(given, field=keys[1], place=place), **others}
     if "tool_calls" in others:

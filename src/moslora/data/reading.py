@@ -1,5 +1,6 @@
 """A source as it is read: where each of its samples stands, and what becomes of those that cannot be used."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -7,7 +8,9 @@ from moslora.errors import DataError
 
 MOST_BAD = 0.05  # the share of a source's samples that may be left out because they cannot be used
 SKIPPING = "--set data.on_bad=skip"  # how a user leaves such samples out
-NAMED = 3  # so many of them are told with their reason
+NAMED = 3  # so many different reasons are told
+
+_NUMBER = re.compile(r"\d+")
 
 
 class Reading:
@@ -66,7 +69,7 @@ class Reading:
         if len(self.reasons) > MOST_BAD * total:
             raise DataError(
                 f"{self.source}: {len(self.reasons)} of {total} samples cannot be used, and data.on_bad skip leaves out"
-                f" at most {MOST_BAD:.0%} ({self._first()}); correct them, or the format or columns they are read with"
+                f" at most {MOST_BAD:.0%}: {self._first()}; or take such samples out of the file"
             )
 
     def left_out(self) -> list[str]:
@@ -77,5 +80,11 @@ class Reading:
         return [f"{self.source}: {len(self.reasons)} {were} left out ({self._first()})"]
 
     def _first(self) -> str:
-        more = f" | and {len(self.reasons) - NAMED} more" if len(self.reasons) > NAMED else ""
-        return " | ".join(self.reasons[:NAMED]) + more
+        """The first reasons, each told once with the number of those that differ from it in numbers alone."""
+        alike: dict[str, list[str]] = {}
+        for reason in self.reasons:
+            alike.setdefault(_NUMBER.sub("", reason), []).append(reason)
+        first = [*alike.values()][:NAMED]
+        told = [own[0] + (f" [and {len(own) - 1} more like it]" if len(own) > 1 else "") for own in first]
+        more = len(self.reasons) - sum(map(len, first))
+        return " | ".join([*told, *([f"and {more} more"] if more else [])])

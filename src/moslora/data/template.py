@@ -11,12 +11,14 @@ from jinja2 import TemplateError, TemplateSyntaxError
 from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import render_jinja_template
 
-from moslora.data.calls import CALLS, SHOWN_BY, with_written_arguments
+from moslora.data.calls import CALLS, SHOWING, with_written_arguments
 from moslora.data.messages import MEANT, Chat, Message
 from moslora.errors import DataError
 
 T = TypeVar("T")
 Span = tuple[int, int]  # of characters: the first one, and the one after the last
+
+CHATML_END = "<|im_end|>"  # of a turn, in ChatML
 
 _REFUSALS = (TemplateError, TypeError, ValueError, LookupError)
 _GENERATION_TAG = re.compile(r"\{%-?\s*generation\b")
@@ -112,7 +114,7 @@ class ChatTemplate:
         """
         if chat.tools and not self._knows("", "tools"):
             if self.text(chat.messages, place=place, tools=chat.tools) == self.text(chat.messages, place=place):
-                raise DataError(_left_out("tools", place=place))
+                raise DataError(self._left_out("tools", place=place))
             self._shown.add(("", "tools"))
         for turn, message in enumerate(chat.messages):
             self._check_text(chat, turn, place=place)
@@ -155,7 +157,7 @@ class ChatTemplate:
             self._shown.add((role, field))
         elif field in MEANT:
             says_more = bool(chat.messages[turn]["content"].strip())
-            raise DataError(_left_out(field, place=f"{place}: message {chat.number(turn)}", says_more=says_more))
+            raise DataError(self._left_out(field, place=f"{place}: message {chat.number(turn)}", says_more=says_more))
         else:
             self.unshown[field] = None
 
@@ -201,11 +203,29 @@ class ChatTemplate:
             ) from error
         except _REFUSALS as error:
             reason = " ".join(str(error).split()).rstrip(".!")
-            raise DataError(f"{place}: the chat template refuses it ({reason}); {_mended(copies, render)}") from error
+            mended = _mended(copies, render, tools=self._shows_tools)
+            raise DataError(f"{place}: the chat template refuses it ({reason}); {mended}") from error
+
+    def _left_out(self, field: str, *, place: str, says_more: bool = True) -> str:
+        """What to do about a field that the template does not show; a message that `says_more` can do without it."""
+        if field in ("tools", *CALLS):
+            step = self._shows_tools
+        else:
+            without = "leave it out (data.ignore)" if says_more else "leave such samples out"
+            step = f"choose one that shows it (data.chat_template), or {without}"
+        return f"{place}: the chat template leaves out the field '{field}'; {step}"
+
+    @property
+    def _shows_tools(self) -> str:
+        """How to come by a template that shows tools."""
+        step = f"choose one that shows tools: {SHOWING}"
+        if CHATML_END in self.special_texts:
+            return step
+        return f"{step} (but {CHATML_END}, which ends its answers, is not a token of this model), or a Jinja file"
 
 
-def _mended(messages: list[Message], render: Callable[[list[Message]], Any]) -> str:
-    """What to do about a chat that a template refuses."""
+def _mended(messages: list[Message], render: Callable[[list[Message]], Any], *, tools: str) -> str:
+    """What to do about a chat that a template refuses; `tools` says how to come by one that shows them."""
     roles = [message["role"] for message in messages]
     if "system" in roles:
         try:
@@ -218,12 +238,5 @@ def _mended(messages: list[Message], render: Callable[[list[Message]], Any]) -> 
     if twice is not None:
         return f"two turns of the {twice} in a row: join them, or choose another data.chat_template"
     if "tool" in roles:
-        return "choose a data.chat_template that supports tools, or leave the chat out"
+        return f"{tools}, or leave the chat out"
     return "correct its roles and fields"
-
-
-def _left_out(field: str, *, place: str, says_more: bool = True) -> str:
-    """What to do about a field that a template does not show; a message that `says_more` can do without it."""
-    one = f"one {SHOWN_BY}" if field in ("tools", *CALLS) else "one that shows it (data.chat_template)"
-    without = "leave it out (data.ignore)" if says_more else "leave such samples out"
-    return f"{place}: the chat template leaves out the field '{field}'; choose {one}, or {without}"

@@ -14,12 +14,14 @@ from transformers import PreTrainedTokenizerBase
 from moslora.data.marks import Marks
 from moslora.data.messages import Chat
 from moslora.data.template import ChatTemplate
-from moslora.errors import ConfigError, suggestion
+from moslora.errors import ConfigError, DataError, suggestion
 
 SAVED_NAME = "chat_template.jinja"  # as transformers calls it
 
 _FOLDER = resources.files("moslora.data") / "chat_templates"
 _QUESTION, _ANSWER = {"role": "user", "content": "?"}, {"role": "assistant", "content": "!"}
+_FUNCTION = {"name": "look_up", "description": "?", "parameters": {"type": "object", "properties": {}}}
+_CALL = {"type": "function", "id": "123456789", "function": {"name": "look_up", "arguments": {}}}
 
 
 def known_templates() -> list[str]:
@@ -63,6 +65,21 @@ def choose_template(
         opened = {name: _opened(text, system) for name, text in named.items()}
         tokenizer.chat_template = opened if isinstance(own, dict) else opened[""]  # pyright: ignore[reportAttributeAccessIssue]
     return notes
+
+
+def shows_tools(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether the tokenizer's own template shows the tools of a chat, the calls of them, and what came of these."""
+    if not tokenizer.chat_template:
+        return False
+    template, place = ChatTemplate(tokenizer), "a chat with tools"
+    calling = {"role": "assistant", "content": "", "tool_calls": [_CALL]}
+    found = {"role": "tool", "content": "!", "tool_call_id": _CALL["id"], "name": _FUNCTION["name"]}
+    chat = Chat([_QUESTION, calling, found, _ANSWER], [{"type": "function", "function": _FUNCTION}])
+    try:
+        template.check_shows(template.fitted(chat, place=place), place=place)
+    except DataError:
+        return False
+    return True
 
 
 def take_saved(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:

@@ -41,8 +41,8 @@ class DataSettings(SampleSettings):
     Chats always go through the chat template, prompts of completions stay as they are.
     """
     chat_template: Text | None = None
-    """For chats, in place of the tokenizer's own: `chatml`, `gemma`, `llama3`, `mistral`, `phi3`, `plain`, `zephyr`, or
-    a Jinja file. It is saved with the adapter.
+    """For chats, in place of the tokenizer's own: `chatml`, `chatml-tools` (shows tools and their calls), `gemma`,
+    `llama3`, `mistral`, `phi3`, `plain`, `zephyr`, or a Jinja file. It is saved with the adapter.
     """
     system: Text | None = None
     """A system message for chats and instructions that have none of their own."""

@@ -219,7 +219,9 @@ def lines(choice: Choice) -> list[str]:
     }
     told = [text for name, text in validated.items() if data.get(name)]
     tasks = choice.settings.get("evaluation", {}).get("tasks", [])
+    template = choice.reasons.get("data.chat_template")
     return [
+        *([f"chat template {data['chat_template']} ({template})"] if template else []),
         f"at most {data['max_length_tokens']} tokens a sample ({choice.reasons['data.max_length_tokens']})",
         f"{numbered(training['batch_size'], 'sample')} a step, {training['micro_batch_size']} at once"
         f" ({choice.reasons['training.micro_batch_size']})",

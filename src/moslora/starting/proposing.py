@@ -10,11 +10,15 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from torch import nn
+from transformers import PreTrainedTokenizerBase
 
 from moslora.comparison.cost import measure, shortened
 from moslora.comparison.timing import duration
+from moslora.data.calls import TOOLS_TEMPLATE
 from moslora.data.prompts import CHAT
 from moslora.data.showing import marked_lines, marked_text
+from moslora.data.template import CHATML_END
+from moslora.data.template_choice import shows_tools
 from moslora.errors import command
 from moslora.runs.commented import commented
 from moslora.runs.counting import trainable_parameters
@@ -63,10 +67,10 @@ def propose(
     layers = [name for name, module in on_meta.named_modules() if isinstance(module, nn.Linear)]
     footprint = _footprint(on_meta, settings, machine)
     choosing.model_settings(choice, path, footprint=footprint, layer_names=layers)
-    speaks = bool(load_tokenizer(settings).chat_template)
-    choosing.data_settings(choice, sources, is_on_cpu=is_on_cpu, speaks=speaks)
-    if sources.shape.format == "chat" and not speaks:
-        _chat_template(choice, settings)
+    tokenizer = load_tokenizer(settings)
+    choosing.data_settings(choice, sources, is_on_cpu=is_on_cpu, speaks=bool(tokenizer.chat_template))
+    if sources.shape.format == "chat":
+        _chat_template(choice, tokenizer, has_calls=sources.has_calls)
     lengths, bad = _lengths(choice, name=name)
     positions = getattr(on_meta.config.get_text_config(), "max_position_embeddings", None) or SAFE_POSITIONS
     is_text = sources.shape.format == "text"
@@ -100,10 +104,14 @@ def _model_settings(path: str, told: Mapping[str, Any]) -> ModelSettings:
     return parse_recipe(settings, source="the recipe").model
 
 
-def _chat_template(choice: Choice, settings: ModelSettings) -> None:
-    """Choose a template for a model that has none of its own: the one whose tokens it knows, or one of plain words."""
-    name = "chatml" if "<|im_end|>" in load_tokenizer(settings).get_vocab() else "plain"
-    choice.set("data.chat_template", name, "the model has none of its own")
+def _chat_template(choice: Choice, tokenizer: PreTrainedTokenizerBase, *, has_calls: bool) -> None:
+    """Choose a template for a model that has none, or none that shows the samples' tools: one whose tokens it knows."""
+    knows_chatml = CHATML_END in tokenizer.get_vocab()
+    if has_calls and knows_chatml and not shows_tools(tokenizer):
+        choice.set("data.chat_template", TOOLS_TEMPLATE, "the samples have tools, which the model's own does not show")
+    elif not tokenizer.chat_template:
+        name = "chatml" if knows_chatml else "plain"
+        choice.set("data.chat_template", name, "the model has none of its own")
 
 
 def measured(proposal: Proposal) -> str:

@@ -6,7 +6,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from moslora.data.fields import FIELDS
+from moslora.data.calls import has_calls
+from moslora.data.fields import FIELDS, with_columns, without_fields
+from moslora.data.files import Row
 from moslora.data.folders import OTHERS
 from moslora.data.reading import Reading
 from moslora.data.source import load_samples
@@ -21,13 +23,15 @@ VALIDATING = tuple(name for name in OTHERS if name != "test")  # a test set is n
 class Sources:
     """What `data.train` and `data.validation` name, the samples to train on, and their format.
 
-    `left_out` are those that cannot be used, which `samples` does not count once they are known.
+    `has_calls`: some of them are chats with tools. `left_out` are those that cannot be used, which `samples` does not
+    count once they are known.
     """
 
     train: list[str]
     validation: str | None
     samples: int
     shape: Shape
+    has_calls: bool = False
     left_out: int = 0
 
     @property
@@ -53,7 +57,7 @@ def look_at(given: Sequence[str], *, ask: Ask, told: Mapping[str, Any] = Mapping
     samples = sum(len(read[source]) + len(reading.reasons) for source, reading in readings.items())
     if told.get("format") or told.get("columns"):
         shape = _as_told(told)
-        return Sources(train, validation, samples, shape)
+        return Sources(train, validation, samples, shape, _have_calls(read, shape, told))
     shapes = [shape_of(rows, source=source, ask=ask) for source, rows in read.items()]
     for source, shape in zip(read, shapes, strict=True):
         if (shape.format, shape.columns) != (shapes[0].format, shapes[0].columns):
@@ -61,7 +65,17 @@ def look_at(given: Sequence[str], *, ask: Ask, told: Mapping[str, Any] = Mapping
                 f"{train[0]} and {source} differ in format or columns ({_told(shapes[0])}; {_told(shape)}); give them"
                 " the same columns, or make a recipe for each"
             )
-    return Sources(train, validation, samples, shapes[0])
+    return Sources(train, validation, samples, shapes[0], _have_calls(read, shapes[0], told))
+
+
+def _have_calls(read: Mapping[str, Sequence[Row]], shape: Shape, told: Mapping[str, Any]) -> bool:
+    """Whether the samples, without the fields that are to be ignored, have chats with tools."""
+    if shape.format != "chat":
+        return False
+    ignored = told.get("ignore") or []
+    ignored = [ignored] if isinstance(ignored, str) else ignored
+    named = (with_columns(rows, shape.columns, source=source) for source, rows in read.items())
+    return any(has_calls(sample) for rows in named for sample in without_fields(rows, ignored))
 
 
 def _as_told(told: Mapping[str, Any]) -> Shape:
