@@ -4,6 +4,8 @@ from pathlib import Path
 from PIL import Image
 from typer.testing import Result
 
+from moslora.records import RunRecord
+
 Moslora = Callable[..., Result]
 Refused = Callable[..., str]
 
@@ -14,6 +16,17 @@ def test_a_run_becomes_a_page_in_its_folder(finished: Path, moslora: Moslora, re
     assert page.read_text().startswith("<!doctype html>")
     assert refused("report", finished) == f"{page} exists; replace it with --overwrite, or give another name"
     assert moslora("report", finished, "--overwrite").exit_code == 0
+
+
+def test_a_run_that_is_not_finished_is_said_to_be_so(finished: Path, moslora: Moslora):
+    assert moslora("report", finished).stderr == ""
+    record = RunRecord.load(finished / "run.json")
+    record.status = "failed"
+    record.save(finished / "run.json")
+    result = moslora("report", finished, "--overwrite")
+    steps = f"step {record.steps} of {record.steps}"
+    assert result.stderr == f"run has failed ({steps}): the page shows what it has\n"
+    assert f"run has failed ({steps})." in (finished / "report.html").read_text()
 
 
 def test_plots_go_to_a_folder_of_their_own(finished: Path, moslora: Moslora, tmp_path: Path):

@@ -82,7 +82,7 @@ def test_a_run_that_was_killed_at_once_still_has_a_page(run_folder: Path):
     found = sections([run_folder])
     assert "runs-inside" not in found
     assert "runs-learning" not in found
-    assert "demo is interrupted." in found["runs-limits"]
+    assert "demo is interrupted (step 150)." in found["runs-limits"]
 
 
 def test_a_run_on_own_data_leads_with_the_perplexity_of_its_validation_data(run_folder: Path):

@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM
 from moslora.adapter.methods import METHODS, known_options
 from moslora.errors import CheckpointError, ConfigError, DivergedError, InUseError
 from moslora.records import RunRecord
+from moslora.reports.page import write_report
 from moslora.runs.adapters import load_adapted, open_adapter
 from moslora.runs.exporting import fold_adapter, merge_adapter
 from moslora.runs.language_settings import EvaluationSettings
@@ -203,3 +204,14 @@ def test_several_processes_are_told_to_take_the_weights_in_one(stop: Stop, monke
     monkeypatch.delenv("WORLD_SIZE")
     open_reached(run)
     assert open_adapter(open_reached(run).home).peft_type == "MOSLORA"
+
+
+def test_a_report_says_at_which_step_a_run_stopped(tmp_path: Path, stop: Stop):
+    told: list[str] = []
+    write_report([stop("k9")], tmp_path / "page.html", report=told.append)
+    step = RunRecord.load(tmp_path / "k9" / "run.json").steps
+    assert step > 0
+    assert told == [f"k9 is interrupted (step {step} of 8): the page shows what it has"]
+    shutil.rmtree(tmp_path / "k9" / "checkpoints")
+    write_report([tmp_path / "k9"], tmp_path / "again.html", report=told.append)
+    assert told[1] == told[0]

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from moslora.cli.options import remarks, results
+from moslora.cli.options import remark, remarks, results
 
 EXAMPLES = (
     "moslora report runs/demo",
@@ -44,7 +44,7 @@ def report(
     from moslora.reports.page import write_report
 
     page = output or Path(sources[0]) / "report.html"
-    written = write_report(sources, page, plots=plots, overwrite=overwrite)
+    written = write_report(sources, page, plots=plots, overwrite=overwrite, report=remark)
     results.print(str(page))
     if plots is not None:
         remarks.print(f"{len(written) - 1} plots in {plots}")

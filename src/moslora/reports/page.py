@@ -1,7 +1,7 @@
 """One self-contained HTML page about runs, comparisons and studies, and its plots as files."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from moslora.reports.drawing import FORMATS, Plot, image_bytes, image_kind, styl
 from moslora.reports.inside import adapter_plots
 from moslora.reports.judging_chapter import judging_chapter
 from moslora.reports.parts import Chapter, plots_of
+from moslora.reports.progress import unfinished
 from moslora.reports.reading import open_sources
 from moslora.reports.runs_chapter import runs_chapter
 from moslora.reports.sheet import sheet_bytes
@@ -23,9 +24,10 @@ from moslora.reports.sheet import sheet_bytes
 
 @dataclass(frozen=True)
 class Report:
-    """Chapters ready to be written."""
+    """Chapters ready to be written, and what of them is not finished, a line each."""
 
     chapters: list[Chapter]
+    unfinished: list[str] = field(default_factory=list)
 
     @cached_property
     def plots(self) -> list[Plot]:
@@ -51,13 +53,21 @@ def make_report(sources: Sequence[str | Path]) -> Report:
         chapters = [comparison_chapter(one, name=f"c{number}") for number, one in enumerate(found.comparisons, start=1)]
         chapters += [judging_chapter(one, name=f"j{number}") for number, one in enumerate(found.studies, start=1)]
         chapters += [runs_chapter(found.runs, name="runs")] if found.runs else []
-    return Report(chapters)
+    states = [f"{one.folder} is not complete" for one in found.comparisons if not one.record.is_complete]
+    return Report(chapters, [*states, *(state for run in found.runs if (state := unfinished(run)))])
 
 
 def write_report(
-    sources: Sequence[str | Path], output: str | Path, *, plots: str | Path | None = None, overwrite: bool = False
+    sources: Sequence[str | Path],
+    output: str | Path,
+    *,
+    plots: str | Path | None = None,
+    overwrite: bool = False,
+    report: Callable[[str], None] = lambda _line: None,
 ) -> list[Path]:
     """Write the page to the file `output` and each drawing as PNG and SVG into the folder `plots`; what was written.
+
+    `report` is called with a line of text for each run or comparison that is not finished.
 
     Raises `CheckpointError` for sources that cannot be read and, before anything is read, `OutputError` for files
     that exist (unless `overwrite`) or cannot be written.
@@ -67,17 +77,19 @@ def write_report(
     folder = Path(plots) if plots is not None else None
     if folder is not None:
         _check_folder(folder, overwrite=overwrite)
-    report = make_report(sources)
-    page = report.html()
+    made = make_report(sources)
+    page = made.html()
     output.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(output, page)
     written = [output]
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
-        for plot in report.plots:
+        for plot in made.plots:
             for kind in FORMATS:
                 written.append(folder / f"{plot.name}.{kind}")
                 write_atomically(written[-1], image_bytes(plot, kind))
+    for state in made.unfinished:
+        report(f"{state}: the page shows what it has")
     return written
 
 

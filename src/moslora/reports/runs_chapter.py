@@ -13,6 +13,7 @@ from moslora.reports.inside import adapter_plots
 from moslora.reports.learning import learning_curves
 from moslora.reports.medians import medians_table
 from moslora.reports.parts import Cell, Chapter, Fold, Part, Plots, Points, Table, Text
+from moslora.reports.progress import unfinished
 from moslora.reports.reading import Metrics, StoredRun
 from moslora.reports.seeing import add_tasks, sees_pictures
 from moslora.reports.sheets import run_sheet
@@ -45,8 +46,8 @@ def runs_chapter(runs: Sequence[StoredRun], *, name: str) -> Chapter:
     chapter.add("inside", "Inside the adapter" if len(runs) == 1 else "Inside the adapters", *_inside(runs, name))
     chapter.add("answers", "Wrong answers side by side", *_answers(runs))
     notes = [f"{run.label}: {note}" for run in runs for note in run.record.told]
-    unfinished = [f"{run.label} is {run.record.status}." for run in runs if run.record.status != "finished"]
-    chapter.add("limits", "Limits", Points([LIMIT.format(_units(runs)), *_groups(runs), *unfinished, *notes]))
+    states = [f"{state}." for run in runs if (state := unfinished(run))]
+    chapter.add("limits", "Limits", Points([LIMIT.format(_units(runs)), *_groups(runs), *states, *notes]))
     chapter.add("settings", "Settings, versions and seeds", *_settings(runs))
     return chapter
 
