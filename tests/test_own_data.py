@@ -79,6 +79,7 @@ def test_the_page_leads_from_a_file_to_a_model_that_answers(walked: tuple[Path, 
     assert record.validation_loss is not None
     assert [found.task for found in record.evaluations] == ["questions"]
     assert printed['moslora generate runs/mine "What is a wren?"'].strip()
+    assert "the base model was made on this machine and is in its cache" in printed["moslora fold runs/mine"]
     for name in ("folded/adapter_model.safetensors", "merged/model.safetensors"):
         assert (folder / "runs/mine" / name).is_file()
 

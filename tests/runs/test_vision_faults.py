@@ -248,7 +248,7 @@ def test_a_folded_adapter_says_what_a_server_may_leave_out(finished: Path, tmp_p
     export = fold_adapter(open_adapter(finished), tmp_path / "folded")
     card = (tmp_path / "folded" / "README.md").read_text()
     assert "from transformers import LlavaForConditionalGeneration" in card
-    for text in (card, str(export.note)):
+    for text in (card, *export.notes):
         assert "may apply the language model's part alone" in text
         assert "`moslora merge ADAPTER`" in text
     assert "from peft import AutoPeftModel\n" in (finished / "adapter" / "README.md").read_text()

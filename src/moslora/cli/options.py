@@ -100,8 +100,8 @@ def print_export(export: "Export", headline: str, *, plain: str, code: str, as_j
         results.print(line)
     results.print(f"load it with {plain}:")
     results.print(f"  {python_line(code)}")
-    if export.note:
-        results.print(f"note: {export.note}")
+    for note in export.notes:
+        results.print(f"note: {note}")
 
 
 def print_table(console: Console, table: Table) -> None:

@@ -13,8 +13,8 @@ from moslora.adapter.merging import merged_by_peft, whole_model
 from moslora.adapter.proving import prove_copy
 from moslora.adapter.twin import base_of
 from moslora.adapter.verification import Drift, coarsest_dtype, probe_output
-from moslora.errors import ConfigError, python_text
-from moslora.files import check_new_folder, check_writable
+from moslora.errors import ConfigError, command, python_text
+from moslora.files import cache_folder, check_new_folder, check_writable
 from moslora.runs.adapters import FULL, MOSLORA, PROJECTOR_ONLY, Opened, load_adapted, text_probe
 from moslora.runs.kinds import kind_of
 from moslora.runs.models import load_model, resolve_model
@@ -31,7 +31,7 @@ class Export:
     drift: Drift
     class_name: str  # of transformers, that loads the base
     options: dict[str, Any]  # that it is loaded with
-    note: str | None = None  # what a reader should know of it
+    notes: tuple[str, ...] = ()  # what a reader should know of it
     outputs: str = "logits"  # what was compared
     asked: str = "questions"  # on what
 
@@ -82,6 +82,16 @@ def _export(opened: Opened, folder: Path, drift: Drift, *, num_labels: int | Non
     return Export(folder, base, drift, opened.head.class_name, options, outputs=kind.outputs, asked=kind.probed)
 
 
+def _of_its_base(opened: Opened, export: Export) -> str | None:
+    """That the base model was made on this machine, and is not found elsewhere."""
+    if not Path(export.base).is_relative_to(cache_folder()):
+        return None
+    return (
+        "the base model was made on this machine and is in its cache; to use the result elsewhere:"
+        f" {command('merge', opened.run.path if opened.run else opened.adapter)}"
+    )
+
+
 def _labels(model: Any) -> int | None:
     """The number of labels that a model's configuration has; None of one without a configuration."""
     return getattr(getattr(base_of(model), "config", None), "num_labels", None)
@@ -99,13 +109,14 @@ def fold_adapter(opened: Opened, folder: Path, *, format: str | None = None, all
         raise ConfigError(_nothing_to_fold(opened))
     _check_place(opened, folder)
     model, processor = load_adapted(opened)
-    labels, note = _labels(model), serving_note(model)
+    labels, serving = _labels(model), serving_note(model)
     probe = text_probe(opened, processor, model)
     given: dict[str, Any] = {"format": chosen, "probe": probe, "allow_drift": allow_drift}
     drift = kind.write_folded(opened.model, model, processor, folder, **given)
     base = None if kind.fold_formats[0] == "peft" else opened.model.path
     write_origin(folder, base=base, **_origin(opened))
-    export = replace(_export(opened, folder, drift, num_labels=labels), note=note)
+    export = _export(opened, folder, drift, num_labels=labels)
+    export = replace(export, notes=tuple(note for note in (serving, _of_its_base(opened, export)) if note))
     return _noted(opened, export, name="folded")
 
 
