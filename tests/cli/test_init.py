@@ -193,7 +193,17 @@ def test_what_is_set_stays_as_it_was_said(init: Moslora):
     init(write("pairs.jsonl", PAIRS), "--set", "adapter.r=4", "--set", "data.max_length_tokens=40", "--set", "seed=7")
     recipe = load_recipe("pairs.yaml")
     assert (recipe.adapter.options["r"], recipe.data.max_length_tokens, recipe.seed) == (4, 40, 7)
-    assert "# as told" in Path("pairs.yaml").read_text()
+    assert "# given with --set" in Path("pairs.yaml").read_text()
+
+
+def test_a_length_that_some_samples_exceed_is_told_with_what_becomes_of_them(init: Moslora):
+    long = [{"question": "Say a word.", "answer": "a " * 80}] * 4
+    text = init(write("pairs.jsonl", [*PAIRS, *long]), "--set", "data.max_length_tokens=40").stdout
+    told = "40 tokens a sample (given with --set; 4 of 36 are longer and will be left out, the longest sample has "
+    assert told in " ".join(text.split())
+    data = load_recipe("pairs.yaml").data
+    assert (data.max_length_tokens, data.longer) == (40, "leave_out")
+    assert "# given with --set; 4 of 36 are longer" in Path("pairs.yaml").read_text()
 
 
 def test_as_json_is_nothing_but_json(init: Moslora):

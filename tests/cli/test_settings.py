@@ -16,7 +16,7 @@ def test_all_settings_are_listed_in_eighty_columns(moslora: Moslora):
 
 def test_one_setting_is_explained_in_full(moslora: Moslora):
     assert moslora("settings", "training.learning_rate").stdout == (
-        "training.learning_rate\nThe highest rate, reached after the warm-up.\n"
+        "training.learning_rate\nThe highest learning rate, reached after the warm-up.\n"
         "allowed  a number, more than 0\ndefault  0.0003\n"
     )
 

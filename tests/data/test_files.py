@@ -2,6 +2,7 @@ import csv
 import gzip
 import json
 import re
+import shlex
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -146,6 +147,26 @@ def test_an_unknown_format_lists_the_known_ones(tmp_path):
 )
 def test_damage_is_named_with_its_line(tmp_path, name, text, message):
     assert message in refusal(written(tmp_path / name, text))
+
+
+@pytest.mark.parametrize(
+    ("name", "encoding"),
+    [("my table.csv", "latin-1"), ("a.csv.gz", "cp1252"), ("a.tsv", "utf-16"), ("a.txt", "cp1252")],
+)
+def test_a_file_that_is_not_utf_8_is_read_once_converted_as_the_message_says(tmp_path, name, encoding):
+    text = "Frage\tAntwort\nWer f\u00e4ngt K\u00e4se?\tNiemand\n" + (
+        "\u201eK\u00e4se\u201c\tF\u00fcr 3 \u20ac\n" if encoding != "latin-1" else ""
+    )
+    content = text.encode(encoding)
+    path = tmp_path / name
+    path.write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    message = refusal(path)
+    line = "line 1: byte 0xff" if encoding == "utf-16" else "line 2: byte 0xe4"
+    kind = "UTF-8" if name == "a.txt" else "CSV UTF-8"
+    assert message.startswith(f"{path}: {line} is not UTF-8; save it as {kind}, or: iconv -f ")
+    told = message.partition("iconv -f ")[2].split(" ", 1)
+    assert told[1] == f"-t UTF-8 {shlex.quote(str(path).removesuffix('.gz'))} > NEW"
+    assert content.decode(told[0]) == text
 
 
 def test_a_cell_may_hold_a_picture_and_the_limit_of_other_readers_stays(tmp_path):

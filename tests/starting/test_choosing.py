@@ -60,6 +60,34 @@ def test_long_texts_are_divided_and_never_left_out():
     assert lengths_chosen([90_000], is_text=True) == {"max_length_tokens": 1024, "packing": True}
 
 
+@pytest.mark.parametrize(
+    ("lengths", "more", "longer", "told"),
+    [
+        ([40] * 18 + [90, 99], {}, "leave_out", "2 of 20 are longer and will be left out"),
+        ([40] * 18 + [90, 99], {"longer": "cut"}, "cut", "2 of 20 are longer and will be cut"),
+        ([90, 99], {}, None, "2 of 2 are longer and will be cut"),  # none would be left
+        ([40, 50, 99], {"max_length_tokens": 99}, None, ""),
+    ],
+)
+def test_a_length_that_is_given_says_how_many_are_longer_and_what_becomes_of_them(
+    lengths: list[int], more: dict, longer: str | None, told: str
+):
+    choice = Choice.of({"data": {"max_length_tokens": 64, **more}})
+    length_settings(choice, lengths, is_text=False, is_on_cpu=True, positions=8192)
+    assert choice.settings["data"].get("longer") == longer
+    reason = choice.reasons["data.max_length_tokens"]
+    assert reason == "; ".join(
+        ["given with --set", ", ".join(filter(None, [told, "the longest sample has 99 tokens"]))]
+    )
+
+
+def test_a_length_given_for_texts_says_how_many_are_divided():
+    choice = Choice.of({"data": {"max_length_tokens": 64}})
+    length_settings(choice, [10, 64, 65, 900], is_text=True, is_on_cpu=True, positions=8192)
+    assert "; 2 of 4 are longer and will be divided, the lon" in choice.reasons["data.max_length_tokens"]
+    assert "longer" not in choice.settings["data"]
+
+
 def test_a_long_text_counts_by_its_pieces():
     sources = Sources(["book.txt"], None, 1, Shape("text"))
     assert pieces([90_000], sources, tokens=1000) == 90

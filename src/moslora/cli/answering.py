@@ -198,4 +198,6 @@ def _standard_input() -> str:
     try:
         return sys.stdin.buffer.read().decode("utf-8-sig").strip()
     except UnicodeDecodeError as error:
-        raise DataError(f"standard input is not text in UTF-8 ({error.reason}); convert it") from error
+        raise DataError(
+            f"standard input is not text in UTF-8 ({error.reason}); convert it, for instance with iconv"
+        ) from error

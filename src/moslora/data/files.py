@@ -8,11 +8,12 @@ import gzip
 import io
 import json
 import zlib
-from codecs import BOM_UTF8
+from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Callable, Iterator
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from moslora.data.reading import Reading
@@ -116,7 +117,18 @@ def _text(content: bytes, path: Path, *, first_line: int = 1) -> str:
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + first_line
         byte = content[error.start]
-        raise DataError(f"{path}: line {line}: byte 0x{byte:02x} is not UTF-8; save the file as UTF-8") from error
+        kind = "CSV UTF-8" if file_format(path) in (".csv", ".tsv") else "UTF-8"
+        convert = f"iconv -f {_encoding(content)} -t UTF-8 {quote(str(path).removesuffix('.gz'))} > NEW"
+        raise DataError(
+            f"{path}: line {line}: byte 0x{byte:02x} is not UTF-8; save it as {kind}, or: {convert}"
+        ) from error
+
+
+def _encoding(content: bytes) -> str:
+    """What bytes that are not UTF-8 most likely are, by its name for iconv."""
+    if content.startswith((BOM_UTF16_LE, BOM_UTF16_BE)):
+        return "UTF-16"
+    return "WINDOWS-1252" if any(0x80 <= byte < 0xA0 for byte in content) else "LATIN1"
 
 
 def _jsonl_rows(content: bytes, path: Path) -> Iterator[Found]:

@@ -62,10 +62,11 @@ def cut_examples(
         longest = max(lengths[index] for index in lost)
         if longest <= max_length_tokens:
             raise DataError(f"{named[lost[0]]} {NOTHING_LEARNED}")
+        without = ", or data.longer to leave_out" if len(over) < len(full) else ""
         raise DataError(
             f"{named[lost[0]]} has {lengths[lost[0]]} tokens and none to learn from among "
             f"its first {max_length_tokens} ({_samples(len(lost))} like that, the longest has {longest}); "
-            f"set data.max_length_tokens to {longest}, or data.longer to leave_out"
+            f"set data.max_length_tokens to {longest}{without}"
         )
     return Examples([*cut.values()], kept, truncated=len({*over} & {*kept}))
 

@@ -15,10 +15,10 @@ _PLAIN = re.compile(r"[A-Za-z_./~][\w./+~-]*( [\w./+~-]+)*")  # text that needs 
 _WORDS = frozenset({"null", "true", "false", "yes", "no", "on", "off", "~"})
 # the options of an adapter that most recipes have; the others are a method's own
 OPTION_NOTES = {
-    "r": "the rank",
+    "r": "the rank: a higher one can learn more, and needs more memory",
     "lora_alpha": "the update is scaled by lora_alpha / r",
-    "lora_dropout": "of what enters the adapter",
-    "target_modules": "the layers that get one: names, or all-linear",
+    "lora_dropout": "the share of the adapter's inputs that are zeroed at random in training",
+    "target_modules": "the layers that get an adapter: names, or all-linear",
     "mixer": "how the mixer starts: kaiming, orthogonal, normal, identity, butterfly",
     "mixer_trainable": "false: the mixer stays as it starts",
     "mixer_depth": "mixers in a chain",
@@ -113,6 +113,10 @@ def _line(code: str, comment: str) -> list[str]:
     column = max(COLUMN, len(code) + 2)
     if WIDTH - column < NARROWEST:  # the value leaves no room beside it
         indent = code[: len(code) - len(code.lstrip())]
-        return [*(f"{indent}# {part}" for part in wrap(comment, WIDTH - len(indent) - 2)), code]
-    first, *others = wrap(comment, WIDTH - column - 2)
+        return [*(f"{indent}# {part}" for part in _wrapped(comment, WIDTH - len(indent) - 2)), code]
+    first, *others = _wrapped(comment, WIDTH - column - 2)
     return [f"{code:<{column}}# {first}", *(f"{'':<{column}}# {other}" for other in others)]
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    return wrap(text, width, break_on_hyphens=False)  # names such as all-linear stay whole

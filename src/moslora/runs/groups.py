@@ -74,7 +74,7 @@ class SampleSettings(Settings):
     validation_samples: Annotated[int, Field(ge=0)] = 0
     """How many training samples are held out for validation; the same ones for every seed."""
     validation_share: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """The same, as a share of the training samples: 0.05 is one in twenty."""
+    """The share of the training samples that is held out for validation: 0.05 is one in twenty."""
     fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Train on only this share of the training samples; the same ones for every seed."""
 
@@ -135,19 +135,19 @@ class TrainingSettings(Settings):
     epochs: Annotated[float, Field(gt=0)] = 3.0
     """Passes over the samples; not used with `max_steps`."""
     max_steps: Count | None = None
-    """Optimiser steps; replaces `epochs`."""
+    """How many optimiser steps to train; if set, `epochs` is not used."""
     batch_size: Count = 16
     """Samples per optimiser step, over all devices."""
     micro_batch_size: Count | None = None
     """Samples computed at once on a device; must divide `batch_size`. Smaller needs less memory. Not given: all."""
     learning_rate: Annotated[float, Field(gt=0)] = 3e-4
-    """The highest rate, reached after the warm-up."""
+    """The highest learning rate, reached after the warm-up."""
     schedule: Literal["linear", "cosine", "constant"] = "linear"
-    """What the rate does after the warm-up."""
+    """After the warm-up the learning rate falls to 0 evenly (`linear`) or along a `cosine`, or stays (`constant`)."""
     warmup_steps: Annotated[int, Field(ge=0)] = 100
-    """Steps over which the rate rises from 0."""
+    """Steps over which the learning rate rises from 0 at the start."""
     warmup_ratio: Annotated[float, Field(ge=0, lt=1)] | None = None
-    """The same, as a share of all steps; replaces `warmup_steps`."""
+    """The share of all steps over which the learning rate rises from 0; if set, `warmup_steps` is not used."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     """The optimiser's, on the trained parameters."""
     max_grad_norm: Annotated[float, Field(ge=0)] = 1.0
@@ -159,13 +159,13 @@ class TrainingSettings(Settings):
     precision: Literal["auto", "float32", "bf16", "fp16"] = "auto"
     """Autocast; auto: the weights' type on an accelerator, none on a processor."""
     evaluate_every_steps: Count | None = None
-    """How often the loss on the validation samples is computed."""
+    """The loss on the validation samples is computed each time after this many steps."""
     save_every_steps: Count | None = None
-    """How often a checkpoint to resume from is saved; not given: as often as `evaluate_every_steps`."""
+    """A checkpoint to resume from is saved each time after this many steps; not given: at each validation."""
     keep_best: bool = False
     """Keep the checkpoint with the lowest validation loss instead of the last one."""
     log_every_steps: Count = 10
-    """How often the training loss is logged."""
+    """The training loss is logged each time after this many steps."""
     trackers: list[Literal["tensorboard", "trackio", "wandb"]] = []
     """Further places to log to."""
 

@@ -19,6 +19,7 @@ FEWEST_STEPS, MOST_EPOCHS, EPOCHS = 60, 10, 3
 FEWEST_TO_VALIDATE, MOST_TO_VALIDATE = 20, 200
 FEWEST_PIECES = 5  # of one long text, to hold one out: each has hundreds of tokens to predict
 LOOKS = 8  # at the validation samples in a run
+TOLD = "given with --set"
 
 
 @dataclass
@@ -36,7 +37,7 @@ class Choice:
             for group, own in told.items()
             for name in ([f"{group}.{key}" for key in own] if isinstance(own, Mapping) else [group])
         ]
-        return cls(copy.deepcopy(dict(told)), dict.fromkeys(names, "as told"))
+        return cls(copy.deepcopy(dict(told)), dict.fromkeys(names, TOLD))
 
     def set(self, name: str, value: Any, reason: str = "", *, unless: Sequence[str] = ()) -> None:
         """Choose a value that is not told, unless others of its group, in whose place it would stand, are.
@@ -59,9 +60,11 @@ def data_settings(choice: Choice, sources: Sources, *, is_on_cpu: bool, speaks: 
     choice.set("data.train", train)
     if sources.validation is not None:
         choice.set("data.validation", sources.validation, unless=VALIDATION)
-    choice.set("data.format", shape.format, "told by the columns; or instruction, chat, completion, text, choice")
+    choice.set(
+        "data.format", shape.format, "found from the columns; one of instruction, chat, completion, text, choice"
+    )
     if shape.columns:
-        choice.set("data.columns", shape.columns, shape.guess or "field of ours: column of the file")
+        choice.set("data.columns", shape.columns, shape.guess or "the field, and which column of the file it is")
     if shape.format in ("instruction", "choice"):
         prompt, reason = "chat", "the model's chat template, as servers ask; or alpaca, plain"
         if not speaks:
@@ -79,7 +82,7 @@ def use_settings(choice: Choice, sources: Sources, left_out: Sequence[str]) -> N
     choice.reasons.setdefault("data.train", size(sources))
     if left_out:
         choice.reasons.setdefault("data.on_bad", " | ".join(left_out))
-    elif choice.reasons.get("data.on_bad") != "as told":
+    elif choice.reasons.get("data.on_bad") != TOLD:
         choice.settings["data"].pop("on_bad", None)
 
 
@@ -87,20 +90,21 @@ def model_settings(choice: Choice, path: str, *, footprint: Footprint, layer_nam
     """The model and the adapter on it."""
     choice.set("model.path", path, f"{counted(footprint.parameters)} parameters")
     if footprint.is_quantised:
-        choice.set("model.quantize", "nf4", "whole, it would not fit into the free memory")
-    choice.set("adapter.method", "moslora", "moslora methods lists the others")
+        choice.set("model.quantize", "nf4", "weights in 4 bits; in full they would not fit into the free memory")
+    choice.set("adapter.method", "moslora", "other methods: moslora methods")
     choice.set("adapter.r", RANK)
     rank = choice.settings["adapter"]["r"]
     alpha = 2 * (rank if isinstance(rank, int) else RANK)
     choice.set("adapter.lora_alpha", alpha, "the update is scaled by lora_alpha / r")
     choice.set("adapter.lora_dropout", 0.05)
     chosen = targets(layer_names)
-    reason = "every linear layer but the head" if isinstance(chosen, str) else "the paper's; all-linear takes more"
+    every = "every linear layer but the head"
+    reason = every if isinstance(chosen, str) else f"layers that get an adapter, as in the paper; all-linear: {every}"
     choice.set("adapter.target_modules", chosen, reason)
-    choice.set("adapter.mixer", "orthogonal", "starts at full speed; also kaiming (the paper's), normal, identity")
+    choice.set("adapter.mixer", "orthogonal", "how the mixer starts; also kaiming (as in the paper), normal, identity")
     chosen = choice.settings["adapter"]
     known = options_for(chosen["method"], {name: value for name, value in chosen.items() if name != "method"})
-    told = [name for name in chosen if choice.reasons.get(f"adapter.{name}") == "as told"]
+    told = [name for name in chosen if choice.reasons.get(f"adapter.{name}") == TOLD]
     choice.settings["adapter"] = {name: chosen[name] for name in chosen if name in ("method", *known, *told)}
 
 
@@ -114,20 +118,21 @@ def length_settings(choice: Choice, lengths: Sequence[int], *, is_text: bool, is
     """The longest sample, from the lengths in tokens of all (sorted) and what the model can read (`positions`)."""
     most = min(LONGEST["processor" if is_on_cpu else "accelerator"], positions)
     longest, usual = lengths[-1], lengths[math.ceil(0.99 * len(lengths)) - 1]
+    limit = rounded_up(longest if is_text or longest <= 2 * usual else usual, 8)
+    choice.set("data.max_length_tokens", min(most, max(64, limit)))
+    limit = choice.settings["data"]["max_length_tokens"]
+    over = sum(length > limit for length in lengths) if isinstance(limit, int) else 0  # checked with the recipe
     if is_text:
-        limit = min(most, max(64, rounded_up(longest, 8)))
-        choice.set("data.max_length_tokens", limit, f"longer documents are divided; the longest has {longest:,} tokens")
-        choice.set("data.packing", True, "several short ones share a row")
-        return
-    limit = min(most, rounded_up(longest if longest <= 2 * usual else usual, 8))
-    limit = max(limit, min(64, positions))
-    over = sum(length > limit for length in lengths)
-    if not over:
-        choice.set("data.max_length_tokens", limit, f"the longest sample has {longest:,} tokens")
-        return
-    share = "1 sample is" if over == 1 else f"{over} samples are"
-    choice.set("data.max_length_tokens", limit, f"{share} longer, the longest has {longest:,} tokens")
-    choice.set("data.longer", "leave_out", "a cut answer would be learned without its end")
+        choice.set("data.packing", True, "several short texts share a row of the batch")
+    elif 0 < over < len(lengths):
+        choice.set("data.longer", "leave_out", "a cut answer would be learned without its end")
+    reason = f"the longest {'text' if is_text else 'sample'} has {longest:,} tokens"
+    if over:
+        longer = choice.settings["data"].get("longer", "cut")
+        done = {"cut": "divided" if is_text else "cut", "leave_out": "left out"}.get(longer, "refused")
+        reason = f"{over:,} of {len(lengths):,} are longer and will be {done}, {reason}"
+    told = choice.reasons.get("data.max_length_tokens")
+    choice.reasons["data.max_length_tokens"] = f"{told}; {reason}" if told else reason
 
 
 def training_settings(
@@ -141,11 +146,14 @@ def training_settings(
     batch = training.get("batch_size") or batch
     a_epoch = max(1, math.ceil((samples - (choice.settings["data"].get("validation_samples") or 0)) / batch))
     epochs = min(MOST_EPOCHS, max(EPOCHS, math.ceil(FEWEST_STEPS / a_epoch)))
-    choice.set("training.epochs", epochs, f"about {a_epoch * epochs} steps of {batch}", unless=["max_steps"])
+    choice.set(
+        "training.epochs", epochs, f"passes over the data, about {a_epoch * epochs} steps in all", unless=["max_steps"]
+    )
     choice.set("training.batch_size", batch)
     _memory_settings(choice, footprint, machine, batch=batch, tokens=tokens)
     is_small = footprint.parameters < SMALL_MODEL
-    choice.set("training.learning_rate", 5e-4 if is_small else 3e-4, "" if not is_small else "small models take more")
+    rate = "the highest, reached after the warm-up; larger models get a lower one" if is_small else ""
+    choice.set("training.learning_rate", 5e-4 if is_small else 3e-4, rate)
     choice.set("training.schedule", "cosine")
     choice.set("training.warmup_ratio", 0.05, unless=["warmup_steps"])
     if any(choice.settings["data"].get(name) for name in VALIDATION):
@@ -157,7 +165,7 @@ def training_settings(
 def _validation_settings(choice: Choice, *, samples: int, fewest: int) -> None:
     """Set some samples apart, where there is nothing else to validate on."""
     if samples >= fewest:
-        reason = "are not trained on; the loss on them is what training is judged by"
+        reason = "samples that are not trained on; the loss on them shows what was learned"
         held_out = min(MOST_TO_VALIDATE, max(1, samples // 10))
         choice.set("data.validation_samples", held_out, reason, unless=VALIDATION)
 
@@ -170,17 +178,21 @@ def _memory_settings(choice: Choice, footprint: Footprint, machine: Machine, *, 
         if at_once is not None:
             break
     needed = footprint.step_bytes(samples=at_once or 1, tokens=tokens, checkpointing=checkpointing) / 1e9
-    fits = f"about {needed:.1f} GB at most, {machine.free_bytes / 1e9:.1f} GB are free"
+    fits = f"this many at once need about {needed:.1f} GB of memory, {machine.free_bytes / 1e9:.1f} GB are free"
     choice.set("training.micro_batch_size", at_once or 1, fits if at_once else f"{fits}: IT MAY NOT FIT")
     if checkpointing:
-        choice.set("training.gradient_checkpointing", True, "without it, one sample would not fit")
+        choice.set(
+            "training.gradient_checkpointing",
+            True,
+            "slower, but without it not even one sample would fit into the memory",
+        )
 
 
 def evaluation_settings(choice: Choice, tasks: Sequence[str]) -> None:
     """Questions of one's own to judge by."""
     if tasks:
         choice.set("evaluation.tasks", list(tasks))
-        choice.set("evaluation.before", True, "the untrained model, to compare with")
+        choice.set("evaluation.before", True, "score the untrained model too, to compare with")
 
 
 def pieces(lengths: Sequence[int], sources: Sources, *, tokens: int) -> int:
@@ -227,7 +239,7 @@ def lines(choice: Choice) -> list[str]:
         f" ({choice.reasons['training.micro_batch_size']})",
         f"{training['max_steps']} steps"
         if training.get("max_steps")
-        else f"{training['epochs']} epochs, {choice.reasons['training.epochs']}",
+        else f"{training['epochs']} epochs ({choice.reasons['training.epochs']})",
         f"judged by {' and '.join([*told, *tasks])}"
         if told or tasks
         else f"nothing to judge it by, with fewer than {FEWEST_TO_VALIDATE} samples: give questions with --task FILE",

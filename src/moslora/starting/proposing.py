@@ -193,8 +193,8 @@ def _head(recipe: Recipe, sources: Sources, tasks: Sequence[str]) -> str:
 #   talk to it {command("generate", f"runs/{name}", *talk)}
 #   as LoRA    {command("fold", f"runs/{name}")}
 #
-# Written by moslora init: what is not here has its default. Every setting: {command("settings")}, or
-# {command("recipes", "show", _skeleton(sources))}."""
+# Written by moslora init. Settings that are not here keep their defaults: {command("settings")} explains each,
+# {command("recipes", "show", _skeleton(sources))} prints a recipe with all of them."""
 
 
 def _skeleton(sources: Sources) -> str:
