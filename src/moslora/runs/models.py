@@ -7,6 +7,7 @@ import hashlib
 import os
 import re
 import struct
+import sys
 from importlib import metadata, util
 from pathlib import Path
 from types import MappingProxyType
@@ -209,6 +210,7 @@ def _converted(file: Path) -> Path:
         return folder
     if util.find_spec("gguf") is None:
         raise MissingDependencyError(f'reading {file.name} needs the package gguf: pip install "moslora[demo]"')
+    print(f"converting {file.name} to 16 bits, once; it is kept in {folder.parent}", file=sys.stderr)
     place = {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name}
     dense = GgufConfig(gguf_file=file.name, dequantize=True)
     model: Any = AutoModelForCausalLM.from_pretrained(**place, dtype=torch.bfloat16, quantization_config=dense)
