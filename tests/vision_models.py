@@ -17,6 +17,9 @@ from transformers import (
     Idefics3Config,
     Idefics3Processor,
     LlamaConfig,
+    Mistral3Config,
+    MistralConfig,
+    PixtralVisionConfig,
     PreTrainedTokenizerFast,
     Qwen2_5_VLConfig,
     Qwen2VLConfig,
@@ -27,14 +30,16 @@ from transformers import (
 from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
 from transformers.models.idefics3.configuration_idefics3 import Idefics3VisionConfig
 from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
+from transformers.models.pixtral.image_processing_pil_pixtral import PixtralImageProcessorPil
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 from transformers.models.smolvlm.configuration_smolvlm import SmolVLMVisionConfig
 from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
 
+from moslora.runs.picture_readers.mistral import PixtralPictures
 from moslora.runs.picture_readers.qwen import Qwen2VlProcessor, Qwen3VlProcessor, Qwen25VlProcessor
 from tests.pictures import vision_settings
 
-NAMES = ("gemma3", "idefics3", "smolvlm", "qwen2_vl", "qwen2_5_vl", "qwen3_vl")
+NAMES = ("gemma3", "idefics3", "smolvlm", "mistral3", "qwen2_vl", "qwen2_5_vl", "qwen3_vl")
 MakeVision = Callable[..., tuple[Any, Any]]
 WIDTHS: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 4}
 TOWER: dict[str, Any] = {**WIDTHS, "image_size": 28, "patch_size": 7, "num_hidden_layers": 2}
@@ -63,6 +68,14 @@ QWEN_TEMPLATE = (
     "{% else %}{% for part in m['content'] %}{% if part['type'] == 'image' %}"
     "{{ '<|vision_start|><|image_pad|><|vision_end|>' }}{% else %}{{ part['text'] }}{% endif %}{% endfor %}{% endif %}"
     "{{ '<|end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|start|>assistant\n' }}{% endif %}"
+)
+# An answer without a header.
+MISTRAL_TEMPLATE = (
+    "{{ bos_token }}{% for m in messages %}{% if m['role'] == 'assistant' %}"
+    "{{ (m['content'] if m['content'] is string else m['content'][0]['text']) + eos_token }}{% else %}{{ '[INST]' }}"
+    "{% if m['content'] is string %}{{ m['content'] }}{% else %}{% for part in m['content'] %}"
+    "{% if part['type'] == 'image' %}{{ '[IMG]' }}{% else %}{{ part['text'] }}{% endif %}{% endfor %}{% endif %}"
+    "{{ '[/INST]' }}{% endif %}{% endfor %}"
 )
 
 
@@ -125,6 +138,27 @@ def _tiled(tokenizer: PreTrainedTokenizerFast, whole: Any, vision: Any, processi
     return config, processor
 
 
+def mistral3(tokenizer: PreTrainedTokenizerFast, **images: Any) -> tuple[Any, Any]:
+    """A configuration and its processor: a token for 2 x 2 patches of 7 pixels, at most 4 x 4 of them."""
+    known = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer.backend_tokenizer,
+        pad_token="<|pad|>",
+        bos_token="<|start|>",
+        eos_token="<|end|>",
+        chat_template=MISTRAL_TEMPLATE,
+    )
+    known.add_tokens(["[IMG]", "[IMG_BREAK]", "[IMG_END]", "[INST]", "[/INST]"], special_tokens=True)
+    processing = PixtralImageProcessorPil(**{"size": {"longest_edge": 56}, "patch_size": 7} | images)
+    processor = PixtralPictures(processing, known, patch_size=7, spatial_merge_size=2)
+    config = Mistral3Config(
+        vision_config=PixtralVisionConfig(**{**TOWER, "image_size": 56}, head_dim=8),
+        text_config=MistralConfig(**TEXT, **IDS, head_dim=8),
+        image_token_index=processor.image_token_id,
+        spatial_merge_size=2,
+    )
+    return config, processor
+
+
 def qwen(name: str, tokenizer: PreTrainedTokenizerFast, **images: Any) -> tuple[Any, Any]:
     """A configuration and its processor: pictures of 4 to 16 squares of 2 x 2 patches, a token a square."""
     known = PreTrainedTokenizerFast(
@@ -162,7 +196,7 @@ QWENS: dict[str, tuple[Any, Any]] = {
     "qwen2_5_vl": (Qwen2_5_VLConfig, Qwen25VlProcessor),
     "qwen3_vl": (Qwen3VLConfig, Qwen3VlProcessor),
 }
-MAKERS: dict[str, MakeVision] = {"gemma3": gemma3, "idefics3": idefics3, "smolvlm": smolvlm}
+MAKERS: dict[str, MakeVision] = {"gemma3": gemma3, "idefics3": idefics3, "smolvlm": smolvlm, "mistral3": mistral3}
 MAKERS |= {name: partial(qwen, name) for name in QWENS}
 
 

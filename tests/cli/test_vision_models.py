@@ -25,9 +25,9 @@ def test_a_model_is_trained_asked_exported_and_loaded_by_others(
     tmp_path: Path,
 ):
     run, picture = tmp_path / "run", tmp_path / "data" / "easy-vqa" / "images" / "11.png"
-    moslora("train", write_vision_of(name), "--output", run)
+    moslora("train", write_vision_of(name, evaluation={"limit": 2}), "--output", run)
     assert RunRecord.load(run / "run.json").status == "finished"
-    assert "evaluated" in moslora("evaluate", run, "--limit", "6").stdout
+    assert "evaluated" in moslora("evaluate", run, "--limit", "2").stdout
     assert "verified" in moslora("fold", run, "--output", tmp_path / "folded").stdout
     assert "verified" in moslora("merge", run, "--output", tmp_path / "merged").stdout
     asked = ("What colour?", "--image", picture, "--max-new-tokens", "4")

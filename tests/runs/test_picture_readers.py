@@ -26,7 +26,7 @@ from moslora.training.vision_language import pixels, token_types
 from tests.vision_models import NAMES, QWENS, MakeVision
 
 SIZES = [(28, 28), (60, 20), (20, 60), (1, 1), (3, 1), (13, 7), (7, 130), (333, 250), (56, 57), (500, 29), (29, 28)]
-LENGTHS = dict.fromkeys(NAMES, 6) | {"gemma3": 1, "idefics3": 3, "smolvlm": 3}  # different ones among those sizes
+LENGTHS = dict.fromkeys(NAMES, 6) | {"gemma3": 1, "idefics3": 3, "smolvlm": 3, "mistral3": 8}  # among those sizes
 TYPES = {"gemma3": "token_type_ids"} | dict.fromkeys(QWENS, "mm_token_type_ids")
 OTHER = {"size": {"longest_edge": 84}}
 OTHERS = {name: {"resample": 0} for name in NAMES} | {"idefics3": OTHER, "smolvlm": OTHER}
@@ -152,6 +152,10 @@ def edit(folder: Path, **changes: Any) -> None:
         ("idefics3", {"scale_factor": 4}, "image_seq_len is 4 and the model needs 1"),
         ("idefics3", {"image_token_id": 7}, "image_token_id is 265 and the model needs 7"),
         ("smolvlm", {"image_size": 29}, "max_image_size is 28 and the model needs 29"),
+        ("mistral3", {"patch_size": 14}, "patch_size is 7 and the model needs 14"),
+        ("mistral3", {"spatial_merge_size": 1}, "spatial_merge_size is 2 and the model needs 1"),
+        ("mistral3", {"image_token_index": 7}, "image_token_id is 259 and the model needs 7"),
+        ("mistral3", {"image_size": 28}, "pictures become up to 56 pixels long and the model takes 28"),
         ("qwen2_vl", {"patch_size": 14}, "patch_size is 7 and the model needs 14"),
         ("qwen2_5_vl", {"spatial_merge_size": 1}, "merge_size is 2 and the model needs 1"),
         ("qwen3_vl", {"temporal_patch_size": 1}, "temporal_patch_size is 2 and the model needs 1"),
@@ -181,6 +185,7 @@ def test_a_step_that_a_model_cannot_do_without_is_needed(write: Write, name: str
     [
         ("gemma3", "stretches pictures to a square"),
         ("idefics3", "cuts pictures into tiles"),
+        ("mistral3", "keeps the shape of pictures"),
         ("qwen2_5_vl", "keeps the shape of pictures"),
     ],
 )
@@ -238,9 +243,25 @@ def test_a_qwen_processor_is_saved_as_its_makers_own(write: Write, name: str):
     assert again["video_processor"] == saved["video_processor"] | {"fps": 3}
 
 
-def test_a_picture_that_is_too_long_for_a_qwen_is_refused_by_its_size(write: Write):
-    folder, config = write("qwen2_5_vl")
+@pytest.mark.parametrize(
+    ("name", "reason"), [("qwen2_5_vl", ": .*200.*; crop it"), ("mistral3", " is too long and thin to be .*; crop it")]
+)
+def test_a_picture_that_is_too_long_is_refused_by_its_size(write: Write, name: str, reason: str):
+    folder, config = write(name)
     processor = load_processor(str(folder), config)
-    header = ImageHeader(402, 2)
-    with pytest.raises(DataError, match=r"^question: a picture of 402 x 2 pixels: .*200.*; crop it$"):
-        question_ids("<image>", processor, headers=[header])
+    with pytest.raises(DataError, match=f"^question: a picture of 402 x 2 pixels{reason}$"):
+        question_ids("<image>", processor, headers=[ImageHeader(402, 2)])
+
+
+def test_a_mistral_processor_is_saved_as_its_makers_own(write: Write):
+    folder, config = write("mistral3")
+    first = json.loads((folder / "processor_config.json").read_text())
+    assert first["processor_class"] == "PixtralProcessor"
+    processor = load_processor(str(folder), config)
+    assert processor.image_processor.patch_size == {"height": 14, "width": 14}
+    shown = picture_text(processor, width=28, height=42)
+    assert shown == "[IMG][IMG][IMG_BREAK][IMG][IMG][IMG_BREAK][IMG][IMG][IMG_END]"
+    processor.save_pretrained(folder / "again")
+    assert json.loads((folder / "again" / "processor_config.json").read_text()) == first  # 7, which its calls enlarge
+    again = load_processor(str(folder / "again"), config)
+    assert describe_processor(again) == describe_processor(processor)

@@ -16,7 +16,6 @@ from moslora.runs.models import LOADING_ERRORS, resolve_model
 from moslora.runs.picture_readers import READERS, PictureReader, reader_of
 
 WHY_NOT = {
-    "mistral3": "its processor needs torchvision",
     "paligemma": "it has no turns, and no chat template",
     "internvl": "its processor reads videos too, which needs torchvision",
     "llava_onevision": "its processor reads videos too, which needs torchvision",

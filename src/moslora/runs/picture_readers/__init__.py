@@ -6,6 +6,7 @@ from typing import Any
 from moslora.runs.picture_readers.gemma import Gemma3Reader
 from moslora.runs.picture_readers.idefics import Idefics3Reader, SmolVlmReader
 from moslora.runs.picture_readers.llava import LlavaNextReader, LlavaReader
+from moslora.runs.picture_readers.mistral import Mistral3Reader
 from moslora.runs.picture_readers.qwen import Qwen2VlReader, Qwen3VlReader, Qwen25VlReader
 from moslora.runs.picture_readers.reader import PictureReader
 
@@ -16,6 +17,7 @@ READERS: MappingProxyType[str, PictureReader] = MappingProxyType(
         "gemma3": Gemma3Reader(),
         "idefics3": Idefics3Reader(),
         "smolvlm": SmolVlmReader(),
+        "mistral3": Mistral3Reader(),
         "qwen2_vl": Qwen2VlReader(),
         "qwen2_5_vl": Qwen25VlReader(),
         "qwen3_vl": Qwen3VlReader(),
