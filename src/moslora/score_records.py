@@ -70,7 +70,7 @@ class Scored(Record):
 class EvaluationRecord(Score):
     """One task scored once."""
 
-    written_if_set = ("scored", "unread", "majority", "majority_by_kind")
+    written_if_set = ("scored", "unread", "label_share", "majority", "majority_by_kind")
 
     task: str
     when: str  # "before", "after", "question removed", ...
@@ -82,7 +82,8 @@ class EvaluationRecord(Score):
     agreement: Share | None = Field(None, ge=0, le=1)  # share of answers equal to the other scoring's, where both ran
     wall_seconds: float = Field(0.0, ge=0)
     scored: Scored | None = None  # where it is more than a share of right answers
-    unread: NonNegativeInt | None = None  # answers in which the rule found nothing, where a rule read them
+    unread: NonNegativeInt | None = None  # answers in which nothing was found, where a rule or a pattern read them
+    label_share: Share | None = Field(None, ge=0, le=1)  # of the probability, what a question's labels have together
     majority: Majority | None = None  # where a rule reads what is answered, and credits are whole
     majority_by_kind: dict[str, Majority] = {}
 

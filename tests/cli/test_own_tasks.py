@@ -73,6 +73,20 @@ def test_the_loss_is_that_of_the_training_samples_format(finished: Path, files: 
     assert found["loss"] == pytest.approx(total / tokens, rel=1e-5)
 
 
+def test_an_accuracy_that_says_little_is_said_to_once_for_each_way_of_scoring(
+    finished: Path, files: dict[str, str], moslora: Moslora
+):
+    """The tiny model would neither give a letter nor write one."""
+    lines = moslora("evaluate", finished, "--task", files["exam"]).stdout.splitlines()
+    assert [line.split(":")[0] for line in lines[2:]] == ["exam, evaluated"]
+    assert "'the correct answer is ...' 0.0 % of the probability, all labels together" in lines[2]
+    lines = moslora("evaluate", finished, "--task", files["exam"], "--scoring", "generation").stdout.splitlines()
+    (path,) = (finished / "answers").glob("exam-*-generation.jsonl")
+    unread = [line for line in path.read_text().splitlines() if json.loads(line)["predicted"] is None]
+    told = f"exam, evaluated: nothing could be read from {len(unread)} of 4 answers; they count as wrong"
+    assert lines[2:] == [told]
+
+
 def test_losses_are_printed_apart_from_accuracies(finished: Path, files: dict[str, str], moslora: Moslora):
     lines = moslora("evaluate", finished, *given(files)).stdout.splitlines()
     heading = next(number for number, line in enumerate(lines) if line.startswith("held out"))

@@ -92,6 +92,7 @@ def test_the_first_match_in_the_new_text_is_the_prediction(speaking, tiny_tokeni
     (answer,) = generated(speaking(text), tiny_tokenizer, questions(1))
     assert (answer.predicted, answer.is_correct, answer.text) == (predicted, predicted == "true", text)
     assert (answer.expected, answer.kind, answer.scores) == ("true", "k", None)
+    assert answer.is_read == (predicted is not None)
 
 
 def test_the_mode_of_the_model_comes_back(speaking, tiny_tokenizer):

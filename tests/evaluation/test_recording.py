@@ -1,3 +1,5 @@
+import math
+
 import pytest
 
 from moslora.evaluation.answers import Answer
@@ -17,6 +19,24 @@ def test_plain_answers_leave_a_record_that_says_nothing_of_credits():
     assert (found.correct, found.total, found.accuracy, found.scored) == (1, 2, 0.5, None)
     assert not {"scored", "unread"} & found.model_dump().keys()
     assert scoring_notes(found) == []
+
+
+@pytest.mark.parametrize(("score", "share"), [(-20.0, "0.0"), (math.log(0.004), "0.8"), (math.log(0.4), None)])
+def test_labels_that_the_model_would_not_answer_with_are_told(score, share):
+    answers = [Answer(n, "A", "A", True, scores={"A": score, "B": score}) for n in range(3)]
+    chosen = ASKED | {"scoring": "log_probability"}
+    for when in ("after", "evaluated"):
+        found = evaluation_record(answers, **chosen | {"when": when})
+        assert found.label_share == pytest.approx(2 * math.exp(score))
+        told = [
+            f"mme, {when}: the model gives 'the correct answer is ...' {share} % of the probability, all labels"
+            " together: it does not answer in these words, so this accuracy says little; read what it writes"
+            " (--scoring generation), or train on such questions (moslora recipes show choice)"
+        ]
+        assert scoring_notes(found) == (told if share else [])
+    assert scoring_notes(evaluation_record(answers, **chosen | {"when": "before"})) == []
+    assert evaluation_record(answers, **chosen, rule="yes_no").label_share is None  # its scores are of whole answers
+    assert evaluation_record([*answers, Answer(3, "A", None, False)], **chosen).label_share is None
 
 
 def test_units_are_counted_once_and_the_accuracy_is_their_mean_credit():

@@ -149,8 +149,8 @@ def _print(
 
 def _controls(run: "RunFolder | None", found: "Sequence[EvaluationRecord]") -> "list[EvaluationRecord]":
     """What the run's own evaluation got with something taken away, of as many questions."""
-    from moslora.cli.kinds import SHORT
+    from moslora.cli.kinds import SHORT, is_read_by_rule
 
     asked = {(one.task, one.total) for one in found}
     kept = run.record().evaluations if run else []
-    return [one for one in kept if one.when in SHORT and (one.task, one.total) in asked and one.unread is not None]
+    return [one for one in kept if one.when in SHORT and (one.task, one.total) in asked and is_read_by_rule(one)]

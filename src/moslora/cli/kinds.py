@@ -17,7 +17,8 @@ KIND = 16  # letters of a line of a kind's name
 
 def is_read_by_rule(found: EvaluationRecord) -> bool:
     """Whether a rule read what was answered, beside which the commonest answer and controls say something."""
-    return found.unread is not None and found.agreement is None
+    has_rule = found.scored is not None and found.scored.rule is not None
+    return has_rule and found.unread is not None and found.agreement is None
 
 
 def print_kinds(console: Console, evaluations: Sequence[EvaluationRecord]) -> None:

@@ -191,7 +191,8 @@ def _asked(samples: Samples, prompt_style: str) -> Samples:
 
 
 def _generated_answer(index: int, sample: Mapping[str, Any], task: Task, text: str) -> Answer:
-    return _answer(index, sample, task, task.predicted_label(text), text=text)
+    predicted = task.predicted_label(text)
+    return _answer(index, sample, task, predicted, text=text, is_read=predicted is not None)
 
 
 def _answer(index: int, sample: Mapping[str, Any], task: Task, predicted: str | None, **found: Any) -> Answer:

@@ -1,15 +1,19 @@
 """From the answers of one evaluation to its record. Imports no torch."""
 
+import math
 from collections.abc import Iterable, Sequence
+from statistics import fmean
 from typing import Any
 
-from moslora.data.tasks import TASKS
+from moslora.data.tasks import RESPONSE_START, TASKS
 from moslora.evaluation.answers import Unit, is_counted, units
 from moslora.evaluation.majority import commonest, majority
 from moslora.evaluation.scores import Accuracy, Answer, accuracy, accuracy_by_kind, chance
 from moslora.records import EvaluationRecord, Majority, Score, Scored
 
 QUESTION = "question"  # what a unit is, unless a record says otherwise
+TRAINED = ("after", "evaluated")  # before training no model answers in the words that are taught
+LITTLE = 0.01  # of the probability, below which labels are hardly what a model would answer
 
 
 def evaluation_record(
@@ -41,6 +45,7 @@ def evaluation_record(
         wall_seconds=wall_seconds,
         scored=scored_by(rule, units(answers), answers=len(answers), unit=unit),
         unread=unread if unread or rule else None,
+        label_share=None if rule else _label_share(answers),
         **(_majority(answers) if rule else {}),
         **_numbers(found),
     )
@@ -66,6 +71,12 @@ def scoring_notes(found: EvaluationRecord) -> list[str]:
     if found.unread:
         answers = f"{found.unread:,} of {answer_count(found):,} answers"
         notes.append(f"{found.task}, {found.when}: nothing could be read from {answers}; they count as wrong")
+    if found.label_share is not None and found.label_share < LITTLE and found.when in TRAINED and is_whole:
+        notes.append(
+            f"{found.task}, {found.when}: the model gives '{RESPONSE_START}...' {100 * found.label_share:.1f} % of the"
+            " probability, all labels together: it does not answer in these words, so this accuracy says little; read"
+            " what it writes (--scoring generation), or train on such questions (moslora recipes show choice)"
+        )
     return notes
 
 
@@ -93,6 +104,12 @@ def units_of(found: Iterable[Scored | None]) -> str:
 def group_note(task: str, groups: int, scored: Scored | None) -> str:
     """That the intervals of a task count groups."""
     return f"{task}: intervals count {groups} groups of {units_of([scored])} that depend on each other"
+
+
+def _label_share(answers: Sequence[Answer]) -> float | None:
+    """The mean probability of a question's labels together; None unless all answers were chosen by it."""
+    shares = [min(1.0, sum(map(math.exp, answer.scores.values()))) for answer in answers if answer.scores]
+    return fmean(shares) if len(shares) == len(answers) else None
 
 
 def _majority(answers: Sequence[Answer]) -> dict[str, Any]:
