@@ -119,6 +119,13 @@ def test_standard_input_is_the_prompt(finished, moslora: Moslora):
     assert moslora("generate", finished, "-", *SHORT, stdin="Say a.\nNow.\n").stdout == given
 
 
+def test_standard_input_may_hold_a_prompt_per_line(finished, moslora: Moslora, tmp_path: Path):
+    (tmp_path / "p.txt").write_text("Say a.\n\nNow.\n")
+    given = moslora("generate", finished, "--prompts", tmp_path / "p.txt", *SHORT).stdout
+    assert given.startswith("> Say a.\n")
+    assert moslora("generate", finished, "--prompts", "-", *SHORT, stdin="Say a.\n\nNow.\n").stdout == given
+
+
 def test_base_and_adapter_answer_the_same_prompt(finished, prompts, model_folder, moslora: Moslora):
     from safetensors.torch import load_file, save_file
     from transformers import AutoTokenizer, LlamaForCausalLM
@@ -230,7 +237,8 @@ def test_ctrl_c_stops_an_answer_and_keeps_the_chat(finished, capsys: pytest.Capt
         (["Hi", "--image", "x.png"], "sees no pictures: leave out --image"),
         (["Hi", "--compare-base", "--temperature", "1"], "leave out --temperature"),
         (["Hi", "--with", "style.safetensors", "--seeds", "4"], "answers in text: leave out --seeds and --with"),
-        (["-", "--input", "-"], "not both"),
+        (["-", "--input", "-"], "standard input is the prompt or --input, not both: write one of them out"),
+        (["--prompts", "-", "--input", "-"], "standard input is --prompts or --input, not both"),
         (["long " * 300], "ask for fewer with --max-new-tokens"),
         (["--prompts", "nowhere.jsonl"], "nowhere.jsonl"),
     ],

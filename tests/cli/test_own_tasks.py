@@ -172,6 +172,19 @@ def test_held_out_samples_are_read_as_the_settings_of_training_samples_say(
     assert text["tokens"] > 1000
 
 
+def test_samples_are_read_by_their_columns_as_for_training_and_a_guess_is_told(
+    tmp_path: Path, finished: Path, moslora: Moslora
+):
+    (tmp_path / "named.csv").write_text("Frage;Antwort\nSay a.;a\n")
+    (tmp_path / "odd.csv").write_text("en,fr\nSay a.,a\n")
+    tasks = [f"samples:{tmp_path / 'named.csv'}", tmp_path / "odd.csv"]
+    done = moslora("evaluate", finished, "--task", tasks[0], "--task", tasks[1], "--json")
+    named, odd = json.loads(done.stdout)
+    assert named["loss"] == odd["loss"]
+    guess = f"{tmp_path / 'odd.csv'}: 'en' is taken for the question and 'fr' for the answer"
+    assert [line for line in done.stderr.splitlines() if "taken for" in line] == [guess]
+
+
 def test_without_a_run_the_format_is_told_by_the_fields(
     tmp_path: Path, finished: Path, files: dict[str, str], moslora: Moslora
 ):

@@ -17,6 +17,32 @@ def test_the_columns_of_the_training_data_are_used_as_far_as_a_file_has_them(tmp
     assert (asked.request["instruction"], asked.request["input"]) == ("What is it?", "a wren")
 
 
+@pytest.mark.parametrize(
+    ("header", "row", "asked_for"),
+    [
+        ("question", "Why?", ("Why?", None)),
+        ("Frage;Antwort", "Why?;So.", ("Why?", None)),
+        ("id,query,context", "3,Why?,A wren.", ("Why?", "A wren.")),
+        ("Anfrage", "Why?", ("Why?", None)),
+        ("en,fr", "Why?,Pourquoi?", ("Why?", None)),
+        ("Prompt,completion", "Why?,So.", ("Why?", None)),
+    ],
+)
+def test_questions_are_found_by_the_columns_that_training_is_proposed_with(
+    tmp_path: Path, header: str, row: str, asked_for: tuple[str, str | None]
+):
+    (tmp_path / "p.csv").write_text(f"{header}\n{row}\n")
+    for columns in (None, {"instruction": "Problem", "output": "Antwort"}):  # the file lacks the first of these
+        (asked,) = read_asked(tmp_path / "p.csv", columns=columns)
+        assert (asked.request["instruction"], asked.request["input"]) == asked_for
+
+
+def test_chats_under_another_name_are_asked(tmp_path: Path):
+    (tmp_path / "p.jsonl").write_text(json.dumps({"dialog": [{"role": "user", "content": "Why?"}]}) + "\n")
+    (asked,) = read_asked(tmp_path / "p.jsonl")
+    assert asked.text == "Why?"
+
+
 def test_what_is_given_beside_fills_what_a_sample_lacks():
     bare = as_asked({"prompt": "Translate."}, place="p", given="an owl", system="Be terse.")
     assert (bare.text, bare.request["system"]) == ("Translate.\nan owl", "Be terse.")
@@ -42,6 +68,7 @@ def test_a_chat_is_asked_up_to_the_answer_that_ends_it():
     ("row", "message"),
     [
         ({"text": "a"}, "sample 1: no prompt (it has: text); call one field 'instruction', 'prompt' or 'messages'"),
+        ({"question": "a", "A": "b", "B": "c"}, "no prompt (it has: question, A, B); call one field 'instruction'"),
         ({"instruction": " "}, "sample 1: the prompt is empty"),
         ({"instruction": 3}, "sample 1: field 'instruction' is 3, expected text"),
         ({"instruction": "a", "tools": ["x"]}, "field 'tools' has no place there"),

@@ -28,7 +28,7 @@ def refusal(path: Path, *, sort: str | None = None) -> str:
 
 
 TRAINED = {"instruction": "Question", "output": "Best Answer"}
-AS_TRAINED = {"QUESTION": "What is ice?", "Best answer": "Frozen water"}
+AS_TRAINED = {"QUESTION": "What is ice?", "Best answer": "Frozen water", "Page": "3"}
 
 
 @pytest.mark.parametrize(("sort", "kind"), [(None, HeldOut), ("samples", HeldOut), ("short", ShortTask)])
@@ -52,6 +52,50 @@ def test_what_a_file_s_own_names_tell_goes_before_columns(tmp_path: Path):
     task, (sample,) = read_task(path, name="mine", sort=None, limit=None, columns=TRAINED)
     assert isinstance(task, ShortTask)
     assert sample["answers"] == ["Water"]
+
+
+@pytest.mark.parametrize(
+    ("sort", "row", "sample"),
+    [
+        ("samples", {"question": "Say a.", "answer": "a"}, {"instruction": "Say a.", "output": "a"}),
+        ("samples", {"Frage": "Say a.", "Antwort": "a"}, {"instruction": "Say a.", "output": "a"}),
+        (None, {"query": "Say a.", "response": "a", "n": 1}, {"instruction": "Say a.", "output": "a", "n": 1}),
+        (
+            None,
+            {"instruction": "Say a.", "output": "a", "context": "b"},
+            {"instruction": "Say a.", "output": "a", "input": "b"},
+        ),
+        ("samples", {"body": "a b"}, {"text": "a b"}),
+        (None, {"dialog": [{"role": "user", "content": "a"}]}, {"messages": [{"role": "user", "content": "a"}]}),
+    ],
+)
+def test_held_out_samples_are_found_by_the_columns_that_training_is_proposed_with(
+    tmp_path: Path, sort: str | None, row: dict[str, Any], sample: dict[str, Any]
+):
+    found, samples = read(written(tmp_path, row), sort=sort)
+    assert isinstance(found, HeldOut)
+    assert samples == [sample]
+    assert found.reading.remarks == []
+
+
+@pytest.mark.parametrize("row", [{"Frage": "Say a.", "Antwort": "a"}, {"query": "Say a.", "Target": "a"}])
+def test_questions_with_short_answers_may_have_the_names_of_other_languages(tmp_path: Path, row: dict[str, Any]):
+    task, (sample,) = read(written(tmp_path, row))
+    assert isinstance(task, ShortTask)
+    assert (sample["instruction"], sample["answers"]) == ("Say a.", ["a"])
+
+
+def test_a_choice_may_have_the_names_of_other_languages(tmp_path: Path):
+    task, (sample,) = read(written(tmp_path, {"Frage": "Which?", "A": "x", "B": "y", "Antwort": "B"}))
+    assert (task.labels, sample["answer"]) == (("A", "B"), "B")
+
+
+def test_two_columns_that_say_nothing_are_guessed_and_that_is_told(tmp_path: Path):
+    path = written(tmp_path, {"en": "one", "fr": "un"})
+    found, samples = read(path)
+    assert samples == [{"instruction": "one", "output": "un"}]
+    assert found.reading.remarks == [f"{path}: 'en' is taken for the question and 'fr' for the answer"]
+    assert "do not tell what kind of task it is" in refusal(written(tmp_path, {"lines": "one"}))
 
 
 def test_fields_of_training_samples_are_found_in_capitals_too(tmp_path: Path):

@@ -2,6 +2,7 @@ import dataclasses
 
 import pytest
 
+from moslora.data.columns import Shape
 from moslora.starting.choosing import (
     Choice,
     counted,
@@ -11,7 +12,6 @@ from moslora.starting.choosing import (
     targets,
     training_settings,
 )
-from moslora.starting.columns import Shape
 from moslora.starting.machine import Footprint, Machine, samples_at_once, this_machine
 from moslora.starting.sources import Sources
 

@@ -74,13 +74,14 @@ def with_standard_input(asking: Asking) -> Asking:
 
     Raises ConfigError where two things are to be read from it, DataError for what is not UTF-8.
     """
-    if asking.prompt == STDIN and asking.given == STDIN:
-        raise ConfigError("standard input is the prompt or the --input, not both: write one of them out")
+    read = {"the prompt": asking.prompt, "--prompts": str(asking.prompts), "--input": asking.given}
+    if len(names := [name for name, value in read.items() if value == STDIN]) > 1:
+        raise ConfigError(f"standard input is {' or '.join(names)}, not both: write one of them out")
     if asking.given == STDIN:
-        return replace(asking, given=_standard_input())
+        return replace(asking, given=standard_input())
     is_open = asking.prompt is None and asking.prompts is None and not asking.chat
     if asking.prompt == STDIN or (is_open and not sys.stdin.isatty()):
-        return replace(asking, prompt=_standard_input() or asking.prompt)
+        return replace(asking, prompt=standard_input() or asking.prompt)
     return asking
 
 
@@ -136,10 +137,12 @@ def _check_fits(opened: "Opened", asking: Asking, sampling: dict[str, Any]) -> N
 
 def _asked(opened: "Opened", asking: Asking) -> "list[Asked]":
     """The prompts; a system message that instructions were trained with stands before those that bring none."""
-    from moslora.data.asked import as_asked, read_asked
+    from moslora.data.asked import as_asked, asked_lines, read_asked
 
     system = asking.system
-    if asking.prompts is not None:
+    if asking.prompts == Path(STDIN):
+        asked = asked_lines(standard_input(), place="standard input", given=asking.given, system=system)
+    elif asking.prompts is not None:
         data = opened.recipe.data if opened.recipe else None
         asked = read_asked(asking.prompts, columns=getattr(data, "columns", None), given=asking.given, system=system)
     else:
@@ -194,7 +197,8 @@ def _say_if_cut(spoken: "Sequence[Spoken]", most: int) -> None:
         remarks.print(f"{of} cut at {most} tokens (--max-new-tokens)", style="dim")
 
 
-def _standard_input() -> str:
+def standard_input() -> str:
+    """What is piped in, without white space around it. Raises DataError for what is not UTF-8."""
     try:
         return sys.stdin.buffer.read().decode("utf-8-sig").strip()
     except UnicodeDecodeError as error:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from moslora.cli.answering import STDIN, standard_input
 from moslora.cli.options import results
 from moslora.errors import ConfigError
 
@@ -61,6 +62,8 @@ def draw(
     from moslora.runs.kinds.subject_measures import photos_of, requests_of
     from moslora.runs.subject_settings import SubjectEvaluationSettings
 
+    if prompts == Path(STDIN):
+        prompt, prompts = standard_input(), None  # a prompt may be several, one per line
     settings: Any = opened.recipe.evaluation if opened.recipe else SubjectEvaluationSettings()
     settings = settings.model_copy(update={name: value for name, value in how.items() if value is not None})
     named = {"subject": settings.subject, "plain": settings.class_name}

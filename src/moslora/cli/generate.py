@@ -36,11 +36,18 @@ def generate(
     context: typer.Context,
     adapter: ModelArgument,
     prompt: Annotated[
-        str | None, typer.Argument(help="The instruction, or what to draw. `-`, or none and a pipe: standard input.")
+        str | None,
+        typer.Argument(
+            help="The instruction, or what to draw. `-`, or none and a pipe: standard input, whole, as one prompt."
+        ),
     ] = None,
     prompts: Annotated[
         Path | None,
-        typer.Option("--prompts", metavar="FILE", help="One prompt per line, or samples (.jsonl, .csv, ...)."),
+        typer.Option(
+            "--prompts",
+            metavar="FILE",
+            help="One prompt per line, or samples (.jsonl, .csv, ...); `-`: standard input, one per line.",
+        ),
     ] = None,
     output: Annotated[
         Path | None,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from moslora.data.columns import prompt_columns
 from moslora.data.fields import check_text, is_given, refuse_unread, with_columns
 from moslora.data.files import TEXT, file_format, read_rows
 from moslora.data.messages import Message, read_chat
@@ -65,6 +66,8 @@ def read_asked(
 ) -> list[Asked]:
     """The prompts of a file, in its order; `columns` are used as far as the file has them, the rest as `as_asked`.
 
+    Without them, questions and what goes with them are found by their columns' names, as for training.
+
     Raises DataError naming the file, and the sample or line at fault.
     """
     reading = Reading(str(path))
@@ -73,7 +76,8 @@ def read_asked(
         return asked_lines(rows[0]["text"], place=str(path), given=given, system=system)
     present = {name for row in rows for name in row}
     known = {field: column for field, column in (columns or {}).items() if column in present}
-    samples = with_columns(rows, known, source=str(path))
+    has_prompt = bool(known.keys() & {*PROMPT_FIELDS, "messages", "conversations"})
+    samples = with_columns(rows, known if has_prompt else prompt_columns(rows), source=str(path))
     return [
         as_asked(sample, place=place, given=given, system=system)
         for sample, place in zip(samples, reading.places, strict=True)

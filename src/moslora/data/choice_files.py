@@ -13,7 +13,7 @@ from string import ascii_uppercase
 from typing import Any, NamedTuple
 
 from moslora.data.files import Row
-from moslora.data.task_fields import CONTEXT, INPUT, QUESTION, Fields, about, listed, text_of
+from moslora.data.task_fields import ANSWER_ELSEWHERE, CONTEXT, INPUT, QUESTION, Fields, about, listed, text_of
 from moslora.data.tasks import FORMAT_LINE, RESPONSE_START, Task
 from moslora.errors import DataError
 
@@ -31,6 +31,7 @@ ANSWER = (
     "target",
     "gold",
     "cop",
+    *ANSWER_ELSEWHERE,
 )
 _COLUMN = re.compile(r"(?P<stem>option|choice|ending|answer|solution|sol|op)?[ _]?(?P<label>[a-j]|\d{1,2})")
 

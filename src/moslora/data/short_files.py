@@ -5,10 +5,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from moslora.data.files import Row
-from moslora.data.task_fields import CONTEXT, INPUT, QUESTION, Fields, about, listed, text_of
+from moslora.data.task_fields import ANSWER_ELSEWHERE, CONTEXT, INPUT, QUESTION, Fields, about, listed, text_of
 from moslora.errors import DataError
 
-ANSWER = ("answer", "answers", "target", "targets", "expected", "reference", "references", "gold", "ground_truth")
+ANSWER = (
+    *("answer", "answers", "target", "targets", "expected", "reference", "references", "gold", "ground_truth"),
+    *ANSWER_ELSEWHERE,
+)
 ALIASES = ("aliases", "answer_aliases", "also")  # further answers that count as right
 
 

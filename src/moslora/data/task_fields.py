@@ -10,7 +10,12 @@ from typing import Any
 from moslora.data.files import Row
 from moslora.errors import DataError
 
-QUESTION = ("question", "instruction", "query", "prompt", "problem", "question_stem", "stem", "goal", "ctx", "sentence")
+QUESTION_ELSEWHERE = ("frage", "pregunta", "domanda", "pergunta")  # in other languages, as spreadsheets have it
+ANSWER_ELSEWHERE = ("antwort", "réponse", "respuesta", "risposta", "resposta")
+QUESTION = (
+    *("question", "instruction", "query", "prompt", "problem", "question_stem", "stem", "goal", "ctx", "sentence"),
+    *QUESTION_ELSEWHERE,
+)
 CONTEXT = ("context", "passage", "article", "support")  # stands before the question
 INPUT = ("input",)  # stands after it, as in training samples
 KIND = ("kind", "category", "subject", "topic")  # of a question: accuracy is told by kind too

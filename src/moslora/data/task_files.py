@@ -5,12 +5,13 @@ for training (chats, prompts with completions, instructions with outputs, texts)
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from moslora.data import choice_files, short_files
 from moslora.data.choice_files import choice_samples, choice_task, has_options
+from moslora.data.columns import Shape, found_shape
 from moslora.data.fields import FIELDS, with_columns
 from moslora.data.files import Row, read_rows
 from moslora.data.reading import SKIPPING, Reading
@@ -27,6 +28,7 @@ TRAINING: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "text": (("text",),),
 }  # by format of training samples: the fields that tell it
 _TRAINED = ("output", "completion")  # what is an answer where a file holds questions
+_OPTIONAL = ("input", "system")
 
 
 @dataclass(frozen=True)
@@ -50,20 +52,24 @@ def read_task(
 ) -> tuple[Task | ShortTask | HeldOut, list[Row]]:
     """A file's task and its first `limit` samples (None: all). `sort` says what its fields do not tell.
 
-    Where they tell nothing under their own names, they are named as `columns` has it, as far as the file has those.
+    Where they tell nothing under their own names, they are named as `columns` has it, as far as the file has those,
+    else as their names are read for training; without `columns` so are fields that need not be there.
     With `skips_bad` lines that are no samples are left out of held-out ones, though not of questions.
 
     Raises DataError naming the file for fields that fit no sort of task, or several, and its line for a wrong sample.
     """
     reading = Reading(str(path), skips_bad=skips_bad, way=SKIPPING)
     rows = read_rows(path.expanduser(), reading=reading)  # all: how answers are written shows in the whole file
-    rows = _named(rows, columns or {}, sort=sort, source=str(path))
+    shape, known = _shape(rows, is_told=columns is not None), Fields(rows).columns(columns or {})
+    rows = _named(rows, known, shape, sort=sort, reading=reading)
     fields, places = Fields(rows), reading.places
     sort = sort or sort_of(fields, path=path)
     if sort == SAMPLES:
         reading.places = reading.places[:limit]
         told = training_format(fields)
-        return HeldOut(name, path, told, reading), _as_trained(rows, fields, told, source=str(path))[:limit]
+        asked = (shape.columns if shape.format == told else {}) | known
+        samples = _as_trained(rows, fields, told, asked=asked, source=str(path))
+        return HeldOut(name, path, told, reading), samples[:limit]
     if reading.reasons:
         raise DataError(f"{path}: {reading.reasons[0]} (data.on_bad: skip is for samples, not for questions)")
     _check_fields(fields, sort, path=path)
@@ -105,8 +111,20 @@ def _fitting(fields: Fields) -> list[str]:
     return [sort for sort, fits in ((CHOICE, is_choice), (SHORT, is_short), (SAMPLES, is_sample)) if fits]
 
 
-def _named(rows: Sequence[Row], columns: Mapping[str, str], *, sort: str | None, source: str) -> list[Row]:
-    """The rows under the names that `columns` give, where these tell the sort of task and their own do not."""
+def _shape(rows: Sequence[Row], *, is_told: bool) -> Shape:
+    """How the rows would be read for training; where columns are told, only as to the fields that must be there."""
+    found = found_shape(rows) or Shape("")
+    left = _OPTIONAL if is_told else ()
+    return replace(found, columns={field: name for field, name in found.columns.items() if field not in left})
+
+
+def _named(
+    rows: Sequence[Row], known: Mapping[str, str], shape: Shape, *, sort: str | None, reading: Reading
+) -> list[Row]:
+    """The rows under their `known` names, or those of `shape`, where these tell the sort of task and their own do not.
+
+    One column alone is not taken for texts, unless the sort of task says so.
+    """
 
     def is_told(fields: Fields) -> bool:
         found = _fitting(fields)
@@ -116,15 +134,25 @@ def _named(rows: Sequence[Row], columns: Mapping[str, str], *, sort: str | None,
     if is_told(own):
         return [*rows]
     holds_questions = sort in (CHOICE, SHORT) or (sort is None and has_options(own))
-    asked = {"answer" if holds_questions and field in _TRAINED else field: column for field, column in columns.items()}
-    named = with_columns(rows, own.columns(asked), source=source)
-    return named if is_told(Fields(named)) else [*rows]
+    read = shape.columns if sort == SAMPLES or shape.format != "text" else {}
+    for columns, guess in ((known, ""), (read, shape.guess)):
+        asked = {"answer" if holds_questions and field in _TRAINED else field: name for field, name in columns.items()}
+        named = with_columns(rows, asked, source=reading.source)
+        if is_told(Fields(named)):
+            reading.remarks += [f"{reading.source}: {guess}"] if guess else []
+            return named
+    return [*rows]
 
 
-def _as_trained(rows: Sequence[Row], fields: Fields, told: str | None, *, source: str) -> list[Row]:
-    """Samples with the fields of their format in the small letters that training reads."""
-    names = {field: fields.names[field] for field in FIELDS.get(told or "", ()) if field in fields.names}
-    return with_columns(rows, {field: name for field, name in names.items() if name != field}, source=source)
+def _as_trained(
+    rows: Sequence[Row], fields: Fields, told: str | None, *, asked: Mapping[str, str], source: str
+) -> list[Row]:
+    """Samples with the fields of their format in the small letters that training reads, else as they are `asked`."""
+    read = FIELDS.get(told or "", ())
+    names = {field: fields.names[field] for field in read if field in fields.names}
+    others = {field: name for field, name in fields.columns(asked).items() if field in read and field not in names}
+    columns = names | {field: name for field, name in others.items() if name not in names.values()}
+    return with_columns(rows, {field: name for field, name in columns.items() if field != name}, source=source)
 
 
 def _has_answer(fields: Fields) -> bool:

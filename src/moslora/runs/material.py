@@ -18,12 +18,13 @@ SPLIT_SEED = 0  # of the order in which samples are set apart
 
 @dataclass(frozen=True)
 class TestSet:
-    """A task's test questions, checked."""
+    """A task's test questions, checked; `notes` say what was guessed in reading them."""
 
     __test__ = False  # not a test for pytest
 
     task: Any  # of the kind of run; it has a `name`
     samples: Sequence[Any]
+    notes: Sequence[str] = ()
 
 
 @dataclass(frozen=True)

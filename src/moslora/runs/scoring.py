@@ -110,6 +110,8 @@ def _scored(
     found = []
     for test_set in test_sets:
         first: list[Answer] = []
+        for note in test_set.notes:
+            report(note)
         own, *others = kind.ways_of(test_set.task, settings)
         for scoring in [own, *(others if with_agreement else [])]:
             report(_line(test_set, EVALUATED, scoring, len(test_set.samples), unit=kind.unit))

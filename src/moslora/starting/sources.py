@@ -7,13 +7,13 @@ from types import MappingProxyType
 from typing import Any
 
 from moslora.data.calls import has_calls
+from moslora.data.columns import Ask, Shape, shape_of
 from moslora.data.fields import FIELDS, with_columns, without_fields
 from moslora.data.files import Row
 from moslora.data.folders import OTHERS
 from moslora.data.reading import Reading
 from moslora.data.source import load_samples
 from moslora.errors import ConfigError, DataError, command
-from moslora.starting.columns import Ask, Shape, shape_of
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 VALIDATING = tuple(name for name in OTHERS if name != "test")  # a test set is not looked at while training

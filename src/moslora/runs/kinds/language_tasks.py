@@ -77,7 +77,7 @@ def _test_set(written: str, settings: EvaluationSettings, data: DataSettings | N
         if found.format is None:
             columns = read_as.columns | Fields(samples).columns(read_as.columns)
             samples = with_columns(samples, columns, source=str(found.path))
-        return TestSet(HeldOutTask(found.name, read_as, found.reading), samples)
+        return TestSet(HeldOutTask(found.name, read_as, found.reading), samples, found.reading.remarks)
     return TestSet(found, with_system(samples, system))
 
 
@@ -105,13 +105,14 @@ def check_test_set(
 ) -> list[str]:
     """Refuse questions and samples that cannot become tokens, or have some that the model lacks.
 
-    Returns a note on held-out samples that are left out, if there are such.
+    Returns notes on how held-out samples are read, and on those that are left out, if there are such.
     """
     samples = test_set.samples
     if isinstance(test_set.task, HarnessTask):
         return []
     if isinstance(test_set.task, HeldOutTask):
-        return _examples(samples, tokenizer, task=test_set.task, prompt=prompt, vocabulary=vocabulary).warnings
+        made = _examples(samples, tokenizer, task=test_set.task, prompt=prompt, vocabulary=vocabulary)
+        return [*test_set.notes, *made.warnings]
     ids = prompt_ids(samples[:1] if vocabulary.is_enough else samples, tokenizer, style=prompt)
     vocabulary.check(ids, place=f"{test_set.task.name}: question")
     return []

@@ -3,8 +3,8 @@ from typing import Any
 
 import pytest
 
+from moslora.data.columns import Shape, shape_of
 from moslora.errors import DataError
-from moslora.starting.columns import Shape, shape_of
 
 TURNS = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
 SHAREGPT = [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]
@@ -28,6 +28,7 @@ def row(*names: str) -> dict[str, str]:
         (row("instruction", "input", "output"), "instruction", {}),
         (row("question", "answer"), "instruction", {"instruction": "question", "output": "answer"}),
         (row("Question", "Answer", "id"), "instruction", {"instruction": "Question", "output": "Answer"}),
+        (row("Frage", "Antwort", "Quelle"), "instruction", {"instruction": "Frage", "output": "Antwort"}),
         (row("input", "output"), "instruction", {"instruction": "input"}),
         (row("prompt", "response"), "instruction", {"instruction": "prompt", "output": "response"}),
         (
@@ -38,6 +39,7 @@ def row(*names: str) -> dict[str, str]:
         (row("prompt", "completion"), "completion", {}),
         ({"question": "q", "choices": ["a", "b"], "answer": "a"}, "choice", {}),
         (row("question", "A", "B", "answer"), "choice", {}),
+        (row("Frage", "A", "B", "Antwort"), "choice", {}),
         (row("text"), "text", {}),
         (row("text", "url"), "text", {}),
         (row("content", "title"), "text", {"text": "content"}),

@@ -1,4 +1,4 @@
-"""Which format of samples a file's columns tell, and which column is which field."""
+"""Which format of samples a file's columns tell, and which column is which field: for training, tasks and prompts."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -7,13 +7,20 @@ from typing import Any
 from moslora.data.choice_files import ANSWER as CHOSEN_ANSWER
 from moslora.data.choice_files import has_options
 from moslora.data.fields import FIELDS, MARKS, MEDIA, REMARKS, is_given
-from moslora.data.task_fields import QUESTION, Fields
+from moslora.data.task_fields import ANSWER_ELSEWHERE, QUESTION, QUESTION_ELSEWHERE, Fields
 from moslora.errors import DataError, command
 
 # what the columns of published sets are called, the surest name first
 NAMES: Mapping[str, tuple[str, ...]] = {
-    "instruction": ("instruction", "question", "query", "prompt", "problem", "request", "user", "human", "q", "input"),
-    "output": ("output", "answer", "response", "completion", "reply", "solution", "assistant", "target", "gpt", "a"),
+    "instruction": (
+        *("instruction", "question", "query", "prompt", "problem", "request", "user", "human", "q"),
+        *QUESTION_ELSEWHERE,
+        "input",
+    ),
+    "output": (
+        *("output", "answer", "response", "completion", "reply", "solution", "assistant", "target", "gpt", "a"),
+        *ANSWER_ELSEWHERE,
+    ),
     "input": ("input", "context", "passage"),
     "system": ("system", "system_prompt", "system_message"),
 }
@@ -45,23 +52,57 @@ def shape_of(rows: Sequence[Mapping[str, Any]], *, source: str, ask: Ask) -> Sha
     no format.
     """
     rows = rows[:LOOKED_AT]
-    names = list(dict.fromkeys(name for row in rows for name, value in row.items() if is_given(value)))
-    lower = {name.strip().lower(): name for name in reversed(names)}
+    names, lower = _names(rows)
     _refuse_others(rows, lower, source=source)
-    if _is_choice(rows, lower):
-        return Shape("choice")  # training names what it does not read
-    found = _chat(rows, lower) or _completion(lower) or _instruction(lower) or _text(lower)
-    if found is None:
-        found = _two_columns(rows, names, ask=ask)
+    found = found_shape(rows, ask=ask)
     if found is None:
         raise DataError(
             f"{source}: its columns ({', '.join(names)}) tell no format: say which is which, for instance --set"
             f" data.columns='{{instruction: {names[0]}, output: {names[-1]}}}', or give samples with instruction and"
             " output, prompt and completion, messages, or text"
         )
+    return found
+
+
+def found_shape(rows: Sequence[Mapping[str, Any]], *, ask: Ask | None = None) -> Shape | None:
+    """The format that the first samples' columns tell, or None; without `ask` its default is the answer."""
+    rows = rows[:LOOKED_AT]
+    names, lower = _names(rows)
+    if _is_choice(rows, lower):
+        return Shape("choice")  # training names what it does not read
+    found = _chat(rows, lower) or _completion(lower) or _instruction(lower) or _text(lower)
+    if found is None:
+        found = _two_columns(rows, names, ask=ask or (lambda _question, answers: answers[0]))
+    if found is None:
+        return None
     taken = {*found.columns.values(), *FIELDS[found.format]}
     unused = [name for name in names if name not in taken and name.lower() not in (*REMARKS, *MARKS)]
     return Shape(found.format, found.columns, unused, found.guess)
+
+
+def prompt_columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """The columns of prompts that are called otherwise than their fields, read as training reads them.
+
+    The answers may be missing. Empty for multiple-choice questions, whose options would be left out.
+    """
+    rows = rows[:LOOKED_AT]
+    _, lower = _names(rows)
+    shape = _chat(rows, lower)
+    if shape is not None:
+        return shape.columns
+    if "instruction" not in lower and has_options(Fields(rows)):
+        return {}
+    shape = _instruction(lower, is_answered=False)
+    if shape is None and len(lower) == 1 and not lower.keys() & {*TEXT}:
+        return {"instruction": next(iter(lower.values()))}
+    shape = shape or found_shape(rows)
+    return shape.columns if shape is not None and shape.format == "instruction" else {}
+
+
+def _names(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], dict[str, str]]:
+    """The columns that have values, and how they are written by their names in small letters."""
+    names = list(dict.fromkeys(name for row in rows for name, value in row.items() if is_given(value)))
+    return names, {name.strip().lower(): name for name in reversed(names)}
 
 
 def _refuse_others(rows: Sequence[Mapping[str, Any]], lower: Mapping[str, str], *, source: str) -> None:
@@ -117,11 +158,11 @@ def _completion(lower: Mapping[str, str]) -> Shape | None:
     return Shape("completion", {name: lower[name] for name in ("prompt", "completion") if lower[name] != name})
 
 
-def _instruction(lower: Mapping[str, str]) -> Shape | None:
+def _instruction(lower: Mapping[str, str], *, is_answered: bool = True) -> Shape | None:
     """Columns of a question and an answer under the surest of their names; `input` may be the question itself."""
     columns = _called(lower, ["instruction", "output"])
     found = {field: columns.get(field) or (field if field in lower.values() else None) for field in NAMES}
-    if not found["output"] or not found["instruction"]:
+    if not found["instruction"] or (is_answered and not found["output"]):
         return None
     rest = {name: written for name, written in lower.items() if written != found["instruction"]}
     return Shape("instruction", columns | _called(rest, ["input", "system"]))
