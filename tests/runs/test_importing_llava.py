@@ -339,11 +339,17 @@ def test_tensors_of_other_kinds_are_refused(tmp_path: Path, base: Path, write: C
 
 
 def test_a_base_of_another_kind_and_an_untrained_adapter_are_refused(
-    tmp_path: Path, base: Path, write: Callable[..., Theirs], model_folder: Path
+    tmp_path: Path,
+    base: Path,
+    write: Callable[..., Theirs],
+    model_folder: Path,
+    vision_folder: Callable[[str], Path],
 ):
     theirs = write()
     with pytest.raises(ConfigError, match="models of type 'llama' are not trained on pictures here"):
         import_llava(theirs.folder, tmp_path / "ours", base=str(model_folder))
+    with pytest.raises(ConfigError, match="is of type 'gemma3', and XTuner's folders are for LLaVA: give that model's"):
+        import_llava(theirs.folder, tmp_path / "ours", base=str(vision_folder("gemma3")))
     (theirs.folder / "projector").rename(tmp_path / "projector")
     for part in (LLM, VIT):
         theirs.edit_tensors(part, lambda tensors: {k: torch.zeros_like(t) for k, t in tensors.items()})

@@ -78,7 +78,8 @@ def _load(place: str) -> tuple[Any, Any]:
         check_supported(config)
         if not isinstance(READERS[config.model_type], LlavaReader):
             raise ConfigError(
-                f"the base '{place}' is of type '{config.model_type}', and the folders are of a LLaVA model"
+                f"the base '{place}' is of type '{config.model_type}', and XTuner's folders are for LLaVA: give that"
+                " model's folder"
             )
         processor = load_processor(place, config)
         options: dict[str, Any] = {"device_map": {"": 0}} if torch.accelerator.is_available() else {}

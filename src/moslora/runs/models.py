@@ -277,7 +277,7 @@ class _one_line:  # noqa: N801 - reads as a statement
         if other := _OTHER_CLASS.search(reason):
             raise ConfigError(
                 f"model.path '{self.path}' is a model of {other[1]}, which {other[2]} does not load: check the kind of"
-                " run (kind: language, or vision_language for a model that moslora assemble made)"
+                " run (kind: language, or vision_language for a model that reads pictures)"
             ) from error
         if "trust_remote_code" in reason:
             raise ConfigError(
