@@ -217,3 +217,21 @@ def test_a_number_that_is_too_small_is_refused_as_one_that_is_too_large(factor):
     right = torch.full((4,), 2.0)
     with pytest.raises(DriftError, match="a tensor"):
         Comparison("the copy").check("a tensor", right, right * factor, path=[torch.float32])
+
+
+@pytest.mark.parametrize(("lacking", "said"), [(3, "it lacks x0, x1, x2;"), (4, "it lacks x0, x1, x2 and 1 more;")])
+def test_of_many_names_that_are_missing_the_first_three_are_told(lacking: int, said: str):
+    with pytest.raises(DriftError, match=said):
+        Comparison("the folded adapter").same_names({f"x{number}" for number in range(lacking)}, set())
+
+
+def test_without_an_adapted_layer_the_difference_is_nought():
+    proof = Comparison("the folded adapter")
+    proof.check("bias", torch.ones(2), torch.ones(2), path=[torch.float32])
+    assert proof.result() == TensorDrift(0.0, 1, 0, "float64")
+
+
+def test_the_number_that_is_told_is_the_worst_of_the_wrong_ones():
+    expected, found = torch.tensor([1.0, 2.0, 3.0]), torch.tensor([1.0, 2.5, 5.0])
+    with pytest.raises(DriftError, match="has 5 where the adapter has 3"):
+        Comparison("the folded adapter").check("a", expected, found, path=[torch.float32, torch.float32])

@@ -25,6 +25,12 @@ def test_folding_the_mixer_keeps_the_update(factors, dtype, tolerance):
     assert error < tolerance
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+def test_a_weight_with_an_update_keeps_its_dtype(dtype: torch.dtype):
+    weight, a, b = torch.randn(4, 6, dtype=dtype), torch.randn(2, 6), torch.randn(4, 2)
+    assert add_low_rank(weight, a, None, b, scale=2.0).dtype == dtype
+
+
 def test_folding_rounds_once(factors):
     a, mixer, _ = (factor.bfloat16() for factor in factors)
     assert torch.equal(fold_into_a(a, mixer), (mixer.float() @ a.float()).bfloat16())

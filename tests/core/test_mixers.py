@@ -15,6 +15,10 @@ def drawn(kind, rank=8, depth=1, seed=0):
     return weight
 
 
+def test_a_mixer_is_one_link_unless_told():
+    assert Mixer(4).weight.shape == (1, 4, 4)
+
+
 def test_kaiming_stays_within_its_bound_and_has_its_deviation():
     weight = drawn("kaiming", rank=64)
     assert weight.abs().max() <= 1 / math.sqrt(64)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from moslora.judging.agreement import alpha
+from moslora.judging.agreement import alpha, share_alike
 
 N = np.nan
 # Four observers, twelve units, from Krippendorff's "Computing Krippendorff's Alpha-Reliability" (2011), part C.
@@ -60,6 +60,13 @@ def test_there_is_no_alpha_where_all_answers_are_alike_or_no_pair_has_two():
     assert alpha(np.zeros((3, 10)), "nominal") is None
     assert alpha(np.array([[1.0, N], [N, 0]]), "ordinal") is None
     assert alpha(np.array([[1.0, 0, -1]]), "ordinal") is None
+
+
+def test_how_often_two_judges_answer_alike_counts_pairs_of_judges():
+    nan = float("nan")
+    values = np.array([[1, 0, 1, nan], [1, 0, -1, nan], [1, 1, nan, 0]])
+    assert share_alike(values) == 4 / 7  # 3 of 3, 1 of 3, 0 of 1; the last pair has one judge
+    assert share_alike(values[:1]) is None
 
 
 def test_one_unit_has_an_alpha_without_an_interval():

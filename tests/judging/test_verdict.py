@@ -21,8 +21,7 @@ def test_a_claim_needs_the_adjusted_p_value():
     lost = finding(mean=0.1, low=0.01, high=0.19, p_value=0.03, p_adjusted=0.06)
     assert claim(lost) == 0
     assert of_finding(lost) == (
-        "no difference between a and b is shown once all comparisons are allowed for (Holm p 0.06)"
-        " (1.0 to 19.0 points; larger ones are unlikely)"
+        "no difference between a and b is shown once all comparisons are allowed for (Holm p 0.06) (1.0 to 19.0 points)"
     )
 
 
@@ -34,7 +33,7 @@ def test_a_difference_the_other_way_names_the_other_method_first():
 
 def test_no_difference_is_not_said_to_be_none():
     text = of_finding(finding(mean=0.066, low=-0.059, high=0.191, p_value=0.3, p_adjusted=0.3))
-    assert text == "no difference between a and b is shown (-5.9 to 19.1 points; larger ones are unlikely)"
+    assert text == "no difference between a and b is shown (-5.9 to 19.1 points)"
 
 
 def test_the_whole_verdict_names_judges_pairs_subjects_and_questions():
@@ -65,6 +64,17 @@ def test_judges_who_fail_more_than_a_quarter_of_their_checks_are_named():
         for n in range(4)
     ]
     assert "attention checks failed by ben (2 of 4)" in analysed(real + checks).verdict
+
+
+def test_a_study_of_judges_who_did_not_look_says_so_first():
+    real = written(dict.fromkeys(("ann", "ben", "cas", "dot", "eve", "fay", "gus"), "wtlw"))
+    checks = [judgement(one, "p0", "first", check="same") for one in ("ann", "ben", "cas", "dot", "eve", "fay")]
+    checks.append(judgement("gus", "p0", "tie", check="same"))
+    verdict = analysed(real + checks).verdict
+    assert verdict.startswith(
+        "6 of 7 judges failed their attention checks, so these answers can say little. Over 7 judges"
+    )
+    assert "failed by ann (1 of 1), ben (1 of 1), cas (1 of 1), dot (1 of 1), eve (1 of 1) and 1 more" in verdict
 
 
 def test_a_favoured_side_is_told():

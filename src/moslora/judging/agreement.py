@@ -4,8 +4,8 @@
 
 The observed one is that of two judges on the same pair, the expected one that of any two answers (Krippendorff 2019,
 chapter 12). Between answers c and k it is 1 on the nominal scale, on the ordinal one the square of how many answers lie
-from c to k, those of c and k by half. Where nearly all answers are ties alpha is near 0 although judges agree: read it
-beside the share of ties.
+from c to k, those of c and k by half. Where nearly all answers are alike, ties above all, alpha is near 0 although
+judges agree: read it beside the share of answers that are alike.
 """
 
 from typing import Literal
@@ -46,6 +46,15 @@ def alpha(
     drawn = _alphas(np.tensordot(drawn_BU[:, unit_P].astype(float), shared_PCC, axes=1), scale)
     low, high = interval(drawn[~np.isnan(drawn)], fewest=units)
     return Share(found, min(float(low), found), max(float(high), found))
+
+
+def share_alike(values_JP: np.ndarray) -> float | None:
+    """How often two judges gave the same answer to a pair, of judges × pairs; None where no pair has two judges."""
+    answers = np.unique(values_JP[~np.isnan(values_JP)])
+    counts_CP = np.array([(values_JP == answer).sum(axis=0) for answer in answers], dtype=float)
+    judges_P = counts_CP.sum(axis=0)
+    twos = float((judges_P * (judges_P - 1)).sum())
+    return float((counts_CP * (counts_CP - 1)).sum()) / twos if twos else None
 
 
 def _alphas(coincidences_BCC: np.ndarray, scale: Scale) -> np.ndarray:

@@ -7,7 +7,7 @@ import numpy as np
 from scipy.stats import binomtest
 
 from moslora.estimation import Estimate, estimate, holm
-from moslora.judging.agreement import alpha
+from moslora.judging.agreement import alpha, share_alike
 from moslora.judging.davidson import Strengths, strengths
 from moslora.judging.judgements import Judgement, StudyRecord
 from moslora.judging.resampling import DRAWS, Share, shares
@@ -55,7 +55,8 @@ class Finding:
 class Agreement:
     """How far judges agree beyond chance on two methods and a question; None where there is nothing to disagree about.
 
-    Read beside the share of `ties`: where nearly all are ties, alpha is near 0 although judges agree.
+    Read beside how often two judges gave the same answer (`alike`): where nearly all answers are alike, alpha is near 0
+    although judges agree.
     """
 
     question: str
@@ -63,6 +64,7 @@ class Agreement:
     second: str
     nominal: Share | None
     ordinal: Share | None
+    alike: float | None
     ties: float
 
 
@@ -216,6 +218,7 @@ def _agreement(scores: Scores, *, draws: int) -> Agreement:
         second=scores.second,
         nominal=alpha(values, "nominal", unit_of_pair=unit_P, draws=draws),
         ordinal=alpha(values, "ordinal", unit_of_pair=unit_P, draws=draws),
+        alike=share_alike(values),
         ties=float(np.mean(values[~np.isnan(values)] == 0)),
     )
 

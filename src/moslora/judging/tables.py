@@ -66,6 +66,10 @@ def notes(analysis: Analysis) -> list[str]:
         found.append(
             "Strengths are those of Davidson's model, on the scale of log odds around 0; intervals by refitting it."
         )
+    found.append(
+        "Alpha is agreement beyond chance (1: complete, 0: none). It says little where nearly all answers are alike,"
+        " and nothing where all are: look at how often two judges answered alike."
+    )
     found += [f"Sides: {sides_text(analysis.sides)}.", f"Swapped repeats: {repeats_text(analysis.repeats)}."]
     return found
 
@@ -163,11 +167,12 @@ def _agreement(analysis: Analysis) -> Grid:
                 Cell(NOTHING) if share is None else Cell(f"{share.value:.2f}", _range(share.low, share.high))
                 for share in (one.nominal, one.ordinal)
             ),
+            Cell(NOTHING if one.alike is None else f"{100 * one.alike:.1f}"),
             Cell(f"{100 * one.ties:.1f}"),
         )
         for one in analysis.agreement
     ]
-    head = ("question", "methods", "alpha, nominal", "alpha, ordinal", "ties, %")
+    head = ("question", "methods", "alpha, nominal", "alpha, ordinal", "two judges alike, %", "ties, %")
     return Grid("agreement", "Agreement of judges (Krippendorff)", head, tuple(rows), words=("methods",))
 
 

@@ -7,7 +7,9 @@ from moslora.estimation import LEVEL
 
 if TYPE_CHECKING:
     from moslora.judging.analysis import Analysis, Finding
+    from moslora.judging.trust import JudgeRecord
 
+MOST_NAMED = 5  # judges
 MOST_FAILED = 0.25  # of a judge's checks, above which the verdict says so
 
 
@@ -36,7 +38,7 @@ def of_finding(finding: "Finding") -> str:
     lost = f" once all comparisons are allowed for (Holm p {p_text(finding.p_adjusted)})" if is_lost else ""
     return (
         f"no difference between {finding.first} and {finding.second} is shown{lost}"
-        f" ({_range(finding.low, finding.high)} points; larger ones are unlikely)"
+        f" ({_range(finding.low, finding.high)} points)"
     )
 
 
@@ -54,7 +56,20 @@ def overall(analysis: "Analysis") -> str:
         singles = [f"{one.subject}, {one.question}: {one.verdict}" for one in shown]
         parts += singles or ["on no single subject is a difference shown"]
     parts += reservations(analysis)
-    return f"{_scope(analysis)}: {'; '.join(parts)}."
+    return f"{_doubt(analysis)}{_scope(analysis)}: {'; '.join(parts)}."
+
+
+def _doubt(analysis: "Analysis") -> str:
+    """What is said first where most judges did not look."""
+    checked = [one for one in analysis.judges if one.checks]
+    careless = _careless(analysis)
+    if 2 * len(careless) <= len(checked):
+        return ""
+    return f"{len(careless)} of {len(checked)} judges failed their attention checks, so these answers can say little. "
+
+
+def _careless(analysis: "Analysis") -> list["JudgeRecord"]:
+    return [one for one in analysis.judges if one.checks and one.checks_failed > MOST_FAILED * one.checks]
 
 
 def reservations(analysis: "Analysis") -> list[str]:
@@ -66,10 +81,10 @@ def reservations(analysis: "Analysis") -> list[str]:
         found.append(
             "judging went on after it had been closed and results could be seen, so the intervals may be too narrow"
         )
-    careless = [one for one in analysis.judges if one.checks and one.checks_failed > MOST_FAILED * one.checks]
-    if careless:
-        names = [f"{one.judge} ({one.checks_failed} of {one.checks})" for one in careless]
-        found.append(f"attention checks failed by {', '.join(names)}")
+    if careless := _careless(analysis):
+        names = [f"{one.judge} ({one.checks_failed} of {one.checks})" for one in careless[:MOST_NAMED]]
+        more = f" and {len(careless) - MOST_NAMED} more" if len(careless) > MOST_NAMED else ""
+        found.append(f"attention checks failed by {', '.join(names)}{more}")
     if analysis.sides.p_value is not None and analysis.sides.p_value < LEVEL:
         side = "left" if analysis.sides.left > analysis.sides.right else "right"
         found.append(f"the {side} side was favoured (p {p_text(analysis.sides.p_value)}), which hides differences")
