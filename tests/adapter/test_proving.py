@@ -7,10 +7,11 @@ import torch
 from peft import get_peft_model
 from safetensors.torch import save_file
 from torch import nn
+from transformers import LlamaConfig, LlamaForCausalLM
 
 import moslora.adapter.export as export
 from moslora import MosloraConfig, save_folded, save_merged
-from moslora.adapter.tensors import Comparison
+from moslora.adapter.tensors import Comparison, TensorDrift
 from moslora.core.folding import fold_into_a
 from moslora.core.mixers import compose
 from moslora.errors import DriftError
@@ -175,6 +176,27 @@ def test_a_merge_that_changes_another_weight_is_refused(half, tmp_path, monkeypa
     model = half(target_modules=["q_proj"], modules_to_save=["norm"], trainable_token_indices=[3, 5])
     with pytest.raises(DriftError, match=f"the merged model is not the adapter: {re.escape(name)} has"):
         save_merged(model, tmp_path / "merged", allow_drift=True)
+
+
+def test_a_merge_with_a_wrong_bias_is_refused(config, tmp_path, monkeypatch):
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 4}
+    base = LlamaForCausalLM(LlamaConfig(vocab_size=60, attention_bias=True, **sizes))
+    for name, parameter in base.named_parameters():
+        if name.endswith("bias"):
+            nn.init.normal_(parameter)
+    model = get_peft_model(base, config(target_modules=["q_proj"], lora_bias=True, init_lora_weights=False))
+    nn.init.normal_(model.base_model.model.model.layers[0].self_attn.q_proj.lora_B["default"].bias)
+    assert save_merged(model, tmp_path / "right").max_difference < 1e-5
+    merge = export.merged_model
+
+    def careless(model, **options):
+        merged = merge(model, **options)
+        merged.model.layers[0].self_attn.q_proj.bias.data[3] += 0.01
+        return merged
+
+    monkeypatch.setattr(export, "merged_model", careless)
+    with pytest.raises(DriftError, match=r"model.layers.0.self_attn.q_proj.bias has"):
+        save_merged(model, tmp_path / "wrong", allow_drift=True)
 
 
 @pytest.mark.parametrize("depth", [1, 3])
