@@ -180,8 +180,8 @@ SAMPLE = {"instruction": "And then?", "output": "They slept."}
         ("system", 3, "field 'system' is 3, expected text or nothing"),
         ("history", "x", r"field 'history' is 'x', expected a list of \[question, answer\]"),
         ("history", [["x"]], "expected a list of"),
-        ("weight", 0.0, "field 'weight' is 0.0, which says not to learn it: take the sample out of the file, or learn"),
-        ("masked", True, r"field 'masked' is True, which .* or learn it all the same with --set data\.ignore=masked$"),
+        ("weight", 0.0, "field 'weight' is 0.0, which says not to learn it; to learn it all the same: "),
+        ("masked", True, r"field 'masked' is True, which .* to learn it all the same: --set data\.ignore=masked$"),
         ("train", "no", "field 'train' is 'no', allowed: 0 or 1"),
     ],
 )

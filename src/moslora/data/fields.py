@@ -97,8 +97,8 @@ def refuse_unread(sample: Mapping[str, Any], *, read: Collection[str], place: st
     if learned(sample, place=place) is False:
         field = next(name for name in MARKS if learned({name: sample.get(name)}, place=place) is False)
         raise DataError(
-            f"{place}: field '{field}' is {sample[field]!r}, which says not to learn it: take the sample out of the"
-            f" file, or learn it all the same with --set data.ignore={field}"
+            f"{place}: field '{field}' is {sample[field]!r}, which says not to learn it; to learn it all the same:"
+            f" --set data.ignore={field}"
         )
 
 
