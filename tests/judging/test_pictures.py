@@ -3,7 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 from PIL.PngImagePlugin import PngInfo
 
 from moslora.errors import DataError
@@ -26,7 +26,7 @@ def test_pixels_stay_and_what_the_file_said_goes(tmp_path: Path):
     original = noise(64)
     exif = Image.Exif()
     exif[0x010E] = "zebra-lora"
-    original.save(tmp_path / "a.png", pnginfo=info, exif=exif, dpi=(300, 300), icc_profile=b"zebra-lora profile")
+    original.save(tmp_path / "a.png", pnginfo=info, exif=exif, dpi=(300, 300))
     Image.new("RGB", (64, 64), "red").save(tmp_path / "b.png")
     body, other = alike([tmp_path / "a.png", tmp_path / "b.png"], name="a")
     assert opened(body).tobytes() == original.tobytes()
@@ -80,3 +80,36 @@ def test_a_broken_picture_is_named(tmp_path: Path):
     (tmp_path / "a.png").write_bytes(b"\x89PNG no more")
     with pytest.raises(DataError, match=r"cup.*a\.png"):
         alike([tmp_path / "a.png"], name="cup")
+
+
+def swapped_primaries() -> bytes:
+    """An sRGB profile in which red and blue have changed places."""
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    return profile.replace(b"rXYZ", b"?XYZ").replace(b"bXYZ", b"rXYZ").replace(b"?XYZ", b"bXYZ")
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P"])
+def test_colours_are_those_that_the_profile_means(tmp_path: Path, mode: str):
+    image = Image.new("RGB", (16, 16), (255, 0, 0)).convert(mode)
+    image.save(tmp_path / "a.png", icc_profile=swapped_primaries())
+    Image.new("RGB", (16, 16), (0, 0, 255)).save(tmp_path / "b.png")
+    found = [*alike([tmp_path / "a.png", tmp_path / "b.png"], name="x"), photo(tmp_path / "a.png")]
+    for body in found:
+        assert np.abs(np.asarray(opened(body), dtype=int) - (0, 0, 255)).max() <= 2
+        assert opened(body).info == {}
+
+
+def test_a_profile_of_srgb_itself_changes_next_to_nothing(tmp_path: Path):
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    original = noise(32)
+    original.save(tmp_path / "a.png", icc_profile=srgb)
+    (body,) = alike([tmp_path / "a.png"], name="x")
+    assert np.abs(np.asarray(opened(body), dtype=int) - np.asarray(original)).max() <= 1
+
+
+@pytest.mark.parametrize("profile", [b"no profile", ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()])
+def test_a_profile_that_cannot_be_used_is_refused_with_the_name_of_the_file(tmp_path: Path, profile: bytes):
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png", icc_profile=profile)
+    for read in (lambda: alike([tmp_path / "a.png"], name="cup"), lambda: photo(tmp_path / "a.png")):
+        with pytest.raises(DataError, match=r"a\.png.* colour profile cannot be used .*; save the picture in sRGB"):
+            read()

@@ -18,6 +18,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
 
+from moslora.data.colours import to_srgb
 from moslora.errors import DataError
 
 Picture = str | bytes  # the path of a file, or its content
@@ -60,14 +61,19 @@ def check_image(image: Picture, *, place: str, max_pixels: int = MAX_PIXELS) -> 
     return ImageHeader(height, width) if is_sideways else ImageHeader(width, height)
 
 
-def open_image(image: Picture, *, place: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def open_image(image: Picture, *, place: str, max_pixels: int = MAX_PIXELS, is_for_people: bool = False) -> Image.Image:
     """The decoded picture in RGB, 8 bits a channel, of the size that `check_image` tells.
 
-    Raises DataError as `check_image` does, and for pixels of 32 bits, whose range nothing tells.
+    Models see the stored numbers, as everywhere else; `is_for_people` converts them to sRGB by the file's own colour
+    profile. Raises DataError as `check_image` does, for pixels of 32 bits, whose range nothing tells, and for people
+    also for a profile that cannot be used.
     """
     with _opened(image, place=place, max_pixels=max_pixels) as (picture, _):
         picture.load()
-        return _to_rgb(ImageOps.exif_transpose(picture), place=f"{place}: image {shown(image)}")
+        at = f"{place}: image {shown(image)}"
+        profile = picture.info.get("icc_profile")
+        upright = _to_8_bits(ImageOps.exif_transpose(picture), place=at)
+        return _to_rgb(to_srgb(upright, profile, place=at) if is_for_people and profile else upright)
 
 
 def content_hash(image: Picture, *, place: str) -> str:
@@ -202,20 +208,20 @@ def _ends_whole(picture: Image.Image, tail: bytes) -> bool:
     return picture.format == "WEBP"
 
 
-def _to_rgb(picture: Image.Image, *, place: str) -> Image.Image:
-    if picture.mode.startswith("I"):
-        return _from_16_bits(picture, place=place)
+def _to_8_bits(picture: Image.Image, *, place: str) -> Image.Image:
+    """The high byte of each pixel, as Pillow takes it of 16-bit colours; its own conversion of grey cuts at 255."""
     if picture.mode == "F":
         raise DataError(f"{place}: 32-bit pixels have no known range; save it with 8 or 16 bits")
+    if not picture.mode.startswith("I"):
+        return picture
+    values = np.asarray(picture)
+    if values.min() < 0 or values.max() > 0xFFFF:
+        raise DataError(f"{place}: 32-bit pixels have no known range; save it with 8 or 16 bits")
+    return Image.fromarray((values >> 8).astype(np.uint8))
+
+
+def _to_rgb(picture: Image.Image) -> Image.Image:
     if picture.has_transparency_data:
         picture = picture.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", picture.size, WHITE), picture).convert("RGB")
     return picture.convert("RGB")
-
-
-def _from_16_bits(picture: Image.Image, *, place: str) -> Image.Image:
-    """The high byte of each pixel, as Pillow takes it of 16-bit colours; its own conversion of grey cuts at 255."""
-    values = np.asarray(picture)
-    if values.min() < 0 or values.max() > 0xFFFF:
-        raise DataError(f"{place}: 32-bit pixels have no known range; save it with 8 or 16 bits")
-    return Image.fromarray((values >> 8).astype(np.uint8)).convert("RGB")

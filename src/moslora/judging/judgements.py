@@ -1,9 +1,9 @@
-"""What judges answered, read back from a study's file; nothing here writes."""
+"""What judges answered, read back from a study's file; nothing here changes it."""
 
 import json
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from moslora.errors import DataError
 from moslora.judging.schema import FILE, FORMAT
+from moslora.judging.writing import fold
 
 Outcome = Literal["first", "tie", "second"]
 Check = Literal["same", "swapped"]
@@ -113,6 +114,8 @@ def opened(folder: str | Path) -> Iterator[sqlite3.Connection]:
     path = Path(folder) / FILE
     if not path.is_file():
         raise DataError(f"{folder} holds no study ({FILE}); give the folder that `moslora judge serve` wrote")
+    with suppress(sqlite3.DatabaseError):  # where nothing can be written, the log is read beside the file
+        fold(path)
     database = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
     try:
         found = settings(database)["format"]

@@ -1,6 +1,6 @@
 """Pictures made alike: nothing but the pixels tells two of one pair apart.
 
-Each is written anew as PNG, without loss and without anything that its file said; those of one pair get the same width,
+Each is written anew as PNG, in sRGB and without anything else that its file said; those of one pair get the same width,
 height and length in bytes.
 """
 
@@ -25,9 +25,9 @@ _PADDING = b"paDd"  # private, safe to copy, and of no meaning to a reader
 def alike(paths: Sequence[Path], *, name: str) -> list[bytes]:
     """Pictures of one pair as PNG files of one width, height and length: the smallest one's size, at most 1536 pixels.
 
-    Raises DataError for a picture that cannot be read, and for pictures of different shapes.
+    Raises DataError for a picture, or its colour profile, that cannot be read, and for pictures of different shapes.
     """
-    images = [open_image(str(path), place=name) for path in paths]
+    images = [open_image(str(path), place=name, is_for_people=True) for path in paths]
     shapes = [image.width / image.height for image in images]
     if max(shapes) / min(shapes) > 1 + SHAPE_TOLERANCE:
         sizes = [f"{image.width} x {image.height} ({path})" for image, path in zip(images, paths, strict=True)]
@@ -40,7 +40,7 @@ def alike(paths: Sequence[Path], *, name: str) -> list[bytes]:
 
 def photo(path: Path) -> bytes:
     """A subject's photo as a PNG file of at most 768 pixels. Raises DataError for one that cannot be read."""
-    image = open_image(str(path), place="photos")
+    image = open_image(str(path), place="photos", is_for_people=True)
     return _png(image.resize(_at_most(image.size, PHOTO_PIXELS), Image.Resampling.LANCZOS))
 
 

@@ -3,12 +3,15 @@
 import sqlite3
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import Any, TypeVar
 
 MOST_TOGETHER = 256
+FOLD = "PRAGMA wal_checkpoint(PASSIVE)"
+FOLD_SECONDS = 0.5  # until it is tried again, where somebody was reading
 
 T = TypeVar("T")
 Change = Callable[[sqlite3.Connection], T]
@@ -22,10 +25,21 @@ def connect(path: Path) -> sqlite3.Connection:
     return database
 
 
+def fold(path: Path) -> None:
+    """Move what a server that was killed left in the log beside a study's file into the file; needs to write there."""
+    if (log := path.with_name(f"{path.name}-wal")).is_file() and log.stat().st_size:
+        database = connect(path)
+        try:
+            database.execute(FOLD)
+        finally:
+            database.close()
+
+
 class Writer:
     """The only one that changes a study's file while it is served.
 
-    A disk takes as long to keep one answer as to keep fifty, so whatever waits becomes one transaction.
+    A disk takes as long to keep one answer as to keep fifty, so whatever waits becomes one transaction. Whoever copies
+    the file alone is to have every answer, so what is in the log beside it is moved into it after each transaction.
     """
 
     def __init__(self, path: Path) -> None:
@@ -47,7 +61,7 @@ class Writer:
         self._database.close()
 
     def _work(self) -> None:
-        while (first := self._waiting.get()) is not None:
+        while (first := self._next()) is not None:
             together = [first]
             is_last = False
             while len(together) < MOST_TOGETHER:
@@ -62,6 +76,20 @@ class Writer:
             self._commit(together)
             if is_last:
                 return
+
+    def _next(self) -> tuple[Change[Any], Future[Any]] | None:
+        """What waits next, once it comes; until then the log is moved into the file."""
+        while not self._is_folded():
+            with suppress(Empty):
+                return self._waiting.get(timeout=FOLD_SECONDS)
+        return self._waiting.get()
+
+    def _is_folded(self) -> bool:
+        try:
+            _, kept, folded = self._database.execute(FOLD).fetchone()
+        except sqlite3.OperationalError:  # the disk is full: answers are safe in the log
+            return False
+        return kept == folded
 
     def _commit(self, together: list[tuple[Change[Any], Future[Any]]]) -> None:
         made: list[tuple[Future[Any], Any]] = []
