@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -15,6 +16,7 @@ from moslora.adapter.part_gradients import gradients_by_part
 from moslora.adapter.part_layers import LANGUAGE, PROJECTOR, VISION, dead_modules, parts_in
 from moslora.errors import ConfigError, DataError
 from moslora.runs.adapters import load_adapted, open_adapter
+from moslora.runs.exporting import fold_adapter
 from moslora.runs.folder import RunFolder
 from moslora.runs.kinds import kind_of
 from moslora.runs.models import load_model
@@ -46,7 +48,8 @@ TURNS = ["<image> or <image>, which is red?", "the first", "And the other?", "bl
 @pytest.fixture
 def several(picture_data: Path) -> dict[str, Any]:
     """Data that begin with a chat of two turns and two pictures of different shapes, and end with one of none."""
-    Image.new("RGB", (90, 31), (10, 200, 30)).save(picture_data / "easy-vqa" / "images" / "wide.png")
+    noise = np.random.default_rng(0).integers(0, 256, (31, 90, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(picture_data / "easy-vqa" / "images" / "wide.png")
     images = [f"easy-vqa/images/{name}.png" for name in ("0", "wide")]
     turns = [{"from": ("human", "gpt")[turn % 2], "value": text} for turn, text in enumerate(TURNS)]
     samples = json.loads((picture_data / "train.json").read_text())
@@ -144,8 +147,10 @@ def test_text_alone_has_a_grey_picture_where_the_tower_must_be_in_the_graph(
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("is_checkpointed", [False, True])
-def test_every_module_of_every_part_has_a_gradient(name: str, is_checkpointed: bool, batches: Callable[..., Any]):
-    model, collate, rows = batches(name, training={"gradient_checkpointing": is_checkpointed})
+def test_every_module_of_every_part_has_a_gradient(
+    name: str, is_checkpointed: bool, batches: Callable[..., Any], several: dict[str, Any]
+):
+    model, collate, rows = batches(name, data=several, training={"gradient_checkpointing": is_checkpointed})
     if is_checkpointed:
         model.activation_checkpointing_enable()
     model.train()
@@ -164,6 +169,16 @@ def test_the_projector_alone_is_trained_and_loaded(name: str, write_vision_of: W
     assert record.coverage
     assert [part.trained_parameters for part in record.coverage.parts or ()] == [0, 0, PROJECTOR_SIZES[name]]
     load_adapted(open_adapter(tmp_path / "run"))
+
+
+@pytest.mark.parametrize("name", ["gemma3", "mistral3", "qwen3_vl"])
+def test_a_projector_trains_in_float32_in_a_model_of_16_bits(name: str, write_vision_of: Write, tmp_path: Path):
+    recipe = load_recipe(write_vision_of(name, model={"dtype": "bfloat16"}, evaluation={"limit": 2}))
+    record = run_recipe(recipe, tmp_path / "run", progress=False)
+    assert record.status == "finished"
+    saved = load_file(tmp_path / "run" / "adapter" / "adapter_model.safetensors")
+    assert {tensor.dtype for tensor in saved.values()} == {torch.float32}
+    assert fold_adapter(open_adapter(tmp_path / "run"), tmp_path / "folded").drift.is_within
 
 
 def test_the_pooling_head_of_a_gemma_is_never_trained(batches: Callable[..., Any]):

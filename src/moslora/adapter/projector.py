@@ -97,7 +97,7 @@ def projector_of(model: Any, prefix: str) -> nn.Module:
 
 def _to_its_dtype(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
     dtype = next(module.parameters()).dtype
-    return tuple(tensor.to(dtype) for tensor in inputs)
+    return tuple(one.to(dtype) if one.is_floating_point() else one for one in inputs)  # pictures' sizes stay whole
 
 
 def _tensors(model: nn.Module, prefix: str) -> dict[str, torch.Tensor]:
