@@ -8,11 +8,11 @@ from moslora.evaluation.recording import chance_of, units_of
 from moslora.evaluation.scores import perplexity
 from moslora.records import ComparisonRecord, Difference, EvaluationRecord, RunRecord
 from moslora.reports.reading import StoredRun
+from moslora.reports.side_by_side import FINAL, alike, differing, finals
 from moslora.reports.wording import guessed, percent, points
 
 Headline = tuple[str, str]  # the number (may be empty), and the rest of the sentence
 NAMED = 3  # arms named in a sentence; more are counted
-FINAL = ("after", "evaluated")  # moments at which a trained adapter is scored
 
 
 def of_comparison(record: ComparisonRecord) -> Headline:
@@ -121,33 +121,49 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _of_several(runs: Sequence[StoredRun]) -> Headline:
-    shared = [task for task in _tasks(runs[0]) if all(task in _tasks(run) for run in runs)]
-    if shared:
-        values = [_tasks(run)[shared[0]].accuracy for run in runs]
-        number = f"{percent(min(values))} to {_percent(max(values))}"
-        what = f"right on {shared[0]} over {len(runs)} runs"
-    elif all(run.record.validation_loss is not None for run in runs):
+    """The range of what was measured alike, else each run's own number."""
+    words = [one.word for one in differing(runs)]
+    differ = f" The runs differ in {_listed(words)}." if words else ""
+    found = alike(runs)
+    if found:
+        values = [one.accuracy for one in found]
+        number, what = f"{percent(min(values))} to {_percent(max(values))}", _of_what(found[0])
+        own = ", ".join(f"{run.label} {percent(value)}" for run, value in zip(runs, values, strict=True))
+        what = f"{what} ({own})"
+    elif _share_validation(runs):
         losses = [run.record.validation_loss or 0.0 for run in runs]
         number, what = f"{min(losses):.3f} to {max(losses):.3f}", f"validation loss of {len(runs)} runs"
     else:
-        return "", f"{len(runs)} runs, which share no task and no validation loss."
+        own = "; ".join(_own(run) for run in runs)
+        return "", f"{len(runs)} runs, which share no task and no validation data to be compared on: {own}.{differ}"
     return (
         number,
-        f"{what}. Single runs differ by chance too: to compare methods, give `moslora compare` several seeds.",
+        f"{what}.{differ} Single runs differ by chance too: to compare methods, give `moslora compare` several seeds.",
     )
 
 
-def _tasks(run: StoredRun) -> dict[str, EvaluationRecord]:
-    return {found.task: found for found in reversed(_final(run.record))}
+def _share_validation(runs: Sequence[StoredRun]) -> bool:
+    """Whether all have a validation loss, of the same data in the tokens of the same model."""
+    recipes = [run.record.recipe for run in runs]
+    data = [(recipe.get("data"), (recipe.get("model") or {}).get("path")) for recipe in recipes]
+    return all(one == data[0] for one in data) and all(run.record.validation_loss is not None for run in runs)
+
+
+def _own(run: StoredRun) -> str:
+    """A run's own number in a few words."""
+    found = finals(run.record)
+    if found:
+        return f"{run.label} {_percent(found[0].accuracy)} {_of_what(found[0])}, {found[0].when}"
+    if run.record.validation_loss is not None:
+        return f"{run.label} has a validation loss of {run.record.validation_loss:.3f}"
+    return f"{run.label} has no evaluation after training"
 
 
 def _final(record: RunRecord) -> list[EvaluationRecord]:
     """The first evaluation of each task of the trained adapter."""
     found: dict[str, EvaluationRecord] = {}
-    for moment in FINAL:
-        for one in record.evaluations:
-            if one.when == moment and one.agreement is None:
-                found.setdefault(one.task, one)
+    for one in finals(record):
+        found.setdefault(one.task, one)
     return [*found.values()]
 
 

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 from moslora.evaluation.recording import chance_of, group_note, scoring_notes, units_of
-from moslora.records import EvaluationRecord
 from moslora.reports.accuracy import Accuracy, accuracy_plot
 from moslora.reports.coverage import part_tables
 from moslora.reports.disagreement import disagreement
@@ -17,6 +16,7 @@ from moslora.reports.progress import unfinished
 from moslora.reports.reading import Metrics, StoredRun
 from moslora.reports.seeing import add_tasks, sees_pictures
 from moslora.reports.sheets import run_sheet
+from moslora.reports.side_by_side import TEXTS, alike, columns, differing
 from moslora.reports.wording import NONE, amount, duration, estimate, facts_table, gigabytes, settings
 
 ROWS = 40  # questions shown side by side for a pair
@@ -86,21 +86,16 @@ def _logged(run: StoredRun) -> Metrics:
     return [*run.metrics, {"step": run.record.steps, "eval_loss": loss}]
 
 
-def _moment(found: EvaluationRecord) -> str:
-    return f"{found.task}, {found.when}" + (", generated" if found.scoring == "generation" else "")
-
-
 def _table(runs: Sequence[StoredRun]) -> Table:
-    moments = [*dict.fromkeys(_moment(found) for run in runs for found in run.record.evaluations)]
-    moments.sort(key=lambda moment: ", after" not in moment)  # what counts stands next to the name
+    settings, moments = differing(runs), columns(runs)
     validated = ["validation loss"] if any(run.record.validation_loss is not None for run in runs) else []
     rows = []
-    for run in runs:
-        record, by_moment = run.record, {_moment(found): found for found in run.record.evaluations}
-        found = [by_moment.get(moment) for moment in moments]
+    for number, run in enumerate(runs):
+        record, found = run.record, [moment.found[number] for moment in moments]
         rows.append(
             [
                 Cell(run.label, _setting(run, "adapter", "method")),
+                *(setting.values[number] for setting in settings),
                 *(estimate(one.accuracy, one.low, one.high) if one else NONE for one in found),
                 *([_validation(run)] if validated else []),
                 f"{record.train_loss:.3f}" if record.train_loss is not None else NONE,
@@ -111,7 +106,11 @@ def _table(runs: Sequence[StoredRun]) -> Table:
             ]
         )
     costs = ["mean training loss", "steps", "parameters", "training", "memory"]
-    return Table("Accuracy and cost" if moments else "Loss and cost", ["run", *moments, *validated, *costs], rows)
+    words, scores = [setting.word for setting in settings], [moment.title for moment in moments]
+    caption = "Accuracy and cost" if moments else "Loss and cost"
+    return Table(
+        caption, ["run", *words, *scores, *validated, *costs], rows, words=[word for word in words if word in TEXTS]
+    )
 
 
 def _validation(run: StoredRun) -> Cell | str:
@@ -196,7 +195,8 @@ def _answers(runs: Sequence[StoredRun]) -> list[Part]:
             pair = first.answers(task, "before"), first.answers(task)
             parts += disagreement(*pair, names=("before", "after"), task=task, rows=rows, units=units)
         for other in runs[1:]:
-            pair = first.answers(task), other.answers(task)
+            moments = [one.when for one in alike([first, other], task)] or ["after", "after"]
+            pair = first.answers(task, moments[0]), other.answers(task, moments[1])
             found = disagreement(*pair, names=(first.label, other.label), task=task, rows=rows, units=units)
             parts += [Fold(f"{first.label} and {other.label}, {task}", found)] if found else []
     return parts if any(not isinstance(part, Text) for part in parts) else parts[:0]
