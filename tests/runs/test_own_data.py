@@ -286,3 +286,14 @@ def test_held_out_samples_have_the_columns_of_the_training_samples(
     data = DataSettings(train="x", columns={"instruction": "asked", "output": "told"}, prompt="plain")
     both = [held_out(path, data, tiny_llama, tiny_tokenizer) for path in (renamed, plain)]
     assert both[0] == both[1]
+
+
+def test_held_out_samples_that_are_trained_on_too_are_told(own_data: Path, tmp_path: Path):
+    train = own_data / "facts.jsonl"
+    seen = [json.loads(line) for line in train.read_text().splitlines()[:3]]
+    held = write_jsonl(tmp_path / "held.jsonl", [*seen, {"instruction": "Who?", "output": "Me."}])
+    settings = EvaluationSettings.model_validate({"tasks": [f"samples:{held}"]})
+    note = "held: 3 of 4 samples are trained on too, so the loss looks better than it is"
+    assert note in load_test_sets(settings, DataSettings(train=str(train)))[0].notes
+    assert not load_test_sets(settings, DataSettings(train=str(held.with_name("gone.jsonl"))))[0].notes
+    assert not load_test_sets(settings, None)[0].notes

@@ -1,5 +1,6 @@
 """What a language model's runs are scored on: built-in tasks and files of one's own, each sort in its own way."""
 
+import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ from typing import Any
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from moslora.data.fields import with_columns, with_system
+from moslora.data.fields import FIELDS, with_columns, with_system
 from moslora.data.probing import sees_left_padding
 from moslora.data.prompts import CHAT, NONE, PROMPTS, prompt_ids
 from moslora.data.reading import Reading
@@ -20,6 +21,7 @@ from moslora.data.task_names import HARNESS, task_name
 from moslora.data.tasks import Task, task
 from moslora.data.tokens import pad_token_id
 from moslora.data.vocabulary import Vocabulary
+from moslora.errors import MosloraError
 from moslora.evaluation.answers import Answer, SampleAnswer
 from moslora.evaluation.choice import score_by_generation, score_by_log_probability
 from moslora.evaluation.held_out import loss_record
@@ -29,7 +31,7 @@ from moslora.evaluation.short_answers import RULE, score_short_answers
 from moslora.launch import gathered
 from moslora.records import EvaluationRecord, LossRecord
 from moslora.runs.kinds.harness_tasks import HarnessTask, load_harness_task, score_harness_task
-from moslora.runs.kinds.language_examples import Made, Source, make_examples
+from moslora.runs.kinds.language_examples import Made, Source, make_examples, read_source
 from moslora.runs.language_settings import DataSettings, EvaluationSettings
 from moslora.runs.material import TestSet
 from moslora.training.language import collator
@@ -77,8 +79,26 @@ def _test_set(written: str, settings: EvaluationSettings, data: DataSettings | N
         if found.format is None:
             columns = read_as.columns | Fields(samples).columns(read_as.columns)
             samples = with_columns(samples, columns, source=str(found.path))
-        return TestSet(HeldOutTask(found.name, read_as, found.reading), samples, found.reading.remarks)
+        remarks = [*found.reading.remarks, *(_trained_on(found.name, samples, read_as) if data else [])]
+        return TestSet(HeldOutTask(found.name, read_as, found.reading), samples, remarks)
     return TestSet(found, with_system(samples, system))
+
+
+def _trained_on(name: str, samples: Sequence[Mapping[str, Any]], data: DataSettings) -> list[str]:
+    """A remark on samples that are among those to train on; none where the sources are not there any more."""
+    fields = FIELDS[data.format]
+
+    def told(sample: Mapping[str, Any]) -> str:
+        return json.dumps([sample.get(field) or None for field in fields], default=str)
+
+    try:
+        known = {told(sample) for source in data.sources for sample in read_source(source, data).samples}
+    except MosloraError:
+        return []
+    same = sum(told(sample) in known for sample in samples)
+    if not same:
+        return []
+    return [f"{name}: {same} of {len(samples)} samples are trained on too, so the loss looks better than it is"]
 
 
 def _read_as(found: HeldOut, data: DataSettings | None) -> DataSettings:
@@ -203,7 +223,7 @@ def _examples(
     vocabulary: Vocabulary,
 ) -> Made:
     """As for training; only that samples need not say which of them belong together, and long texts are divided."""
-    changes = {"together": None} | ({"prompt": prompt} if prompt in PROMPTS else {})
+    changes = {"together": None} | ({"prompt": prompt} if prompt in (*PROMPTS, CHAT) else {})
     changes |= {"longer": "cut"} if task.data.format == "text" else {}
     source = Source(task.reading.source, [*map(dict, samples)], task.reading)
     return make_examples(source, task.data.model_copy(update=changes), tokenizer, vocabulary=vocabulary)
