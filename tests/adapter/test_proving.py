@@ -1,5 +1,6 @@
 """An export is compared tensor by tensor: what a bfloat16 model's logits cannot see is refused all the same."""
 
+import copy
 import re
 
 import pytest
@@ -11,6 +12,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 import moslora.adapter.export as export
 from moslora import MosloraConfig, save_folded, save_merged
+from moslora.adapter.proving import prove_copy, prove_merge
 from moslora.adapter.tensors import Comparison, TensorDrift
 from moslora.core.folding import fold_into_a
 from moslora.core.mixers import compose
@@ -257,3 +259,15 @@ def test_the_number_that_is_told_is_the_worst_of_the_wrong_ones():
     expected, found = torch.tensor([1.0, 2.0, 3.0]), torch.tensor([1.0, 2.5, 5.0])
     with pytest.raises(DriftError, match="has 5 where the adapter has 3"):
         Comparison("the folded adapter").check("a", expected, found, path=[torch.float32, torch.float32])
+
+
+def test_a_full_model_with_a_tensor_more_or_less_is_refused(trained):
+    model = trained()
+    merged = copy.deepcopy(model).merge_and_unload()
+    written = dict(merged.state_dict())
+    assert prove_merge(model, merged, adapter_name="default").layers == 6
+    assert prove_copy(written, merged).compared == len(written)
+    merged.extra = nn.Linear(2, 2, bias=False)
+    for prove in (lambda: prove_merge(model, merged, adapter_name="default"), lambda: prove_copy(written, merged)):
+        with pytest.raises(DriftError, match="also holds extra.weight"):
+            prove()
