@@ -165,7 +165,10 @@ def test_a_file_that_is_not_utf_8_is_read_once_converted_as_the_message_says(tmp
     kind = "UTF-8" if name == "a.txt" else "CSV UTF-8"
     assert message.startswith(f"{path}: {line} is not UTF-8; save it as {kind}, or: iconv -f ")
     told = message.partition("iconv -f ")[2].split(" ", 1)
-    assert told[1] == f"-t UTF-8 {shlex.quote(str(path).removesuffix('.gz'))} > NEW"
+    assert (
+        told[1]
+        == f"-t UTF-8 {shlex.quote(str(path).removesuffix('.gz'))} > NEW{path.with_suffix('').suffix or path.suffix}"
+    )
     assert content.decode(told[0]) == text
 
 

@@ -48,7 +48,7 @@ def test_bytes_that_are_no_text_are_a_bad_line(tmp_path):
     path.write_bytes(b'{"a": 1}\n{"a": "\xff"}\n{"a": 2}\n')
     reading = Reading(str(path), skips_bad=True)
     assert read_rows(path, reading=reading) == [{"a": 1}, {"a": 2}]
-    convert = f"iconv -f LATIN1 -t UTF-8 {path} > NEW"
+    convert = f"iconv -f LATIN1 -t UTF-8 {path} > NEW.jsonl"
     assert reading.reasons == [f"line 2: byte 0xff is not UTF-8; save it as UTF-8, or: {convert}"]
 
 

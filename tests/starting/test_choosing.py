@@ -73,8 +73,9 @@ def test_a_length_that_is_given_says_how_many_are_longer_and_what_becomes_of_the
     lengths: list[int], more: dict, longer: str | None, told: str
 ):
     choice = Choice.of({"data": {"max_length_tokens": 64, **more}})
-    length_settings(choice, lengths, is_text=False, is_on_cpu=True, positions=8192)
+    kept = length_settings(choice, lengths, is_text=False, is_on_cpu=True, positions=8192)
     assert choice.settings["data"].get("longer") == longer
+    assert kept == (0.9 if longer == "leave_out" else 1)
     reason = choice.reasons["data.max_length_tokens"]
     assert reason == "; ".join(
         ["given with --set", ", ".join(filter(None, [told, "the longest sample has 99 tokens"]))]

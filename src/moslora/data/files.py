@@ -118,7 +118,8 @@ def _text(content: bytes, path: Path, *, first_line: int = 1) -> str:
         line = content.count(b"\n", 0, error.start) + first_line
         byte = content[error.start]
         kind = "CSV UTF-8" if file_format(path) in (".csv", ".tsv") else "UTF-8"
-        convert = f"iconv -f {_encoding(content)} -t UTF-8 {quote(str(path).removesuffix('.gz'))} > NEW"
+        old, new = quote(str(path).removesuffix(".gz")), f"NEW{file_format(path) or ''}"
+        convert = f"iconv -f {_encoding(content)} -t UTF-8 {old} > {new}"
         raise DataError(
             f"{path}: line {line}: byte 0x{byte:02x} is not UTF-8; save it as {kind}, or: {convert}"
         ) from error

@@ -114,8 +114,11 @@ def targets(layer_names: Sequence[str]) -> str | list[str]:
     return list(PAPER_LAYERS) if leaves.issuperset(PAPER_LAYERS) else "all-linear"
 
 
-def length_settings(choice: Choice, lengths: Sequence[int], *, is_text: bool, is_on_cpu: bool, positions: int) -> None:
-    """The longest sample, from the lengths in tokens of all (sorted) and what the model can read (`positions`)."""
+def length_settings(choice: Choice, lengths: Sequence[int], *, is_text: bool, is_on_cpu: bool, positions: int) -> float:
+    """The longest sample, from the lengths in tokens of all (sorted) and what the model can read (`positions`).
+
+    Returns the share of the samples that are not left out for their length.
+    """
     most = min(LONGEST["processor" if is_on_cpu else "accelerator"], positions)
     longest, usual = lengths[-1], lengths[math.ceil(0.99 * len(lengths)) - 1]
     limit = rounded_up(longest if is_text or longest <= 2 * usual else usual, 8)
@@ -133,6 +136,7 @@ def length_settings(choice: Choice, lengths: Sequence[int], *, is_text: bool, is
         reason = f"{over:,} of {len(lengths):,} are longer and will be {done}, {reason}"
     told = choice.reasons.get("data.max_length_tokens")
     choice.reasons["data.max_length_tokens"] = f"{told}; {reason}" if told else reason
+    return 1 - over / len(lengths) if choice.settings["data"].get("longer") == "leave_out" else 1.0
 
 
 def training_settings(

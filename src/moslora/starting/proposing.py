@@ -74,8 +74,8 @@ def propose(
     lengths, bad = _lengths(choice, name=name)
     positions = getattr(on_meta.config.get_text_config(), "max_position_embeddings", None) or SAFE_POSITIONS
     is_text = sources.shape.format == "text"
-    choosing.length_settings(choice, lengths, is_text=is_text, is_on_cpu=is_on_cpu, positions=positions)
-    samples = sources.samples - bad
+    kept = choosing.length_settings(choice, lengths, is_text=is_text, is_on_cpu=is_on_cpu, positions=positions)
+    samples = round((sources.samples - bad) * kept)
     if is_text:
         samples = choosing.pieces(lengths, sources, tokens=choice.settings["data"]["max_length_tokens"])
     is_one_text = is_text and sources.samples == 1
