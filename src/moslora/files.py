@@ -42,9 +42,10 @@ def is_leftover(path: Path) -> bool:
 
 
 @contextmanager
-def new_folder(folder: str | Path) -> Iterator[Path]:
+def new_folder(folder: str | Path, *, is_private: bool = False) -> Iterator[Path]:
     """A folder to fill, beside `folder` on the same disk; it becomes `folder` when the block ends without error.
 
+    Its files get the permissions of any new file; with `is_private` they keep those that the block gives them.
     Raises OutputError when `folder` exists and is not an empty folder, or its parent cannot be written.
     """
     folder = Path(folder).absolute()
@@ -54,7 +55,8 @@ def new_folder(folder: str | Path) -> Iterator[Path]:
     staged.mkdir()
     try:
         yield staged
-        _open_to_others(staged)
+        if not is_private:
+            _open_to_others(staged)
         if folder.exists():
             folder.rmdir()
         staged.replace(folder)

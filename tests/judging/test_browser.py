@@ -332,14 +332,14 @@ def test_keys_say_what_they_did_undo_and_can_be_turned_off(server: Server, windo
     page.get_by_role("link", name="Start").click()
     at_page(page, 1)
     page.keyboard.press("3")
-    assert page.locator("#status").text_content() == "Which picture is more like the subject in the photos? right."
+    assert page.locator("#status").text_content() == "Which picture is more like the subject in the photos? Right."
     page.keyboard.press("2")
     assert "Press Enter to go on" in page.locator("#status").text_content()
     page.keyboard.press("Enter")
     at_page(page, 2)
     page.keyboard.press("Backspace")
     at_page(page, 1)
-    assert page.locator("input:checked[type=radio]").evaluate_all("all => all.map(it => it.value)") == ["right", "tie"]
+    assert chosen(page) == ["right", "tie"]
     page.get_by_text("Keys", exact=True).click()
     page.get_by_label("Answer with single keys").uncheck()
     page.keyboard.press("1")
@@ -348,6 +348,41 @@ def test_keys_say_what_they_did_undo_and_can_be_turned_off(server: Server, windo
     at_page(page, 1)
     page.keyboard.press("1")
     assert page.locator("input:checked[type=radio]").first.input_value() == "right"
+
+
+def test_enter_and_digits_do_what_they_say_before_and_after_everything_is_answered(
+    server: Server, window: Callable[..., Any]
+):
+    page = window()
+    page.goto(server.links()["ann"])
+    page.get_by_role("link", name="Start").click()
+    at_page(page, 1)
+    page.keyboard.press("1")
+    page.keyboard.press("Enter")
+    assert page.locator("#status").text_content() == "Not answered yet: Which picture fits the description better?"
+    assert page.evaluate("document.activeElement.name") == "q1"
+    page.keyboard.press("3")
+    page.keyboard.press("2")  # one too many
+    assert chosen(page) == ["left", "right"]
+    page.keyboard.press("Enter")
+    at_page(page, 2)
+    page.keyboard.press("Backspace")
+    at_page(page, 1)
+    page.keyboard.press("Enter")  # as it was answered before
+    for place in range(2, 13):
+        at_page(page, place)
+        page.keyboard.press("2")
+        page.keyboard.press("2")
+        page.keyboard.press("Enter")
+    expect(page).to_have_title("All done")
+    page.wait_for_load_state("load")
+    page.keyboard.press("Backspace")
+    at_page(page, 12)
+    assert chosen(page) == ["tie", "tie"]
+
+
+def chosen(page: Any) -> list[str]:
+    return page.locator("input:checked[type=radio]").evaluate_all("all => all.map(it => it.value)")
 
 
 def test_a_judge_needs_no_script(server: Server, window: Callable[..., Any]):

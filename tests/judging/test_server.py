@@ -79,7 +79,7 @@ def test_what_belongs_to_another_judge_is_refused(site: Served):
     page = ben.get("/judge")
     fields = {"pair": page.field("pair"), "shown": page.field("shown"), "q0": "left", "q1": "left"}
     assert ann.post("/judge/answer", fields).status == 403
-    assert ann.post("/judge/undo", {"pair": fields["pair"]}).status == 409
+    assert ann.post("/judge/undo", {"pair": fields["pair"]}).status == 403
     picture = re.search(r"/picture/[\w-]+", page.text)
     assert picture
     assert ben.get(picture[0]).status == 200

@@ -95,7 +95,7 @@ def found_study(folder: str | Path, material: Material, *, setup: Setup | None =
         "admin_token": secrets.token_urlsafe(TOKEN_BYTES),
         "cookie": secrets.token_hex(4),
     }
-    with new_folder(folder) as staged:
+    with new_folder(folder, is_private=True) as staged:
         database = connect(staged / FILE)
         (staged / FILE).chmod(0o600)  # it holds everybody's links
         database.executescript(SCHEMA)

@@ -227,4 +227,5 @@ def _text(path: Path) -> bytes:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"cannot read the answer {path} ({error}); save it as UTF-8") from error
-    return "\n".join(line.rstrip() for line in text.strip().splitlines()).encode()
+    lines = "\n".join(line.rstrip() for line in text.splitlines())
+    return lines.strip("\n").encode()  # a first line that is indented stays so, as code is

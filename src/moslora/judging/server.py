@@ -86,7 +86,8 @@ class JudgePages:
         if judge is None:
             raise RefusedError(404, "This link is not known. Copy it whole, or ask for it again.")
         far = self._study.progress_of(judge)
-        response = _page("welcome.html", kind=self._study.kind, done=far.done, total=far.total, questions=self._texts)
+        shown = {"kind": self._study.kind, "done": far.done, "total": far.total, "questions": self._texts}
+        response = self._end(judge) if self._study.is_closed else _page("welcome.html", who=judge.name, **shown)
         _remember(response, request, self._cookie, token)
         return response
 
@@ -95,10 +96,9 @@ class JudgePages:
         judge = self._judge(request)
         page = self._study.page(judge)
         if self._study.is_closed or page is None:
-            is_closed = self._study.is_closed
-            return _page("end.html", is_closed=is_closed, can_undo=not is_closed)
+            return self._end(judge)
         shown = {"page": page, "kind": self._study.kind, "questions": self._texts, "shown": round(time.time() * 1000)}
-        return _page("judge.html", **shown)
+        return _page("judge.html", who=judge.name, **shown)
 
     async def answer(self, request: Request) -> Response:
         """Keep the answers about a pair; the next page is shown once they are on disk."""
@@ -129,6 +129,9 @@ class JudgePages:
         """A photo of a subject."""
         self._judge(request)
         return _png(self._study.photo(request.path_params["token"]))
+
+    def _end(self, judge: Judge) -> Response:
+        return _page("end.html", who=judge.name, is_closed=self._study.is_closed)
 
     def _judge(self, request: Request) -> Judge:
         judge = self._study.judge_of(request.cookies.get(self._cookie, ""))
@@ -234,17 +237,16 @@ async def _static(request: Request) -> Response:
 
 async def _refused(request: Request, error: Exception) -> Response:
     refused = cast(RefusedError, error)
-    return _page("refused.html", refused.status, reason=refused.reason, back=_back(request))
+    return _page("refused.html", refused.status, reason=refused.reason, back=_back(request), onward=refused.onward)
 
 
 async def _mistaken(request: Request, error: Exception) -> Response:
-    return _page("refused.html", 400, reason=str(error), back=_back(request))
+    return _page("refused.html", 400, reason=str(error), back=_back(request), onward="Go on")
 
 
 async def _failed(request: Request, error: Exception) -> Response:
-    return _page(
-        "refused.html", 500, reason="Something went wrong here; nothing was kept. Try again.", back=_back(request)
-    )
+    reason = "Something went wrong here; nothing was kept. Try again."
+    return _page("refused.html", 500, reason=reason, back=_back(request), onward="Go on")
 
 
 async def _missing(request: Request, error: Exception) -> Response:

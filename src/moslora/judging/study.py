@@ -26,11 +26,11 @@ _PAGE = 'SELECT showing.id, place, token, left_token, right_token, item, "left",
 
 
 class RefusedError(Exception):
-    """What a judge sent is not taken: the HTTP status, and the reason in words for them."""
+    """What a judge sent is not taken: the HTTP status, the reason in words for them, and what leads on from there."""
 
-    def __init__(self, status: int, reason: str) -> None:
+    def __init__(self, status: int, reason: str, *, onward: str = "Go on") -> None:
         super().__init__(reason)
-        self.status, self.reason = status, reason
+        self.status, self.reason, self.onward = status, reason, onward
 
 
 @dataclass(frozen=True)
@@ -224,12 +224,7 @@ class Study:
 
 
 def _keep(database: sqlite3.Connection, judge: int, token: str, choices: tuple[Choice, ...], seconds: float) -> None:
-    if _is_closed(database):
-        raise RefusedError(409, "Judging has been closed; this answer was not kept.")
-    row = database.execute("SELECT id FROM showing WHERE judge = ? AND token = ?", (judge, token)).fetchone()
-    if row is None:
-        raise RefusedError(403, "This page belongs to another link.")
-    (showing,) = row
+    showing = _own(database, judge, token)
     kept = database.execute(
         "SELECT choice FROM judgement WHERE showing = ? AND withdrawn IS NULL ORDER BY question", (showing,)
     ).fetchall()
@@ -237,6 +232,8 @@ def _keep(database: sqlite3.Connection, judge: int, token: str, choices: tuple[C
         if tuple(choice for (choice,) in kept) == choices:
             return
         raise RefusedError(409, "This pair already has a different answer; the first one stands.")
+    if _is_closed(database):
+        raise RefusedError(409, "Judging has been closed; this answer was not kept.")
     if showing != _next(database, judge):
         raise RefusedError(409, "This pair is not the next one; nothing was kept.")
     rows = [(showing, question, choice, seconds, _now()) for question, choice in enumerate(choices)]
@@ -248,6 +245,8 @@ def _keep(database: sqlite3.Connection, judge: int, token: str, choices: tuple[C
 def _withdraw(database: sqlite3.Connection, judge: int, token: str | None) -> None:
     if _is_closed(database):
         raise RefusedError(409, "Judging has been closed; nothing was undone.")
+    if token is not None:
+        _own(database, judge, token)
     showing = _next(database, judge)
     row = database.execute("SELECT token FROM showing WHERE id = ?", (showing,)).fetchone()
     if (row[0] if row else None) != token:
@@ -259,6 +258,21 @@ def _withdraw(database: sqlite3.Connection, judge: int, token: str | None) -> No
         raise RefusedError(409, "There is nothing to undo.")
     changed = "UPDATE judgement SET withdrawn = ? WHERE showing = ? AND withdrawn IS NULL"
     database.execute(changed, (_now(), last[0]))
+
+
+def _own(database: sqlite3.Connection, judge: int, token: str) -> int:
+    """The page of a token. Raises RefusedError, which names both, where it is another judge's than the browser's."""
+    names = dict(database.execute("SELECT id, name FROM judge"))
+    row = database.execute("SELECT id, judge FROM showing WHERE token = ?", (token,)).fetchone()
+    if row is None or row[1] != judge:
+        whose = f", that of {names[row[1]]}" if row else ""
+        raise RefusedError(
+            403,
+            f"This page belongs to another link{whose}; in this browser, the link of {names[judge]} was opened since."
+            " Nothing was changed. To go on with the other link, open it again.",
+            onward=f"Go on as {names[judge]}",
+        )
+    return row[0]
 
 
 def _next(database: sqlite3.Connection, judge: int) -> int | None:

@@ -7,6 +7,17 @@ if (location.pathname.startsWith("/j/")) history.replaceState(null, "", "/");
 
 function say(text) { find("status").textContent = text; }
 
+function areKeysOn() {
+  try { return localStorage.getItem("keys") !== "off"; } catch { return true; /* no storage: the default */ }
+}
+
+function setUpEnd() {
+  addEventListener("keydown", (event) => {
+    if (event.key !== "Backspace" || event.ctrlKey || event.altKey || event.metaKey || event.repeat) return;
+    if (areKeysOn()) find("undo").click();
+  });
+}
+
 function setUpPair() {
   const questions = [...form.querySelectorAll("fieldset")];
   const keys = find("keys");
@@ -17,24 +28,27 @@ function setUpPair() {
     active = question;
     for (const one of questions) one.classList.toggle("active", one === question && questions.length > 1);
   }
-  function goOn() { mark(questions.find((one) => !isAnswered(one)) || null); }
+  const firstMissing = () => questions.find((one) => !isAnswered(one)) || null;
+  const words = (question) => question.querySelector("legend").textContent;
   function choose(number) {
-    const focused = document.activeElement.closest("fieldset");
-    const question = questions.includes(focused) ? focused : active || questions[questions.length - 1];
+    const question = active || document.activeElement.closest("fieldset");
+    if (question === null) return;
     const input = question.querySelectorAll("input")[number];
     input.checked = true;
-    const words = question.querySelector("legend").textContent;
-    goOn();
+    mark(firstMissing());
     if (active === null) find("send").focus();
-    say(`${words} ${input.value}.${active === null ? " Press Enter to go on." : ""}`);
+    const chosen = input.nextElementSibling.firstChild.textContent.trim();
+    say(`${words(question)} ${chosen}.${active === null ? " Press Enter to go on." : ""}`);
   }
 
-  form.addEventListener("change", () => goOn());
-  for (const question of questions) question.addEventListener("focusin", () => mark(question));
+  form.addEventListener("change", () => mark(firstMissing()));
+  addEventListener("focusin", (event) => mark(event.target.closest("fieldset") || firstMissing()));
+  // The browser moves the focus to what is missing, and shows why.
+  form.addEventListener("invalid", () => say(`Not answered yet: ${words(firstMissing())}`), true);
   form.addEventListener("submit", () => { find("send").disabled = true; });
   addEventListener("pageshow", () => { find("send").disabled = false; });
 
-  try { keys.checked = localStorage.getItem("keys") !== "off"; } catch { /* no storage: the default */ }
+  keys.checked = areKeysOn();
   const showKeys = () => document.body.classList.toggle("no-keys", !keys.checked);
   keys.addEventListener("change", () => {
     showKeys();
@@ -44,14 +58,14 @@ function setUpPair() {
 
   addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.altKey || event.metaKey || event.repeat || !keys.checked || find("zoom").open) return;
-    if ("123".includes(event.key)) choose(Number(event.key) - 1);
+    if (event.key === "Enter" && !event.target.closest("a, button, input, summary")) form.requestSubmit();
+    else if ("123".includes(event.key)) choose(Number(event.key) - 1);
     else if (event.key === "Backspace" && !find("undo").disabled) find("undo").click();
     else if (event.key.toLowerCase() === "z") document.querySelector("[data-side]")?.click();
     else return;
     event.preventDefault();
   });
 
-  goOn();
   find("place").focus({ preventScroll: true });
   say(document.title);
 }
@@ -85,6 +99,7 @@ function setUpZoom() {
   });
 }
 
+if (!form && find("undo")) setUpEnd();
 if (form) {
   setUpPair();
   setUpZoom();
