@@ -51,7 +51,7 @@ def test_it_describes_pictures_that_it_never_saw(demo_model: None):
         model,
         processor,
         prompts,
-        pixels=lambda pictures: pixels(pictures, processor),
+        see=lambda pictures, _ids: pixels(pictures, processor),
         max_new_tokens=8,
         batch_size=SHOWN,
         progress=False,
