@@ -261,12 +261,15 @@ def test_the_number_that_is_told_is_the_worst_of_the_wrong_ones():
         Comparison("the folded adapter").check("a", expected, found, path=[torch.float32, torch.float32])
 
 
-def test_a_full_model_with_a_tensor_more_or_less_is_refused(trained):
+def test_a_full_model_with_another_number_or_a_tensor_more_is_refused(trained):
     model = trained()
     merged = copy.deepcopy(model).merge_and_unload()
     written = dict(merged.state_dict())
     assert prove_merge(model, merged, adapter_name="default").layers == 6
     assert prove_copy(written, merged).compared == len(written)
+    other = {name: tensor * 1.02 if name == "model.norm.weight" else tensor for name, tensor in written.items()}
+    with pytest.raises(DriftError, match=r"model\.norm\.weight has"):
+        prove_copy(other, merged)
     merged.extra = nn.Linear(2, 2, bias=False)
     for prove in (lambda: prove_merge(model, merged, adapter_name="default"), lambda: prove_copy(written, merged)):
         with pytest.raises(DriftError, match=r"also holds extra\.weight"):

@@ -12,6 +12,7 @@ from torch import nn
 
 from moslora import MosloraConfig
 from moslora.adapter import variants
+from moslora.adapter.variants import can_fuse
 
 
 def adapted(config_class: Any = MosloraConfig, *, base: nn.Module | None = None, **options: Any) -> Any:
@@ -122,6 +123,24 @@ def test_dropout_is_on_in_training_only_and_drops_the_stated_share(fused: bool) 
     assert (kept.mean() - 0.75).abs() < 0.01
     assert kept.std() > 0.003
     torch.testing.assert_close(model.eval()(x), by_hand(layer, x), rtol=1e-5, atol=1e-3)
+
+
+@pytest.mark.parametrize("mixer", ["kaiming", "identity"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_an_ordinary_layer_takes_the_fused_path_unless_told_otherwise(mixer: str, dtype: torch.dtype) -> None:
+    base = nn.Linear(24, 40).to(dtype)
+    assert can_fuse(layer_of(adapted(base=base, mixer=mixer, lora_dropout=0.1)), "default")
+    assert not can_fuse(layer_of(adapted(base=nn.Linear(24, 40), fused=False)), "default")
+
+
+def test_factors_that_are_sharded_or_have_a_bias_take_the_plain_path() -> None:
+    for factor, rows in (("lora_A", (4, 24)), ("lora_B", (20, 8))):
+        layer = layer_of(adapted())
+        getattr(layer, factor)["default"].weight = nn.Parameter(torch.zeros(rows))  # as of another process
+        assert not can_fuse(layer, "default")
+    layer = layer_of(adapted())
+    layer.lora_mixer["default"].weight = nn.Parameter(torch.zeros(1, 4, 8))
+    assert not can_fuse(layer, "default")
 
 
 def test_dora_under_dropout_is_pefts() -> None:
