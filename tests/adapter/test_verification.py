@@ -45,3 +45,12 @@ def test_a_difference_in_a_third_of_the_positions_is_refused_in_every_dtype(dtyp
 
 def test_an_output_that_is_no_number_is_never_within() -> None:
     assert not drift_of([float("nan"), 0.0, 0.0, 0.0, 0.0], torch.bfloat16).is_within
+
+
+def test_the_likeliest_token_counts_as_the_same_where_one_is_among_the_likeliest_of_both() -> None:
+    expected = torch.tensor([[[1.0, 2, 0], [2, 2, 0], [0, 1, 3], [5, 4, 0]]])
+    actual = torch.tensor([[[0.0, 9, 1], [1, 3, 0], [0, 3, 3], [4, 5, 0]]])
+    known = {"dtypes": [torch.float32], "tensors": TensorDrift(0.0, 0, 0, "float32")}
+    drift = measure_drift(expected, actual, are_tokens=True, **known)
+    assert (drift.same_token, drift.positions) == (0.75, 4)
+    assert measure_drift(expected, actual, **known).same_token is None

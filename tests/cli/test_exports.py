@@ -23,7 +23,7 @@ Refused = Callable[..., str]
 def test_folding_a_run_writes_plain_lora_and_prints_how_to_load_it(finished: Path, moslora: Moslora):
     result = moslora("fold", finished)
     folded = finished / "folded"
-    first, of_tensors, of_outputs, explanation, line = result.stdout.splitlines()
+    first, of_tensors, of_outputs, of_tokens, explanation, line = result.stdout.splitlines()
     assert first == f"folded into plain LoRA: {folded}"
     assert re.fullmatch(
         r"verified: tensors of 4 layers differ by at most \S+e-0[78] of their largest number, as rounding to float32"
@@ -31,6 +31,7 @@ def test_folding_a_run_writes_plain_lora_and_prints_how_to_load_it(finished: Pat
         of_tensors,
     )
     assert of_outputs.startswith("verified: logits differ by ")
+    assert re.fullmatch(r"the likeliest token is the same at 100 % of \d+ positions", of_tokens)
     assert explanation == "load it with plain PEFT, without moslora:"
     python, option, command = shlex.split(line)
     assert (python, option) == ("python", "-c")
@@ -40,8 +41,8 @@ def test_folding_a_run_writes_plain_lora_and_prints_how_to_load_it(finished: Pat
     assert not any("mixer" in key for key in load_file(folded / "adapter_model.safetensors"))
     record = RunRecord.load(finished / "run.json")
     assert record.artifacts == {"adapter": "adapter", "folded": "folded"}
-    assert record.exports == {"folded": f"{of_tensors}; {of_outputs}"}
-    assert record.told[-1] == f"folded: {of_tensors}; {of_outputs}"
+    assert record.exports == {"folded": f"{of_tensors}; {of_outputs}; {of_tokens}"}
+    assert record.told[-1] == f"folded: {record.exports['folded']}"
 
 
 def test_merging_a_run_writes_a_full_model_of_the_chosen_dtype(tmp_path: Path, finished: Path, moslora: Moslora):

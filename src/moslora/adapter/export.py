@@ -21,6 +21,7 @@ from torch import nn
 from moslora.adapter.card import folded_card
 from moslora.adapter.config import MosloraConfig
 from moslora.adapter.experts import check_plain_targets
+from moslora.adapter.head import head_of
 from moslora.adapter.merging import merged_model
 from moslora.adapter.proving import A_KEYS, MIXER_KEY, prove_fold, prove_merge, saved_tensors
 from moslora.adapter.strictness import PREFIX
@@ -99,7 +100,8 @@ def save_folded(
         with safe_open(weights, framework="pt") as written:
             tensor_drift = prove_fold(model, twin, adapter_name=adapter_name, written=written.keys())
         found = probe_output(twin, probe)
-        drift = measure_drift(expected, found, dtypes=[coarsest_dtype(model)], tensors=tensor_drift)
+        dtypes, are_tokens = [coarsest_dtype(model)], head_of(model) is not None
+        drift = measure_drift(expected, found, dtypes=dtypes, tensors=tensor_drift, are_tokens=are_tokens)
         if not allow_drift:
             drift.require("the folded adapter")
     return drift
@@ -168,7 +170,9 @@ def write_merged(
         del merged
         loaded = kind.from_pretrained(staged, dtype="auto").to(device)
         tensor_drift = prove(loaded)
-        drift = measure_drift(expected, probe_output(loaded, probe), dtypes=dtypes, tensors=tensor_drift)
+        found = probe_output(loaded, probe)
+        are_tokens = head_of(loaded) is not None
+        drift = measure_drift(expected, found, dtypes=dtypes, tensors=tensor_drift, are_tokens=are_tokens)
         if not allow_drift:
             drift.require("the merged model")
     return drift

@@ -8,6 +8,11 @@ from torch import nn
 from moslora.adapter.twin import base_of
 
 
+def head_of(model: nn.Module) -> nn.Module | None:
+    """What gives the logits of the vocabulary; None for a model that gives none."""
+    return getattr(base_of(model), "get_output_embeddings", lambda: None)()
+
+
 @contextmanager
 def contiguous_head_input(model: nn.Module) -> Iterator[None]:
     """The language-model head gets whole tensors inside: a model asked for few logits gives it a slice.
@@ -15,7 +20,7 @@ def contiguous_head_input(model: nn.Module) -> Iterator[None]:
     For a slice of several rows and a frozen weight, torch 2.13's linear copies the weight once a row, forward and
     backward, which takes about as long as the rest of the model. A model without a head is left as it is.
     """
-    head = getattr(base_of(model), "get_output_embeddings", lambda: None)()
+    head = head_of(model)
     if head is None:
         yield
         return

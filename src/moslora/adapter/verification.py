@@ -29,7 +29,8 @@ class Drift:
     """How far an exported model's outputs (logits) are from the adapter's on the probe batch, and how far its tensors.
 
     `difference` is what three quarters of the positions keep to, each with its largest |difference|; `max_difference`
-    is the largest of all. `tensors` were compared first, and are within rounding (`moslora.adapter.proving`).
+    is the largest of all. `tensors` were compared first, and are within rounding (`moslora.adapter.proving`). Of logits
+    over a vocabulary, `same_token` is the share of the `positions` at which the likeliest token is the same.
     """
 
     difference: float
@@ -37,6 +38,8 @@ class Drift:
     largest_output: float
     tolerance: float
     tensors: TensorDrift
+    positions: int
+    same_token: float | None
 
     @property
     def is_within(self) -> bool:
@@ -54,14 +57,29 @@ class Drift:
 
 
 def measure_drift(
-    expected: torch.Tensor, actual: torch.Tensor, *, dtypes: Iterable[torch.dtype], tensors: TensorDrift
+    expected: torch.Tensor,
+    actual: torch.Tensor,
+    *,
+    dtypes: Iterable[torch.dtype],
+    tensors: TensorDrift,
+    are_tokens: bool = False,
 ) -> Drift:
-    """The difference of two outputs (..., features), and the one allowed for the coarsest of `dtypes`."""
+    """The difference of two outputs (..., features), and the one allowed for the coarsest of `dtypes`.
+
+    `are_tokens` says that the features are the logits of a vocabulary.
+    """
     largest = expected.abs().max().item()
     share = max(TOLERANCES.get(dtype, 1e-4) for dtype in dtypes)
     at_position = (expected - actual).abs().amax(-1).flatten()
     typical = torch.quantile(at_position, SHARE_OF_POSITIONS, interpolation="higher").item()
-    return Drift(typical, at_position.max().item(), largest, share * largest, tensors)
+    same = _share_of_same_tokens(expected, actual) if are_tokens else None
+    return Drift(typical, at_position.max().item(), largest, share * largest, tensors, len(at_position), same)
+
+
+def _share_of_same_tokens(expected: torch.Tensor, actual: torch.Tensor) -> float:
+    """The share of positions at which a token is among the likeliest of both: logits of 16 bits have ties."""
+    likeliest = [logits == logits.amax(-1, keepdim=True) for logits in (expected, actual)]
+    return (likeliest[0] & likeliest[1]).any(-1).float().mean().item()
 
 
 def default_probe(model: nn.Module) -> dict[str, torch.Tensor]:

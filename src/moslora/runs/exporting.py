@@ -1,5 +1,6 @@
 """Folding and merging what a command was given, compared on real inputs of its kind, noted in the run's record."""
 
+import math
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -35,8 +36,8 @@ class Export:
     outputs: str = "logits"  # what was compared
     asked: str = "questions"  # on what
 
-    def verdicts(self) -> tuple[str, str]:
-        """The verification in two lines: of the tensors, of the outputs."""
+    def verdicts(self) -> list[str]:
+        """The verification, a line each: of the tensors, of the outputs, of the likeliest tokens if it gives tokens."""
         tensors = self.drift.tensors
         if tensors.layers:
             exactness = (
@@ -46,10 +47,18 @@ class Export:
         else:
             exactness = f"verified: {tensors.compared} tensors are loaded as they were written"
         state = "verified" if self.drift.is_within else "DIFFERS (accepted with --allow-drift)"
-        return exactness, (
+        outputs = (
             f"{state}: {self.outputs} differ by {self.drift.difference:.3g} on the probe {self.asked}"
             f" (allowed {self.drift.tolerance:.3g}, largest {self.outputs[:-1]} {self.drift.largest_output:.3g})"
         )
+        return [exactness, outputs, *self._likeliest()]
+
+    def _likeliest(self) -> list[str]:
+        """How often the likeliest token is the same, rounded down: 100 % are all."""
+        if self.drift.same_token is None:
+            return []
+        share = math.floor(1000 * self.drift.same_token + 1e-6) / 10
+        return [f"the likeliest token is the same at {share:g} % of {self.drift.positions:,} positions"]
 
     def base_code(self) -> str:
         """Python code that loads the base model."""
