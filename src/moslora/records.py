@@ -12,7 +12,7 @@ from pydantic import AwareDatetime, Field, NonNegativeInt, ValidationError
 from moslora import __version__
 from moslora.errors import CheckpointError
 from moslora.files import write_atomically
-from moslora.score_records import EvaluationRecord, LossRecord, Majority, Record, Score, Scored, Share
+from moslora.score_records import EvaluationRecord, LossRecord, Majority, Record, Score, Scored, Share, TaskFile
 
 __all__ = [
     "AdapterPictures",
@@ -31,6 +31,7 @@ __all__ = [
     "Score",
     "Scored",
     "Status",
+    "TaskFile",
     "TaskResult",
     "TuningResult",
 ]

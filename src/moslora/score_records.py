@@ -67,12 +67,21 @@ class Scored(Record):
     unit: str | None = None  # what one is called, such as "picture"; None: a question
 
 
+class TaskFile(Record):
+    """The file of a task of one's own, as it was when it was scored."""
+
+    path: str
+    kind: str  # of task: "choice", "short", "samples" or "harness"
+    sha256: str  # of the content
+
+
 class EvaluationRecord(Score):
     """One task scored once."""
 
-    written_if_set = ("scored", "unread", "label_share", "majority", "majority_by_kind")
+    written_if_set = ("scored", "unread", "label_share", "majority", "majority_by_kind", "file")
 
     task: str
+    file: TaskFile | None = None  # of a task of one's own; former records do not say
     when: str  # "before", "after", "question removed", ...
     scoring: str  # "log_probability" or "generation"
     prompt: str | None = None  # the style of the questions: "alpaca", "plain" or "chat"; None in older records
@@ -91,7 +100,10 @@ class EvaluationRecord(Score):
 class LossRecord(Record):
     """Held-out samples scored once: the mean loss of a token (nats), with the 95 % interval for new samples."""
 
+    written_if_set = ("file",)
+
     task: str
+    file: TaskFile | None = None  # former records do not say
     when: str  # "before", "after", "evaluated"
     scoring: Literal["loss"] = "loss"
     prompt: str | None = None  # the style of the samples' prompts

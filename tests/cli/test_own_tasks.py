@@ -103,6 +103,51 @@ def test_evaluating_again_replaces_a_loss(finished: Path, files: dict[str, str],
     assert [one.samples for one in RunRecord.load(finished / "run.json").losses] == [2]
 
 
+def test_two_files_of_one_name_are_two_tasks(tmp_path: Path, finished: Path, files: dict[str, str], moslora: Moslora):
+    """Samples and text, questions with options and with short answers: none takes the place of another."""
+    (tmp_path / "kept.txt").write_text("A text.")
+    (tmp_path / "other").mkdir()
+    for other, name in (("facts", "exam"), ("exam", "kept")):
+        (tmp_path / "other" / f"{name}.jsonl").write_text(Path(files[other]).read_text())
+    others = {name: str(tmp_path / "other" / f"{name}.jsonl") for name in ("exam", "kept")}
+    moslora("evaluate", finished, *given(files), "--scoring", "generation")
+    first = RunRecord.load(finished / "run.json")
+    for _ in range(2):  # each keeps the name that it has got
+        told = moslora("evaluate", finished, "--task", str(tmp_path / "kept.txt")).stderr
+        assert (
+            f"{tmp_path}/kept.txt is called 'kept.txt' here: the run has scored another 'kept', which is kept" in told
+        )
+        result = moslora("evaluate", finished, *given(others), "--scoring", "generation")
+        assert result.stderr.count(" is called ") == 2
+    record = RunRecord.load(finished / "run.json")
+    assert [one.task for one in record.losses] == ["kept", "kept.txt"]
+    assert record.losses[:1] == first.losses
+    assert {one.task for one in record.evaluations} == {"everyday", "exam", "facts", "exam.jsonl", "kept.jsonl"}
+    assert [one for one in record.evaluations if one in first.evaluations] == first.evaluations
+    kinds = {one.task: one.file.kind for one in record.evaluations if one.file}
+    assert kinds == {"exam": "choice", "facts": "short", "exam.jsonl": "short", "kept.jsonl": "choice"}
+    assert (finished / "answers" / "kept.txt-evaluated-loss.jsonl").is_file()
+
+
+def test_a_file_that_has_changed_replaces_what_was_evaluated_but_not_what_training_scored(
+    tmp_path: Path, files: dict[str, str], recipe_in: Callable[..., Path], moslora: Moslora
+):
+    run, kept = tmp_path / "run", Path(files["kept"])
+    recipe = recipe_in(tmp_path, evaluation={"tasks": [files["exam"]]}, training={"max_steps": 1})
+    moslora("train", recipe, "--output", run)
+    for path, expected in ((kept, "has changed since it was scored"), (Path(files["exam"]), "is called 'exam.jsonl'")):
+        assert path.name not in moslora("evaluate", run, "--task", path).stderr
+        path.write_text("".join(path.read_text().splitlines(keepends=True)[:2]))
+        assert f"{path} {expected}" in moslora("evaluate", run, "--task", path).stderr
+    record = RunRecord.load(run / "run.json")
+    assert [(one.task, one.samples) for one in record.losses] == [("kept", 2)]
+    assert [(one.task, one.when, one.total) for one in record.evaluations] == [
+        ("exam", "after", 4),
+        ("exam", "evaluated", 4),
+        ("exam.jsonl", "evaluated", 2),
+    ]
+
+
 def test_a_recipe_scores_files_before_and_after_training(
     tmp_path: Path, files: dict[str, str], recipe_in: Callable[..., Path], moslora: Moslora
 ):

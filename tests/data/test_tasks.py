@@ -1,8 +1,10 @@
 import gzip
 import json
+from pathlib import Path
 
 import pytest
 
+from moslora.data.task_names import task_path
 from moslora.data.tasks import COMMONSENSE, TASKS, check_answers, task
 from moslora.errors import ConfigError, DataError
 
@@ -94,3 +96,17 @@ def test_the_real_sets_hold_only_answers_their_questions_allow(real_data, name):
     with gzip.open(path, "rt", encoding="utf-8") as lines:
         samples = [json.loads(line) for line in lines]
     check_answers(samples, task(name.partition("/")[2]), source=name)
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        ("everyday", None),
+        ("evryday", None),
+        ("mine.csv", ("mine", "mine.csv")),
+        ("short:a/mine.jsonl.gz", ("mine", "a/mine.jsonl.gz")),
+        ("harness:a/mine.yaml", ("harness-mine", "a/mine.yaml")),
+    ],
+)
+def test_a_task_that_is_a_file_has_a_name_and_a_path(written, expected):
+    assert task_path(written) == (expected and (expected[0], Path(expected[1])))

@@ -151,6 +151,8 @@ def _controls(run: "RunFolder | None", found: "Sequence[EvaluationRecord]") -> "
     """What the run's own evaluation got with something taken away, of as many questions."""
     from moslora.cli.kinds import SHORT, is_read_by_rule
 
-    asked = {(one.task, one.total) for one in found}
+    asked = [(one.task, one.total, one.file) for one in found]
     kept = run.record().evaluations if run else []
-    return [one for one in kept if one.when in SHORT and (one.task, one.total) in asked and is_read_by_rule(one)]
+    return [
+        one for one in kept if one.when in SHORT and (one.task, one.total, one.file) in asked and is_read_by_rule(one)
+    ]

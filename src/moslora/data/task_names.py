@@ -42,12 +42,22 @@ def task_name(written: str) -> TaskName:
         return TaskName(f"{HARNESS}-{Path(rest).stem}", HARNESS, spec=rest)
     if sort in SORTS and rest:
         return _file(rest, sort)
-    if file_format(Path(written)) is not None or "/" in written or "\\" in written:
+    if _is_path(written):
         return _file(written, None)
     raise ConfigError(
         f"unknown task '{written}'{suggestion(written, TASKS)} (allowed: {', '.join(sorted(TASKS))}, the path of a"
         f" file ending in {', '.join(FORMATS)}, or {HARNESS}:NAME)"
     )
+
+
+def task_path(written: str) -> tuple[str, Path] | None:
+    """The name and the path of a task that may be a file; None for what is known by name, or not at all."""
+    try:
+        found = task_name(written)
+    except ConfigError:
+        return None
+    path = Path(found.spec) if found.spec else found.path
+    return (found.name, path) if path else None
 
 
 def check_names(written: Sequence[str]) -> None:
@@ -62,6 +72,10 @@ def check_names(written: Sequence[str]) -> None:
         other = known.setdefault(found.name, text)
         if other != text:
             raise ConfigError(f"{other} and {text} would both be called '{found.name}' in records; rename one file")
+
+
+def _is_path(written: str) -> bool:
+    return file_format(Path(written)) is not None or "/" in written or "\\" in written
 
 
 def _file(path: str, sort: str | None) -> TaskName:

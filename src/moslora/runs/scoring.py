@@ -17,6 +17,7 @@ from moslora.runs.groups import ScoringSettings
 from moslora.runs.kinds import Kind, kind_of
 from moslora.runs.material import TestSet
 from moslora.runs.ownership import check_unowned
+from moslora.runs.task_sources import kept_apart, task_files
 
 EVALUATED = "evaluated"
 
@@ -34,6 +35,7 @@ def score(
     if when == "before" and not settings.before:
         return
     kind = kind_of(run.recipe.kind)
+    files = task_files(settings.tasks, test_sets)
     for test_set in test_sets:
         asked = kind.asked(test_set, settings, when=when)
         for moment, scoring, indices in asked:
@@ -52,6 +54,7 @@ def score(
                 batch_size=settings.batch_size,
                 progress=run.progress,
             )
+            evaluation.file = files.get(test_set.task.name)
             if scoring != asked[0].scoring and isinstance(evaluation, EvaluationRecord):
                 path = answers_path(run.place.answers, task=test_set.task.name, when=when, scoring=asked[0].scoring)
                 first = read_predictions(path)
@@ -105,6 +108,9 @@ def _scored(
     """The numbers of every task; the answers are kept in `folder`, if there is one."""
     prompt, kind = opened.asked_with, kind_of(opened.model.kind)
     test_sets = kind.test_sets(settings, opened.recipe.data if opened.recipe else None)
+    record = opened.run.record() if opened.run else None
+    files = task_files(settings.tasks, test_sets)
+    test_sets, files = kept_apart(test_sets, files, record, when=EVALUATED, report=report)
     model, processor = load_adapted(opened)
     report(f"evaluating {opened.described} (prompt: {prompt})")
     found = []
@@ -126,6 +132,7 @@ def _scored(
                 batch_size=settings.batch_size,
                 progress=progress,
             )
+            evaluation.file = files.get(test_set.task.name)
             if first and isinstance(evaluation, EvaluationRecord):
                 evaluation.agreement = agreement([one.predicted for one in first], _of_questions(answers))
             first = _of_questions(answers)
