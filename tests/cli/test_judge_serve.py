@@ -1,5 +1,7 @@
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -58,11 +60,50 @@ def test_a_study_that_was_begun_otherwise_is_not_gone_on_with(
     started(*folders, "--study", study, "--question", "look: Which?", lines=4)
     message = refused("judge", "serve", "--study", study, "--judges", "9")
     assert "was begun with judges 3, not 9" in message
+    message = refused("judge", "serve", "--study", study, "--judge", "ann", "--question", "look: Which?")
+    assert "was begun with judges ['judge 1', 'judge 2', 'judge 3'], not ['ann']" in message
     assert "begun with questions ['look']" in refused("judge", "serve", "--study", study, "--question", "x: X?")
     Image.new("RGB", (8, 8), "white").save(Path(folders[0]) / "0.png")
     message = refused("judge", "serve", *folders, "--study", study)
     assert f"{study} was begun with other answers" in message
     assert f"moslora judge serve --study {study}" in message
+
+
+def test_https_in_front_is_not_warned_to_be_missing(tmp_path: Path, folders: list[str]):
+    given = [*folders, "--study", tmp_path / "study", "--question", "look: Which?", "--judges", "1"]
+    found = started(*given, "--url", "https://judging.example.org", lines=2)
+    (warning,) = (line for line in found if line.startswith("warning"))
+    assert "https://judging.example.org is open to everybody" in warning
+    assert "Without https" not in warning
+    assert any("Without https" in line for line in started(*given, "--url", "http://judging.example.org", lines=2))
+
+
+def test_what_is_asked_and_what_is_odd_is_said_before_anybody_judges(tmp_path: Path, folders: list[str]):
+    Image.new("RGB", (8, 8), (0, 0, 0)).save(Path(folders[1]) / "0.png")  # the other's answer
+    (Path(folders[0]) / "shot.heic").write_bytes(b"")
+    found = started(*folders, "--study", tmp_path / "study", "--question", "look: Which?", "--names", "3", lines=4)
+    assert "asked about each pair: look (Which?)" in found
+    assert "note: 1 pair has the same answer from both" in found
+    assert any(line.startswith(f"note: {folders[0]}: 1 file is not used, the first shot.heic") for line in found)
+    again = started("--study", tmp_path / "study", lines=4)
+    assert "asked about each pair: look (Which?)" in again
+
+
+def test_stopping_says_once_how_to_resume(tmp_path: Path, folders: list[str]):
+    study = tmp_path / "study"
+    command = [sys.executable, "-m", "moslora", "judge", "serve", *folders, "--study", str(study), "--port", "0"]
+    process = subprocess.Popen(
+        [*command, "--question", "look: Which?"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    while not process.stdout.readline().startswith("judge 3"):
+        assert process.poll() is None
+    time.sleep(0.5)  # until it serves
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == 130
+    lines = [line for line in said.splitlines() if "resume" in line or "start over" in line]
+    assert lines == [f"stopped; every answer is kept; to resume: moslora judge serve --study {study} --port 0"]
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,8 @@ def test_a_table_tells_prompts_and_subjects_of_what_others_made(tmp_path: Path):
     ("table", "message"),
     [
         ("name,words\nx,What?\n", "no columns name and prompt"),
-        ("name,prompt\nz,What?\n", "no prompt for 1 names, first 'x'"),
+        ("name,prompt\nx,What?\ny,Who?\nx,Why?\n", r"p\.csv names 'x' twice; leave one of the lines"),
+        ("name,prompt\nz,What?\n", "no prompt for 1 of 1 names, first 'x'"),
     ],
 )
 def test_a_table_that_lacks_something_is_refused(tmp_path: Path, table: str, message: str):
@@ -96,7 +97,7 @@ def test_a_table_that_lacks_something_is_refused(tmp_path: Path, table: str, mes
 
 def test_folders_must_hold_the_same_names(tmp_path: Path):
     given = [texts(tmp_path / "a", x="1", y="2"), texts(tmp_path / "b", x="1")]
-    with pytest.raises(DataError, match=re.escape(f"1 are in only one, the first 'y' in {tmp_path / 'a'}")):
+    with pytest.raises(DataError, match=re.escape(f"1 is in only one, the first 'y' in {tmp_path / 'a'}")):
         read_material(given)
 
 

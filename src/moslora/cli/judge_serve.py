@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from moslora.cli.failures import INTERRUPTED
 from moslora.cli.options import remarks, results
 from moslora.errors import ConfigError, MissingDependencyError, command
 
@@ -18,6 +19,8 @@ EXAMPLES = (
 )
 OF_STUDY, OF_SERVER = "A new study", "The server"
 DEFAULT_JUDGES = 3
+LOCAL, PORT = "127.0.0.1", 8000
+BOTH_JUDGES = "give one of --judges NUMBER and --judge NAME"
 
 
 def serve(
@@ -53,8 +56,8 @@ def serve(
     swapped: Annotated[
         int | None, typer.Option(min=0, help="Checks: a pair again, turned round.", rich_help_panel=OF_STUDY)
     ] = None,
-    host: Annotated[str, typer.Option(help="Address to listen at.", rich_help_panel=OF_SERVER)] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any.", rich_help_panel=OF_SERVER)] = 8000,
+    host: Annotated[str, typer.Option(help="Address to listen at.", rich_help_panel=OF_SERVER)] = LOCAL,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any.", rich_help_panel=OF_SERVER)] = PORT,
     url: Annotated[
         str | None, typer.Option(help="What it is reached by from outside.", rich_help_panel=OF_SERVER)
     ] = None,
@@ -69,6 +72,7 @@ def serve(
     from moslora.judging.schema import FILE
 
     new: dict[str, Any] = {"photos": photos, "prompts": prompts, "question": question, "judges": judges}
+    given = {"--host": host if host != LOCAL else None, "--port": port if port != PORT else None, "--url": url}
     new |= {"judge": judge, "names": names, "same": same, "swapped": swapped}
     with listen(host, port=port) as listening:
         origins = origins_of(host, port=listening.getsockname()[1], url=url)
@@ -76,49 +80,47 @@ def serve(
             _check_same(study, methods or [], new)
         else:
             _begin(study, methods or [], new)
-        _serve(study, listening, origins=origins, is_private=is_loopback(host) and url is None)
+        try:
+            _serve(study, listening, origins=origins, is_private=is_loopback(host) and url is None)
+        except KeyboardInterrupt:
+            server = [part for name, value in given.items() if value is not None for part in (name, str(value))]
+            line = command("judge", "serve", "--study", study, *server)
+            remarks.print(f"stopped; every answer is kept; to resume: {line}")
+            raise typer.Exit(INTERRUPTED) from None
 
 
 def _begin(study: Path, methods: list[str], new: dict[str, Any]) -> None:
     from moslora.files import check_new_folder
-    from moslora.judging.founding import Setup, default_questions, found_study, parse_question
-    from moslora.judging.material import read_material
+    from moslora.judging.founding import Setup, default_questions, found_study, not_asked, parse_question
+    from moslora.judging.material import differing_sizes, read_material
+    from moslora.judging.noticing import same_answers
 
     if not methods:
         raise ConfigError(f"{study} holds no study yet; give two folders of answers, or the folder of a study")
     if new["judges"] and new["judge"]:
-        raise ConfigError("give one of --judges NUMBER and --judge NAME")
+        raise ConfigError(BOTH_JUDGES)
     check_new_folder(study)
     judges = new["judge"] or [f"judge {number + 1}" for number in range(new["judges"] or DEFAULT_JUDGES)]
     material = read_material(methods, prompts=new["prompts"], photos=new["photos"], names=new["names"])
     questions = tuple(parse_question(text) for text in new["question"] or ()) or default_questions(material)
-    remarks.print(f"{' and '.join(material.methods)}: {len(material.items)} names; writing {study}", style="dim")
+    names = "1 name" if len(material.items) == 1 else f"{len(material.items)} names"
+    remarks.print(f"{' and '.join(material.methods)}: {names}; writing {study}", style="dim")
     found_study(study, material, setup=Setup(questions, tuple(judges), same=new["same"], swapped=new["swapped"]))
+    notes = [*material.unused, *differing_sizes(material), *same_answers(study)]
+    for note in notes if new["question"] else [*notes, *not_asked(material)]:
+        remarks.print(f"note: {note}", style="yellow")
 
 
 def _check_same(study: Path, methods: list[str], new: dict[str, Any]) -> None:
     """Whether what is given is what the study was begun with, as after a crash, and nothing else is asked for."""
     from moslora.judging.founding import parse_question
-    from moslora.judging.judgements import opened, settings
-    from moslora.judging.material import read_material
+    from moslora.judging.resuming import Wanted, check_same
 
-    with opened(study) as database:
-        told = settings(database)
-    if methods and read_material(methods, prompts=new["prompts"], photos=new["photos"]).digest != told["digest"]:
-        raise ConfigError(
-            f"{study} was begun with other answers than are in {', '.join(methods)} now; go on with what it holds"
-            f" ({command('judge', 'serve', '--study', study)}), or begin another study"
-        )
-    asked = [parse_question(text).name for text in new["question"] or ()]
-    given = {"judges": new["judges"] or len(new["judge"] or ()), "questions": asked}
-    given |= {"same": new["same"], "swapped": new["swapped"]}
-    known = {**told, "judges": told["judges_planned"]}
-    for name, value in given.items():
-        if value not in (None, 0, []) and value != known[name]:
-            raise ConfigError(
-                f"{study} was begun with {name} {known[name]}, not {value}; leave the option out (the admin page adds"
-                " judges), or begin another study"
-            )
+    if new["judges"] and new["judge"]:
+        raise ConfigError(BOTH_JUDGES)
+    given = {name: value or () if name == "judge" else value for name, value in new.items() if name != "question"}
+    check_same(study, Wanted(methods, questions=[parse_question(text) for text in new["question"] or ()], **given))
+    remarks.print(f"resuming {study}", style="dim")
 
 
 def _serve(folder: Path, listening: Any, *, origins: list[str], is_private: bool) -> None:
@@ -129,16 +131,26 @@ def _serve(folder: Path, listening: Any, *, origins: list[str], is_private: bool
     study = Study(folder)
     try:
         if not is_private:
-            remarks.print(
-                f"warning: {origins[0]} is open to everybody who reaches this machine. Each needs one of the links"
-                " below: send every judge their own, and the admin's to nobody. Without https in front, others in"
-                " the network can read along.",
-                style="yellow",
-            )
+            _warn(origins[0])
+        asked = [
+            name if name == text else f"{name} ({text})"
+            for name, text in zip(study.questions, study.question_texts, strict=True)
+        ]
+        remarks.print(f"asked about each pair: {'; '.join(asked)}", style="dim")
         results.print(f"admin: {origins[0]}/admin/{study.admin_token}")
         for one in study.judges:
             results.print(f"{one.name}: {origins[0]}/j/{one.token}")
-        remarks.print("serving until Ctrl-C; the same command resumes the study", style="dim")
+        remarks.print("serving until Ctrl-C", style="dim")
         run(site(study, origins=origins), listening)
     finally:
         study.close()
+
+
+def _warn(origin: str) -> None:
+    is_plain = not origin.startswith("https:")
+    plain = " Without https in front, others in the network can read along." if is_plain else ""
+    remarks.print(
+        f"warning: {origin} is open to everybody who reaches this machine. Each needs one of the links below: send"
+        f" every judge their own, and the admin's to nobody.{plain}",
+        style="yellow",
+    )

@@ -11,7 +11,7 @@ from typing import Any
 
 from moslora.errors import ConfigError, DataError
 from moslora.files import new_folder
-from moslora.judging.material import PICTURE, Material, bodies, photo_bodies
+from moslora.judging.material import PICTURE, Material, bodies, photo_bodies, photos_digest
 from moslora.judging.pairing import default_checks, pairs_of, showings
 from moslora.judging.schema import FILE, FORMAT, SCHEMA
 from moslora.judging.writing import connect
@@ -59,6 +59,16 @@ def default_questions(material: Material) -> tuple[Question, ...]:
     return tuple(asked)
 
 
+def not_asked(material: Material) -> list[str]:
+    """Why a default question about pictures is not asked, a line each."""
+    if material.kind != PICTURE:
+        return []
+    bare = [item.name for item in material.items if not item.prompt]
+    count = f"{len(bare)} of {len(material.items)} names have no prompt"
+    lines = [] if material.photos else [f"{SUBJECT.name} is not asked: there are no photos (--photos)"]
+    return lines + ([f"{PROMPT.name} is not asked: {count}, first '{bare[0]}' (--prompts)"] if bare else [])
+
+
 def parse_question(text: str) -> Question:
     """A question from `NAME: WORDS`, or from words that are its name too. Raises ConfigError for an empty one."""
     name, separator, words = (part.strip() for part in text.partition(":"))
@@ -91,6 +101,7 @@ def found_study(folder: str | Path, material: Material, *, setup: Setup | None =
         "judges_planned": len(setup.judges),
         **checks,
         "digest": material.digest,
+        "photos_digest": photos_digest(material.photos),
         "seed": secrets.token_hex(16),
         "admin_token": secrets.token_urlsafe(TOKEN_BYTES),
         "cookie": secrets.token_hex(4),

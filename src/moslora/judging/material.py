@@ -5,22 +5,26 @@ their prompts themselves, its texts in a file beside them; a CSV file with the c
 those of others.
 """
 
-import csv
 import hashlib
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path, PurePosixPath
 
 from moslora.data.images import ENDINGS
 from moslora.errors import ConfigError, DataError, suggestion
-from moslora.judging.pictures import alike, photo
+from moslora.judging.noticing import larger_throughout, unused
+from moslora.judging.pictures import LONGEST_PIXELS, alike, photo
+from moslora.judging.prompts import PROMPTS, prompts_beside, read_prompts
 from moslora.painting.png import read_picture
 
 PICTURE, TEXT = "picture", "text"
 TEXT_ENDING = ".txt"
-DRAWN, SHEET, PROMPTS = "adapter", "sheet.png", "prompts.csv"  # in a folder of `moslora generate`
-PROMPTS_HEADER = b"name,prompt"
+DRAWN, SHEET = "adapter", "sheet.png"  # in a folder of `moslora generate`
+
+_READ = f"{', '.join((*ENDINGS, TEXT_ENDING))} in it and in folders directly inside"
+_READ_PHOTOS = f"{', '.join(ENDINGS)} in it and in folders named as subjects"
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,8 @@ class Item:
 class Material:
     """The answers of all methods, and the photos of each subject (of None: shown with every pair).
 
-    `digest` tells whether two materials are the same.
+    `digest` tells whether the answers of two materials are the same, whatever is left out of them. `unused` says which
+    files of the folders are no part of it.
     """
 
     kind: str
@@ -45,6 +50,7 @@ class Material:
     items: tuple[Item, ...]
     photos: Mapping[str | None, tuple[Path, ...]]
     digest: str
+    unused: tuple[str, ...] = ()
 
 
 def read_material(
@@ -58,16 +64,24 @@ def read_material(
     named = method_names(folders)
     if len(named) < 2:
         raise ConfigError(f"{len(named)} methods cannot be compared; give at least two folders of answers")
-    found = {method: _answers(folder) for method, folder in named.items()}
+    places = {method: _place(folder) for method, folder in named.items()}
+    found = {method: _answers(place) for method, place in places.items()}
     shared = _shared_names(found, named)
     kinds = {path.suffix.lower() == TEXT_ENDING for answers in found.values() for path in answers.values()}
     if len(kinds) > 1:
         raise DataError(f"{', '.join(folders)}: texts and pictures cannot be compared; give folders of one kind")
-    told = _told(prompts, shared) if prompts is not None else _told_beside(found, shared)
+    told = read_prompts(prompts, shared) if prompts is not None else prompts_beside(found, shared)
     items = [_item(name, tuple(answers[name] for answers in found.values()), told) for name in shared]
-    digest = _digest(named, items)
+    shown = read_photos(photos, [item.subject for item in items]) if photos is not None else {}
+    left = [note for method, place in places.items() for note in unused(place, found[method].values(), read=_READ)]
+    left += unused(photos, chain(*shown.values()), read=_READ_PHOTOS) if photos is not None else []
     return Material(
-        TEXT if kinds.pop() else PICTURE, tuple(named), tuple(_some(items, names)), _photos(photos, items), digest
+        kind=TEXT if kinds.pop() else PICTURE,
+        methods=tuple(named),
+        items=tuple(_some(items, names)),
+        photos=shown,
+        digest=_digest(named, items),
+        unused=tuple(left),
     )
 
 
@@ -76,6 +90,13 @@ def bodies(item: Item, kind: str) -> list[bytes]:
     if kind == PICTURE:
         return alike(item.paths, name=item.name)
     return [_text(path) for path in item.paths]
+
+
+def differing_sizes(material: Material) -> list[str]:
+    """A line on each method whose pictures are larger than another's throughout, which can tell them apart."""
+    if material.kind != PICTURE:
+        return []
+    return larger_throughout(material.methods, [item.paths for item in material.items], most=LONGEST_PIXELS)
 
 
 def photo_bodies(material: Material) -> list[tuple[str | None, bytes]]:
@@ -107,18 +128,24 @@ def _split(text: str) -> tuple[str, str, str]:
     return text.partition("=")
 
 
-def _answers(folder: Path) -> dict[str, Path]:
-    """Files by name, the folder they are in included, without the ending."""
+def _place(folder: Path) -> Path:
+    """Where in a method's folder the answers are."""
     if not folder.is_dir():
         beside = [str(path) for path in folder.parent.glob("*") if path.is_dir()] if folder.parent.is_dir() else []
         raise DataError(f"there is no folder {folder}{suggestion(str(folder), beside)}; name a folder of answers")
-    if any((folder / name).is_file() for name in (SHEET, PROMPTS)) and (folder / DRAWN).is_dir():
-        folder = folder / DRAWN
+    is_whole = any((folder / name).is_file() for name in (SHEET, PROMPTS)) and (folder / DRAWN).is_dir()
+    return folder / DRAWN if is_whole else folder
+
+
+def _answers(folder: Path) -> dict[str, Path]:
+    """Files by name, the folder they are in included, without the ending."""
     found: dict[str, Path] = {}
     for path in sorted([*folder.glob("*"), *folder.glob("*/*")]):
-        if path.suffix.lower() not in (*ENDINGS, TEXT_ENDING) or path.name.startswith(".") or not path.is_file():
+        inside = path.relative_to(folder)
+        is_hidden = any(part.startswith(".") for part in inside.parts)
+        if path.suffix.lower() not in (*ENDINGS, TEXT_ENDING) or is_hidden or not path.is_file():
             continue
-        name = path.relative_to(folder).with_suffix("").as_posix()
+        name = inside.with_suffix("").as_posix()
         if name in found:
             raise DataError(f"{folder}: {found[name].name} and {path.name} share a name; remove one of them")
         found[name] = path
@@ -132,10 +159,10 @@ def _shared_names(found: Mapping[str, Mapping[str, Path]], named: Mapping[str, P
     for method, answers in found.items():
         missing = sorted(found[first].keys() ^ answers.keys())
         if missing:
+            count = "1 is" if len(missing) == 1 else f"{len(missing)} are"
             holder = named[first if missing[0] in found[first] else method]
             raise DataError(
-                f"{named[first]} and {named[method]} do not hold the same names: {len(missing)} are in only one, the"
-                " first"
+                f"{named[first]} and {named[method]} do not hold the same names: {count} in only one, the first"
                 f" '{missing[0]}' in {holder}; answer the same prompts with each"
             )
     return sorted(found[first])
@@ -162,45 +189,28 @@ def _own_prompt(path: Path) -> str | None:
         return None
 
 
-def _told(path: Path, names: Sequence[str]) -> dict[str, tuple[str, str | None]]:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            rows = list(csv.DictReader(stream))
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot read the prompts {path} ({error}); give a CSV file with name and prompt") from error
-    if not rows or not {"name", "prompt"} <= rows[0].keys():
-        raise DataError(f"{path} has no columns name and prompt; write them in its first line (subject may follow)")
-    told = {row["name"]: ((row["prompt"] or "").strip(), row.get("subject") or None) for row in rows}
-    missing = [name for name in names if name not in told]
-    if missing:
-        raise DataError(f"{path} has no prompt for {len(missing)} names, first '{missing[0]}'; add their lines")
-    return told
+def read_photos(folder: Path, subjects: Sequence[str | None]) -> dict[str | None, tuple[Path, ...]]:
+    """The photos in a folder (of None: shown with every pair), and those in its folders named by subjects.
 
-
-def _told_beside(found: Mapping[str, Mapping[str, Path]], names: Sequence[str]) -> dict[str, tuple[str, str | None]]:
-    """The prompts that `moslora generate` wrote beside its texts. Raises DataError if the methods had others."""
-    firsts = [next(iter(answers.items())) for answers in found.values()]
-    beside = {path.parents[name.count("/") + 1] / PROMPTS for name, path in firsts}
-    files = sorted(path for path in beside if path.is_file() and path.read_bytes().startswith(PROMPTS_HEADER))
-    told = [_told(path, names) for path in files]
-    for path, own in zip(files, told, strict=True):
-        other = next((name for name in names if own[name] != told[0][name]), None)
-        if other is not None:
-            raise DataError(f"{files[0]} and {path} have different prompts for '{other}'; answer the same with each")
-    return told[0] if told else {}
-
-
-def _photos(folder: Path | None, items: Sequence[Item]) -> dict[str | None, tuple[Path, ...]]:
-    if folder is None:
-        return {}
+    Raises DataError where there are none.
+    """
     if not folder.is_dir():
         raise DataError(f"there is no folder {folder}; name one with photos, or with a folder of photos per subject")
-    subjects = sorted({item.subject for item in items if item.subject is not None})
-    places = {None: folder, **{subject: folder / subject for subject in subjects if (folder / subject).is_dir()}}
+    named = sorted({subject for subject in subjects if subject is not None})
+    places = {None: folder, **{subject: folder / subject for subject in named if (folder / subject).is_dir()}}
     found = {subject: _pictures(place) for subject, place in places.items()}
     if not any(found.values()):
         raise DataError(f"{folder} holds no pictures, nor do its folders named by subjects; name one that does")
     return {subject: paths for subject, paths in found.items() if paths}
+
+
+def photos_digest(photos: Mapping[str | None, Sequence[Path]]) -> str:
+    """Tells whether two sets of photos are the same."""
+    whole = hashlib.sha256()
+    for subject, paths in photos.items():
+        for path in paths:
+            whole.update(hashlib.sha256(f"{subject}\0".encode() + path.read_bytes()).digest())
+    return whole.hexdigest()
 
 
 def _pictures(folder: Path) -> tuple[Path, ...]:
