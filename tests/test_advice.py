@@ -22,7 +22,8 @@ SETTING = re.compile(r"(?<![\w./-])(model|data|training|evaluation|adapter|tunin
 ELSEWHERE = {"--paper", "--ink", "--muted", "--rule", "--series-"}  # names of colours in the reports' style sheet
 FOREIGN = {"--enable-tower-connector-lora", "--no-deps", "--force-reinstall"}  # vLLM's and pip's
 FILES = {"adapter.json", "model.safetensors"}  # and modules, all of which look like settings
-MODULES = {"model.language_model", "model.vision_tower", "model.multi_modal_projector"}
+PARTS = ("language_model", "text_model", "vision_tower", "vision_model", "visual", "connector", "multi_modal_projector")
+MODULES = {f"model.{part}" for part in PARTS}
 
 
 def texts() -> Iterator[tuple[str, str]]:

@@ -1,5 +1,6 @@
 """Several runs on one page: what differs between them is shown, and only like is compared with like."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,17 @@ def test_what_is_not_alike_is_not_compared(runs: list[Path], changes: dict[str, 
     assert chapter.number == ""
     assert chapter.summary.startswith("2 runs, which share no task and no validation data to be compared on: islands ")
     assert ", evaluated; r4 " in chapter.summary
+
+
+def test_a_drawing_tells_two_ways_of_scoring_apart(runs: list[Path]):
+    record = RunRecord.load(runs[0] / "run.json")
+    (found,) = record.evaluations
+    record.evaluations = [found.model_copy(update={"scoring": "generation"}), found]
+    record.save(runs[0] / "run.json")
+    html = make_report(runs).html()
+    labels = {text for text in re.findall("[^<>]+", html) if text.startswith("islands, evaluated")}
+    assert len(labels) == 2, labels  # the longer one is cut
+    assert "only islands right" in html
 
 
 def test_moments_stand_in_their_order_before_after_evaluated(runs: list[Path]):

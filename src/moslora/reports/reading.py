@@ -40,13 +40,16 @@ class StoredRun:
         """The task's first evaluation at that moment ("before", "after"), the one that counts."""
         return next((found for found in self.record.evaluations if (found.task, found.when) == (task, when)), None)
 
-    def answers(self, task: str, when: str = "after") -> Metrics:
-        """The answers to a task's questions, one dict each; empty where none were kept, or of another subject."""
+    def answers(self, task: str, when: str = "after", *, scoring: str | None = None) -> Metrics:
+        """The answers to a task's questions, one dict each; empty where none were kept, or of another subject.
+
+        They are those of the evaluation that counts, unless `scoring` names another way.
+        """
         measure = measure_of(self.subject, task)
         if measure is None:
             return []
         found = self.evaluation(measure, when)
-        scoring = found.scoring if found else "log_probability"
+        scoring = scoring or (found.scoring if found else "log_probability")
         return read_lines(self.folder / ANSWERS / f"{measure}-{when.replace(' ', '-')}-{scoring}.jsonl")
 
     def examples(self, task: str) -> Examples | None:

@@ -16,7 +16,7 @@ from moslora.reports.progress import unfinished
 from moslora.reports.reading import Metrics, StoredRun
 from moslora.reports.seeing import add_tasks, sees_pictures
 from moslora.reports.sheets import run_sheet
-from moslora.reports.side_by_side import TEXTS, alike, columns, differing
+from moslora.reports.side_by_side import GENERATION, TEXTS, alike, columns, differing
 from moslora.reports.wording import NONE, amount, duration, estimate, facts_table, gigabytes, settings
 
 ROWS = 40  # questions shown side by side for a pair
@@ -160,10 +160,12 @@ def _accuracy(runs: Sequence[StoredRun], name: str) -> list[Plot]:
     for task in dict.fromkeys(found.task for run in runs for found in run.record.evaluations):
         estimates = []
         for run in runs:
-            for found in run.record.evaluations:
-                if found.task == task and found.agreement is None:
-                    label = found.when if len(runs) == 1 else f"{run.label}, {found.when}"
-                    estimates.append(Accuracy(label, found.accuracy, found.low, found.high))
+            own = [found for found in run.record.evaluations if found.task == task and found.agreement is None]
+            both_ways = len({found.scoring for found in own}) > 1
+            for found in own:
+                moment = found.when + (", generated" if both_ways and found.scoring == GENERATION else "")
+                label = moment if len(runs) == 1 else f"{run.label}, {moment}"
+                estimates.append(Accuracy(label, found.accuracy, found.low, found.high))
         look = looks([one.label for one in estimates], baselines=["before"])
         chance = next((chance_of(one) for run in runs for one in run.record.evaluations if one.task == task), None)
         interval = INTERVAL.format(_units(runs))
@@ -195,9 +197,11 @@ def _answers(runs: Sequence[StoredRun]) -> list[Part]:
             pair = first.answers(task, "before"), first.answers(task)
             parts += disagreement(*pair, names=("before", "after"), task=task, rows=rows, units=units)
         for other in runs[1:]:
-            moments = [one.when for one in alike([first, other], task)] or ["after", "after"]
-            pair = first.answers(task, moments[0]), other.answers(task, moments[1])
-            found = disagreement(*pair, names=(first.label, other.label), task=task, rows=rows, units=units)
+            scored = zip((first, other), alike([first, other], task), strict=False)
+            pair = [run.answers(task, one.when, scoring=one.scoring) for run, one in scored]
+            if not pair:
+                continue
+            found = disagreement(pair[0], pair[1], names=(first.label, other.label), task=task, rows=rows, units=units)
             parts += [Fold(f"{first.label} and {other.label}, {task}", found)] if found else []
     return parts if any(not isinstance(part, Text) for part in parts) else parts[:0]
 

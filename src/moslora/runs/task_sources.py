@@ -52,7 +52,8 @@ def kept_apart(
             report(f"{file.path} is called '{name}' here: the run has scored another '{one.task.name}', which is kept")
         elif any(not _is_same(had, file) for had in before):
             report(f"{file.path} has changed since it was scored: what '{name}' got then is replaced")
-        found.append(replace(one, task=replace(one.task, name=name)))
+        notes = [f"{name}: {note.removeprefix(f'{one.task.name}: ')}" for note in one.notes]
+        found.append(replace(one, task=replace(one.task, name=name), notes=notes))
         named[name] = file
     return found, named
 
