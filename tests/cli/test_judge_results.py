@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import Result
 
+from moslora.judging.study import Study
 from tests.judging.founded import found, judge
 
 Moslora = Callable[..., Result]
@@ -39,6 +40,22 @@ def test_results_are_a_verdict_and_tables(moslora: Moslora, closed: Path):
     ann = next(line for line in lines if line.startswith("ann"))
     assert ann.split()[1:8] == ["12", "0", "of", "1", "2", "of", "2"]
     assert f"moslora report {closed}" in result.stderr
+
+
+def test_judges_who_were_added_are_told_of(moslora: Moslora, tmp_path: Path):
+    folder = found(tmp_path)
+    judge(folder, method=None)
+    study = Study(folder)
+    for change in (study.reopen, lambda: study.add_judge("eve"), study.stop):
+        change().result()
+    study.close()
+    line = (
+        "- Judges: 2 judges planned and 1 added after the start; 1 of them after judging had been closed once, when"
+        " results could be seen. The plan of 24 judgements became one of 36."
+    )
+    assert line in moslora("judge", "results", folder).stdout.splitlines()
+    told = json.loads(moslora("judge", "results", folder, "--json").stdout)
+    assert (told["judges_added"], told["judges_added_after_closing"]) == (["eve"], ["eve"])
 
 
 def test_a_baseline_turns_the_comparison(moslora: Moslora, closed: Path):

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from moslora.errors import ConfigError, DataError, InUseError, OutputError
+from moslora.judging.added import added_notes
 from moslora.judging.founding import Question, Setup, found_study, parse_question
 from moslora.judging.judgements import read_answer, read_photos, read_study
 from moslora.judging.material import read_material
@@ -154,6 +155,16 @@ def test_a_further_judge_sees_the_same_pairs_and_changes_no_plan(study: Study):
     record = read_study(study.folder)
     assert (record.judges[-1], record.judges_planned) == ("dan", 3)
     assert len({one.pair for one in record.judgements if one.check is None}) == 10
+    assert (record.added, record.added_after_closing) == (("dan",), ())
+    assert added_notes(record) == [
+        "Judges: 3 judges planned and 1 added after the start. The plan of 60 judgements became one of 80."
+    ]
+    study.stop().result()
+    study.reopen().result()
+    study.add_judge("eve").result()
+    record = read_study(study.folder)
+    assert (record.added, record.added_after_closing) == (("dan", "eve"), ("eve",))
+    assert "2 added after the start; 1 of them after judging had been closed once, when" in added_notes(record)[0]
     for name, message in [
         ("dan", "already"),
         ("", "is not a name"),

@@ -40,6 +40,7 @@ def results(
 
     Refused before judging is closed: who looks and then stops when it looks good finds differences that are not there.
     """
+    from moslora.judging.added import added_notes
     from moslora.judging.analysis import analyse
     from moslora.judging.judgements import read_study
     from moslora.judging.tables import as_json as plain
@@ -53,15 +54,16 @@ def results(
         return
     found = analyse(record, baseline=baseline)
     if as_json:
-        print_json(plain(found))
+        added = {"judges_added": record.added, "judges_added_after_closing": record.added_after_closing}
+        print_json({**plain(found), **added})
     elif as_csv:
         typer.echo(csv_text(found), nl=False)
     else:
-        _show(found)
+        _show(found, added_notes(record))
         remarks.print(f"With the pairs themselves: {command('report', study)}", style="dim")
 
 
-def _show(found: "Analysis") -> None:
+def _show(found: "Analysis", further: list[str]) -> None:
     from moslora.judging.tables import grids, notes
 
     output.print(found.verdict)
@@ -69,11 +71,12 @@ def _show(found: "Analysis") -> None:
         output.print(f"\n{grid.title}")
         _print(grid)
     output.print()
-    for note in notes(found):
+    for note in (*notes(found), *further):
         output.print(f"- {note}")
 
 
 def _show_counts(record: "StudyRecord", study: Path, *, is_allowed: bool, as_json: bool) -> None:
+    from moslora.judging.added import added_notes
     from moslora.judging.tables import counts_grid
 
     grid = counts_grid(record)
@@ -90,6 +93,8 @@ def _show_counts(record: "StudyRecord", study: Path, *, is_allowed: bool, as_jso
         return
     output.print("Judging is not closed: counts only.")
     _print(grid)
+    for note in added_notes(record):
+        output.print(f"- {note}")
 
 
 def _print(grid: "Grid") -> None:

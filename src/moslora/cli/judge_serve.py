@@ -118,8 +118,10 @@ def _check_same(study: Path, methods: list[str], new: dict[str, Any]) -> None:
 
     if new["judges"] and new["judge"]:
         raise ConfigError(BOTH_JUDGES)
-    given = {name: value or () if name == "judge" else value for name, value in new.items() if name != "question"}
-    check_same(study, Wanted(methods, questions=[parse_question(text) for text in new["question"] or ()], **given))
+    given: dict[str, Any] = {name: value for name, value in new.items() if name != "question"}
+    given["judge"] = new["judge"] or ()
+    questions = [parse_question(text) for text in new["question"] or ()]
+    check_same(study, Wanted(methods, questions=questions, **given))
     remarks.print(f"resuming {study}", style="dim")
 
 

@@ -151,6 +151,16 @@ def add_judge(database: sqlite3.Connection, name: str) -> str:
     return token
 
 
+def add_later(database: sqlite3.Connection, name: str) -> str:
+    """A further judge as by `add_judge`; the study notes how often it had been closed before."""
+    token = add_judge(database, name)
+    row = database.execute("SELECT value FROM study WHERE key = 'added'").fetchone()
+    (closed,) = database.execute("SELECT COUNT(*) FROM event WHERE what = 'closed'").fetchone()
+    noted = {**(json.loads(row[0]) if row else {}), name: closed}
+    database.execute("INSERT OR REPLACE INTO study VALUES ('added', ?)", (json.dumps(noted),))
+    return token
+
+
 def _add_material(database: sqlite3.Connection, material: Material) -> None:
     alike = set(range(1, len(material.methods)))
     for number, item in enumerate(material.items):

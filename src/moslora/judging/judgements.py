@@ -54,7 +54,8 @@ class StudyRecord:
     """A study: what was planned, who judges, and what they answered so far.
 
     `pairs_planned` is what each judge is to see, checks not counted; `judges_planned` the number of judges when the
-    study began. `reopened` counts how often judging went on after it had been closed, and results could be seen.
+    study began, and `added` are those who joined later. `reopened` counts how often judging went on after it had been
+    closed, and results could be seen; `added_after_closing` are those who joined after that.
     """
 
     methods: tuple[str, ...]
@@ -66,6 +67,12 @@ class StudyRecord:
     judgements: tuple[Judgement, ...]
     is_closed: bool
     reopened: int = 0
+    added_after_closing: tuple[str, ...] = ()
+
+    @property
+    def added(self) -> tuple[str, ...]:
+        """Judges who joined after the study had begun."""
+        return self.judges[self.judges_planned :]
 
 
 def read_study(folder: str | Path) -> StudyRecord:
@@ -85,6 +92,7 @@ def read_study(folder: str | Path) -> StudyRecord:
             judgements=tuple(_judgement(row, methods, questions) for row in database.execute(_JUDGEMENTS)),
             is_closed=bool(events) and events[-1] == "closed",
             reopened=events.count("reopened"),
+            added_after_closing=tuple(name for name, closed in told.get("added", {}).items() if closed),
         )
 
 

@@ -223,6 +223,7 @@ class AdminPages:
             checks=told["same"] + told["swapped"],
             planned=told["judges_planned"] * told["pairs_planned"] * len(self._study.questions),
             counted=self._study.counted(),
+            added=len(progress) - told["judges_planned"],
             is_complete=all(one.done == one.total for one in progress),
         )
 

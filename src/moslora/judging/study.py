@@ -12,7 +12,7 @@ from typing import Any, Literal, cast
 from filelock import FileLock, Timeout
 
 from moslora.errors import InUseError
-from moslora.judging.founding import add_judge
+from moslora.judging.founding import add_later
 from moslora.judging.judgements import opened, settings
 from moslora.judging.schema import FILE
 from moslora.judging.writing import Writer, connect
@@ -196,7 +196,7 @@ class Study:
 
     def add_judge(self, name: str) -> Future[str]:
         """A further judge; their token. The future raises ConfigError for a name that is empty, long or taken."""
-        return self._writer.submit(lambda database: add_judge(database, name))
+        return self._writer.submit(lambda database: add_later(database, name))
 
     def stop(self) -> Future[None]:
         """Close judging, after which results may be seen; nothing if it is closed."""

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 
+from moslora.judging.added import added_notes
 from moslora.judging.analysis import Analysis, Finding, analyse
 from moslora.judging.tables import Grid, grids, notes, repeats_text, sides_text
 from moslora.judging.verdict import claim, counted, reservations
@@ -22,7 +23,13 @@ def judging_chapter(study: Judged, *, name: str) -> Chapter:
     tables = {grid.name: _table(grid) for grid in grids(found)}
     title = f"{' and '.join(found.methods)}, judged blind"
     chapter = Chapter(name, title, found.verdict, _facts(found))
-    chapter.add("results", "How often each was preferred", tables.get("results"), Points(notes(found)), is_folded=False)
+    chapter.add(
+        "results",
+        "How often each was preferred",
+        tables.get("results"),
+        Points([*notes(found), *added_notes(study.record)]),
+        is_folded=False,
+    )
     chapter.add("intervals", "Intervals", Plots(_forests(found, name)), is_folded=False)
     chapter.add("subjects", "By subject", tables.get("subjects"))
     chapter.add("strengths", "All methods on one scale", tables.get("strengths"))
