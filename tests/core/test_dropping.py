@@ -68,3 +68,13 @@ def test_positions_beyond_32_bits_keep_their_order():
     assert (np.diff(positions) > 0).all()
     assert positions[0] >= 0
     assert positions[-1] < 2**33
+
+
+def test_positions_that_fall_short_are_drawn_on():
+    class Short:
+        """A generator whose distances are all 0, so that every element is dropped, far more than expected."""
+
+        def standard_exponential(self, count: int, dtype: type) -> np.ndarray:
+            return np.zeros(count, dtype)
+
+    assert _positions(1000, 0.1, Short()).tolist() == [*range(1000)]  # pyright: ignore[reportArgumentType]
