@@ -110,7 +110,7 @@ def test_stopping_says_once_how_to_resume(tmp_path: Path, folders: list[str]):
     ("arguments", "message"),
     [
         ([], "holds no study yet; give two folders of answers"),
-        (["{a}"], "1 methods cannot be compared"),
+        (["{a}"], "comparing needs at least two folders of answers, not 1"),
         (["{a}", "{b}"], "neither photos nor prompts to judge by; give --photos, --prompts or --question"),
         (["{a}", "{b}", "--judges", "2", "--judge", "ann"], "give one of --judges NUMBER and --judge NAME"),
         (["{a}", "{b}", "--question", "x: X?", "--url", "here"], "--url here is not the address of a site"),

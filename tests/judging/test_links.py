@@ -49,6 +49,20 @@ def test_a_second_link_in_the_same_browser_takes_over_nothing_silently(site: Ser
     assert browser.post("/judge/answer", answers(ann)).status == 303
 
 
+def test_the_page_at_the_end_undoes_its_own_judges_answers_alone(site: Served):
+    ben, browser = site.browser_of("ben"), site.browser_of("ann")
+    for _ in range(12):
+        ben.judge("tie", "tie")
+        browser.judge("tie", "tie")
+    fields = {"pair": browser.get("/judge").field("pair")}
+    browser.get(link(site, "ben"))
+    refused = browser.post("/judge/undo", fields)
+    assert (refused.status, ">Go on as ben</a>" in refused.text) == (403, True)
+    browser.get(link(site, "ann"))
+    assert [browser.post("/judge/undo", fields).status for _ in range(2)] == [303, 409]  # a second click
+    assert [one.done for one in site.study.progress()] == [11, 12, 0]
+
+
 def test_an_answer_that_was_kept_is_not_said_to_be_lost_once_judging_is_closed(site: Served):
     ann, admin = site.browser_of("ann"), site.browser_of("admin")
     kept = answers(ann.get("/judge"))

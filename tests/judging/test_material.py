@@ -54,7 +54,7 @@ def test_two_methods_of_one_name_are_refused():
 
 
 def test_one_method_makes_no_pair(drawn: list[str]):
-    with pytest.raises(ConfigError, match="1 methods cannot be compared; give at least two"):
+    with pytest.raises(ConfigError, match="comparing needs at least two folders of answers, not 1; give another"):
         read_material(drawn[:1])
 
 

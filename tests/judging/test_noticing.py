@@ -62,7 +62,7 @@ def test_why_a_question_is_not_asked(tmp_path: Path, drawn: list[str]):
     found = read_material(drawn, photos=photos, prompts=tmp_path / "p.csv")
     assert [question.name for question in default_questions(found)] == ["subject similarity"]
     assert not_asked(found) == [
-        f"prompt consistency is not asked: 1 of 10 names have no prompt, first '{names[3]}' (--prompts)"
+        f"prompt consistency is not asked: 1 of 10 names has no prompt, first '{names[3]}' (--prompts)"
     ]
     assert not_asked(read_material(drawn)) == ["subject similarity is not asked: there are no photos (--photos)"]
     assert not_asked(read_material([str(draw(tmp_path / name, pairs=2)) for name in "xy"], photos=photos)) == []

@@ -64,7 +64,7 @@ def not_asked(material: Material) -> list[str]:
     if material.kind != PICTURE:
         return []
     bare = [item.name for item in material.items if not item.prompt]
-    count = f"{len(bare)} of {len(material.items)} names have no prompt"
+    count = f"{len(bare)} of {len(material.items)} names {'has' if len(bare) == 1 else 'have'} no prompt"
     lines = [] if material.photos else [f"{SUBJECT.name} is not asked: there are no photos (--photos)"]
     return lines + ([f"{PROMPT.name} is not asked: {count}, first '{bare[0]}' (--prompts)"] if bare else [])
 

@@ -63,7 +63,7 @@ def read_material(
     """
     named = method_names(folders)
     if len(named) < 2:
-        raise ConfigError(f"{len(named)} methods cannot be compared; give at least two folders of answers")
+        raise ConfigError(f"comparing needs at least two folders of answers, not {len(named)}; give another")
     places = {method: _place(folder) for method, folder in named.items()}
     found = {method: _answers(place) for method, place in places.items()}
     shared = _shared_names(found, named)

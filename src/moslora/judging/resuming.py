@@ -34,6 +34,7 @@ class _Begun:
     told: dict[str, Any]
     items: dict[str, tuple[str, str | None]]  # prompt and subject
     judges: list[str]
+    has_photos: bool
 
 
 def check_same(study: Path, wanted: Wanted) -> None:
@@ -51,7 +52,9 @@ def _begun(study: Path) -> _Begun:
         told = settings(database)
         rows = database.execute("SELECT name, prompt, subject FROM item ORDER BY id").fetchall()
         judges = [name for (name,) in database.execute("SELECT name FROM judge ORDER BY id")]
-    return _Begun(told, {name: (prompt, subject) for name, prompt, subject in rows}, judges[: told["judges_planned"]])
+        (photos,) = database.execute("SELECT COUNT(*) FROM photo").fetchone()
+    judges = judges[: told["judges_planned"]]
+    return _Begun(told, {name: (prompt, subject) for name, prompt, subject in rows}, judges, photos > 0)
 
 
 def _differing(study: Path, begun: _Begun, wanted: Wanted) -> Iterator[tuple[str, Any, Any]]:
@@ -78,7 +81,8 @@ def _differing(study: Path, begun: _Begun, wanted: Wanted) -> Iterator[tuple[str
     if wanted.photos is not None and digest is not None:
         shown = read_photos(wanted.photos, [subject for _, subject in begun.items.values()])
         if photos_digest(shown) != digest:
-            yield "photos", "of its own", f"those that are in {wanted.photos} now"
+            what, known = ("photos", "of its own") if begun.has_photos else ("no", "photos")
+            yield what, known, f"those that are in {wanted.photos} now"
 
 
 def _prompts(study: Path, begun: _Begun, wanted: Wanted) -> dict[str, tuple[str, str | None]]:

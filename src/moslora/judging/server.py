@@ -118,7 +118,8 @@ class JudgePages:
         """Go back one pair."""
         judge = self._judge(request)
         form = await read_form(request, fields=["pair"])
-        await asyncio.wrap_future(self._study.undo(judge, form["pair"] or None))
+        token = None if form["pair"] == _end_of(judge) else form["pair"]
+        await asyncio.wrap_future(self._study.undo(judge, token))
         return RedirectResponse("/judge", 303)
 
     async def picture(self, request: Request) -> Response:
@@ -131,7 +132,7 @@ class JudgePages:
         return _png(self._study.photo(request.path_params["token"]))
 
     def _end(self, judge: Judge) -> Response:
-        return _page("end.html", who=judge.name, is_closed=self._study.is_closed)
+        return _page("end.html", who=judge.name, pair=_end_of(judge), is_closed=self._study.is_closed)
 
     def _judge(self, request: Request) -> Judge:
         judge = self._study.judge_of(request.cookies.get(self._cookie, ""))
@@ -253,6 +254,11 @@ async def _failed(request: Request, error: Exception) -> Response:
 async def _missing(request: Request, error: Exception) -> Response:
     status = cast(HTTPException, error).status_code
     return _page("refused.html", status, reason="There is nothing here. Use the link as it was given.", back=None)
+
+
+def _end_of(judge: Judge) -> str:
+    """What stands for a pair on the page after the last one."""
+    return f"end-{judge.id}"
 
 
 def _back(request: Request) -> str | None:
