@@ -107,6 +107,12 @@ def test_a_profile_of_srgb_itself_changes_next_to_nothing(tmp_path: Path):
     assert np.abs(np.asarray(opened(body), dtype=int) - np.asarray(original)).max() <= 1
 
 
+@pytest.mark.parametrize("mode", ["1", "L", "LA"])
+def test_grey_pictures_may_have_a_profile_of_rgb(tmp_path: Path, mode: str):
+    Image.new("L", (8, 8), 255).convert(mode).save(tmp_path / "a.png", icc_profile=swapped_primaries())
+    assert np.asarray(opened(photo(tmp_path / "a.png"))).min() >= 254
+
+
 @pytest.mark.parametrize("profile", [b"no profile", ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()])
 def test_a_profile_that_cannot_be_used_is_refused_with_the_name_of_the_file(tmp_path: Path, profile: bytes):
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png", icc_profile=profile)

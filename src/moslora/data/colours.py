@@ -1,13 +1,13 @@
 """Colours of a picture as a screen shows them: converted to sRGB by the profile that the picture's file holds."""
 
 import io
+from typing import Any, cast
 
 from PIL import Image, ImageCms
 
 from moslora.errors import DataError
 
 _SRGB = ImageCms.createProfile("sRGB")
-_PLAIN = ("L", "RGB", "CMYK")
 
 
 def to_srgb(picture: Image.Image, profile: bytes, *, place: str) -> Image.Image:
@@ -16,11 +16,11 @@ def to_srgb(picture: Image.Image, profile: bytes, *, place: str) -> Image.Image:
     Raises DataError naming `place` for a profile that cannot be read, or is of other colours than the picture.
     """
     alpha = picture.convert("RGBA").getchannel("A") if picture.has_transparency_data else None
-    plain = _without_alpha(picture)
     try:
+        meant = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         found = ImageCms.profileToProfile(
-            plain,
-            ImageCms.ImageCmsProfile(io.BytesIO(profile)),
+            _without_alpha(picture, is_of_rgb=cast(Any, meant.profile).xcolor_space.strip() == "RGB"),
+            meant,
             _SRGB,
             renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC,
             outputMode="RGB",
@@ -36,7 +36,9 @@ def to_srgb(picture: Image.Image, profile: bytes, *, place: str) -> Image.Image:
     return found
 
 
-def _without_alpha(picture: Image.Image) -> Image.Image:
-    if picture.mode in ("1", "LA", "La"):
+def _without_alpha(picture: Image.Image, *, is_of_rgb: bool) -> Image.Image:
+    """In a mode that a profile can be of; grey is a colour like others to a profile of RGB."""
+    is_grey = picture.mode in ("1", "L", "LA", "La")
+    if is_grey and not is_of_rgb:
         return picture.convert("L")
-    return picture if picture.mode in _PLAIN else picture.convert("RGB")
+    return picture if picture.mode == "CMYK" else picture.convert("RGB")
