@@ -25,7 +25,7 @@ def test_training_prints_what_came_out_and_where_it_lies(tmp_path: Path, moslora
     assert all("  25%  " in line and line.rstrip().endswith("/4  log-prob.") for line in lines[2:4])
     facts = {line[:20].rstrip(): line[20:] for line in lines[4:]}
     assert facts["trained parameters"] == "1,856 of 104,576 (1.77%), 64 of them mixers"
-    assert facts["training loss"].endswith(" over 2 steps")
+    assert facts["training loss"].endswith(" (mean of 2 steps)")
     assert facts["peak memory"].endswith(" GiB")
     assert facts["note"] == "16 training rows, 0 validation samples"
     assert facts["adapter"] == str(tmp_path / "k9" / "adapter")

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from moslora.data.choice_files import choice_task
 from moslora.data.short_files import ShortTask
 from moslora.data.task_files import HeldOut, read_task
 from moslora.data.task_names import TaskName, check_names, task_name
@@ -269,3 +270,18 @@ def test_names_that_fit_nothing_or_are_alike_are_refused():
         check_names(["a/exam.csv", "b/exam.jsonl"])
     with pytest.raises(ConfigError, match=re.escape("everyday.csv: the file has the same name as the built-in task")):
         check_names(["everyday.csv"])
+
+
+@pytest.mark.parametrize(
+    ("text", "label"),
+    [
+        ("A", "A"),
+        ("B.", "B"),
+        ("The answer is (C)", "C"),
+        ("A is right", "A"),
+        ("Hark! A board game", None),
+        ("D: x", "D"),
+    ],
+)
+def test_an_article_is_no_label(text: str, label: str | None):
+    assert choice_task("mc", [{"options": 4}]).predicted_label(text) == label

@@ -74,6 +74,16 @@ def test_a_run_whose_answers_are_worth_parts_says_what_its_accuracy_is(run_folde
     assert "everyday, after: nothing could be read from 7 of 120 answers; they count as wrong." in limits
 
 
+def test_an_accuracy_of_answers_that_a_model_would_not_give_is_doubted_at_once(run_folder: Path):
+    record = RunRecord.load(run_folder / "run.json")
+    doubt = "The model does not answer in these words, so this says little."
+    assert doubt not in make_report([run_folder]).html()
+    for one in record.evaluations:
+        one.label_share = 0.001
+    record.save(run_folder / "run.json")
+    assert doubt in make_report([run_folder]).html()
+
+
 def test_a_run_that_was_killed_at_once_still_has_a_page(run_folder: Path):
     for name in ("adapter.json", "metrics.jsonl"):
         (run_folder / name).unlink()

@@ -134,7 +134,7 @@ def _losses(record: RunRecord) -> list[tuple[str, str]]:
     if record.validation_perplexity is not None:
         facts.append(("perplexity", f"{record.validation_perplexity:,.2f} on the validation samples"))
     if record.train_loss is not None:
-        facts.append(("training loss", f"{record.train_loss:.4f} over {record.steps} steps"))
+        facts.append(("training loss", f"{record.train_loss:.4f} (mean of {record.steps} steps)"))
     return facts
 
 

@@ -72,11 +72,14 @@ def choice_samples(rows: Sequence[Row], fields: Fields, *, places: Sequence[str]
     ]
 
 
+_NO_ARTICLE = r"(?!\s+(?!is\b)[a-z])"  # "A board game" and "I think" name no label
+
+
 def choice_task(name: str, samples: Sequence[Mapping[str, Any]]) -> Task:
     """The task of such samples: its labels are the letters of the longest list of options."""
     most = max(sample["options"] for sample in samples)
     labels = tuple(ascii_uppercase[:most])
-    return Task(name, labels, rf"\b[{labels[0]}-{labels[-1]}]\b")
+    return Task(name, labels, rf"\b[{labels[0]}-{labels[-1]}]\b{_NO_ARTICLE}")
 
 
 def _choice(row: Row, fields: Fields, *, place: str) -> _Choice:

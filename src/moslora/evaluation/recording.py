@@ -66,18 +66,24 @@ def chance_of(found: EvaluationRecord) -> float | None:
 
 def scoring_notes(found: EvaluationRecord) -> list[str]:
     """What a reader must know of how a task was scored, where it is more than a share of right answers."""
-    is_whole = found.agreement is None  # else a part was scored a second time
-    notes = [f"{found.task}: {scored_text(found.scored)}"] if found.scored and is_whole else []
+    notes = [f"{found.task}: {scored_text(found.scored)}"] if found.scored and found.agreement is None else []
     if found.unread:
         answers = f"{found.unread:,} of {answer_count(found):,} answers"
         notes.append(f"{found.task}, {found.when}: nothing could be read from {answers}; they count as wrong")
-    if found.label_share is not None and found.label_share < LITTLE and found.when in TRAINED and is_whole:
+    if hardly_answers(found):
+        share = 100 * (found.label_share or 0)
         notes.append(
-            f"{found.task}, {found.when}: the model gives '{RESPONSE_START}...' {100 * found.label_share:.1f} % of the"
+            f"{found.task}, {found.when}: the model gives '{RESPONSE_START}...' {share:.1f} % of the"
             " probability, all labels together: it does not answer in these words, so this accuracy says little; read"
             " what it writes (--scoring generation), or train on such questions (moslora recipes show choice)"
         )
     return notes
+
+
+def hardly_answers(found: EvaluationRecord) -> bool:
+    """Whether a trained model would hardly give any of the answers that it was scored on."""
+    is_whole = found.agreement is None  # else a part was scored a second time
+    return is_whole and found.when in TRAINED and found.label_share is not None and found.label_share < LITTLE
 
 
 def answer_count(found: EvaluationRecord) -> int:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from statistics import fmean
 
 from moslora.comparison.verdict import AVERAGE, claim, is_shown, loss_text
-from moslora.evaluation.recording import chance_of, units_of
+from moslora.evaluation.recording import chance_of, hardly_answers, units_of
 from moslora.evaluation.scores import perplexity
 from moslora.records import ComparisonRecord, Difference, EvaluationRecord, RunRecord
 from moslora.reports.reading import StoredRun
@@ -44,7 +44,8 @@ def of_runs(runs: Sequence[StoredRun]) -> Headline:
     start = next((f", {_percent(had.accuracy)} before training" for had in before if had.task == one.task), "")
     chance = chance_of(one)
     guessing = "" if chance is None else f"; guessing gets {guessed(chance)}"
-    return _percent(one.accuracy), f"{_of_what(one)} {interval}{start}{guessing}."
+    doubt = " The model does not answer in these words, so this says little." if hardly_answers(one) else ""
+    return _percent(one.accuracy), f"{_of_what(one)} {interval}{start}{guessing}.{doubt}"
 
 
 def perplexity_text(loss: float) -> str:

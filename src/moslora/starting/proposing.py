@@ -1,6 +1,7 @@
 """The recipe for some sources, a model and a machine: chosen, tried without weights, and written with its reasons."""
 
 import copy
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
@@ -9,6 +10,7 @@ from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import torch
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
@@ -119,12 +121,19 @@ def measured(proposal: Proposal) -> str:
 
     Raises what a run raises.
     """
+    load = os.getloadavg()[0]
     found = measure(shortened(proposal.recipe, steps=STEPS, source="the recipe"))
     step = median(found.seconds)
     return (
         f"{step:.2g} s a step, about {duration(step * proposal.steps)} for {proposal.steps} steps;"
-        f" {found.peak_memory_bytes / 1e9:.1f} GB at most in {STEPS + 1} steps"
+        f" {found.peak_memory_bytes / 1e9:.1f} GB at most in {STEPS + 1} steps{_busy(load)}"
     )
+
+
+def _busy(load: float) -> str:
+    """What to try where other programs had a load before steps were timed on processors."""
+    is_busy = load > (os.cpu_count() or 1) / 2 and torch.get_num_threads() > 1 and not torch.accelerator.is_available()
+    return f"; other programs keep the cores busy (load {load:.1f}): OMP_NUM_THREADS=1 may be faster" if is_busy else ""
 
 
 def _first(plan: RunPlan) -> list[Any]:
