@@ -122,7 +122,8 @@ def test_what_the_template_refuses_is_told(with_template):
 
 def test_a_tokenizer_without_template_is_refused(tiny_tokenizer):
     with pytest.raises(
-        DataError, match=r"a\.jsonl: the tokenizer has no chat template; set data\.chat_template to chatml, gemma, "
+        DataError,
+        match=r"a\.jsonl: the tokenizer has no chat template; set data\.chat_template to chatml, chatml-tools, gemma, ",
     ):
         made([CHAT], tiny_tokenizer)
 

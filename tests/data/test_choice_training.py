@@ -26,7 +26,7 @@ def test_a_question_is_trained_on_in_the_words_in_which_a_task_asks_it():
     [
         ({"answer": "Z"}, "quiz.csv: sample 1: field 'answer' is 'Z', which is not one of the options"),
         ({"image": "a.png"}, "quiz.csv: sample 1: field 'image' is not text"),
-        ({"train": False}, "quiz.csv: sample 1 is marked as not to be learned"),
+        ({"train": False}, "quiz.csv: sample 1: field 'train' is False, which says not to learn it"),
     ],
 )
 def test_a_wrong_question_is_refused_with_its_place(change: dict, message: str):

@@ -41,7 +41,7 @@ def test_a_setting_is_told_with_its_bounds_and_default():
 
 
 def test_what_the_explanation_does_not_name_is_said_beside_it():
-    assert one("training.schedule").described.endswith("Allowed: linear, cosine, constant.")
+    assert one("data.longer").described.endswith("Allowed: cut, leave_out, stop.")
     assert one("data.format").described == one("data.format").explanation
 
 

@@ -6,13 +6,13 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from moslora.data.fields import FIELDS, MARKS
-from moslora.data.prompts import CHAT, NONE
 from moslora.data.task_names import check_names, task_name
 from moslora.errors import ConfigError, unknown_name
 from moslora.runs.groups import ModelSettings, Names, Recipe, SampleSettings, ScoringSettings, Text
 from moslora.runs.settings import describe
 
 FORMER_LONGER = "leave_out_longer"
+CHAT, NONE = "chat", "none"  # as `moslora.data.prompts` has them, which imports transformers
 ASKING = ("instruction", "choice")  # formats whose samples are put through `data.prompt`
 
 

@@ -1,6 +1,7 @@
 """Tasks that are files of one's own: which file it was, and names that keep two files apart in one record."""
 
 import hashlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import count
@@ -52,7 +53,7 @@ def kept_apart(
             report(f"{file.path} is called '{name}' here: the run has scored another '{one.task.name}', which is kept")
         elif any(not _is_same(had, file) for had in before):
             report(f"{file.path} has changed since it was scored: what '{name}' got then is replaced")
-        notes = [f"{name}: {note.removeprefix(f'{one.task.name}: ')}" for note in one.notes]
+        notes = [re.sub(rf"^{re.escape(one.task.name)}(?=: )", name, note) for note in one.notes]
         found.append(replace(one, task=replace(one.task, name=name), notes=notes))
         named[name] = file
     return found, named
