@@ -22,6 +22,20 @@ if TYPE_CHECKING:
 OF_TEXT = "Text"
 STDIN = "-"
 
+PromptArgument = Annotated[
+    str | None,
+    typer.Argument(
+        help="The instruction, or what to draw. `-`, or none and a pipe: standard input, whole, as one prompt."
+    ),
+]
+PromptsOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--prompts",
+        metavar="FILE",
+        help="One prompt per line, or samples (.jsonl, .csv, ...); `-`: standard input, one per line.",
+    ),
+]
 InputOption = Annotated[
     str | None,
     typer.Option("--input", metavar="TEXT", help="What the instruction is about; `-`: stdin.", rich_help_panel=OF_TEXT),

@@ -35,20 +35,8 @@ UNSWEPT = ("weight", "compare_base")
 def generate(
     context: typer.Context,
     adapter: ModelArgument,
-    prompt: Annotated[
-        str | None,
-        typer.Argument(
-            help="The instruction, or what to draw. `-`, or none and a pipe: standard input, whole, as one prompt."
-        ),
-    ] = None,
-    prompts: Annotated[
-        Path | None,
-        typer.Option(
-            "--prompts",
-            metavar="FILE",
-            help="One prompt per line, or samples (.jsonl, .csv, ...); `-`: standard input, one per line.",
-        ),
-    ] = None,
+    prompt: answering.PromptArgument = None,
+    prompts: answering.PromptsOption = None,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", metavar="PATH", help="A new folder; for text also a new .jsonl file."),

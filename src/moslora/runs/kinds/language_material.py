@@ -69,12 +69,13 @@ def tokenise(
         remarks.append(mixed)
     rows, validation = [examples[index] for index in trained], [examples[index] for index in held_out]
     of_rows, of_validation = ([groups[index] for index in chosen] for chosen in (trained, held_out))
-    everything, repeated = [*made.values()], _trained_too("validation", validation, rows)
+    everything, name, known = [*made.values()], "validation", rows
     if sources.validation is not None:
         apart = make_examples(sources.validation, data, tokenizer, vocabulary=vocabulary)
         validation, of_validation = apart.examples, apart.groups
-        repeated = _trained_too(sources.validation.name, validation, examples)
         everything.append(apart)
+        name, known = sources.validation.name, examples
+    repeated = _trained_too(name, validation, known) if validation else []
     shown = [SHOWN, *(f"  {line}" for line in marked_lines(marked_text(rows[0], tokenizer)))]
     if data.packing:
         rows = pack(rows, max_length_tokens=data.max_length_tokens)
